@@ -1,0 +1,51 @@
+# One door for developers. CI calls the same targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The CPU build of torch; on a machine with a GPU, install the build for it first and set TORCH= to nothing.
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test check bench format clean
+
+demo: $(VENV)/.core ## install the core only and rank real passages with the model in the box
+	@$(BIN)/crossrank rerank "how do I undo the last commit but keep my changes" examples/git-notes.txt --top-k 5
+
+test: $(VENV)/.test ## install all that the tests need, and run them
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.check ## style, types, import direction
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench ## side by side with other libraries, needs ../shared/data
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.startup
+
+format: $(VENV)/.check
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) dist build
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: $(BIN)/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	$(if $(TORCH),$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH))
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.test
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[check]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@

@@ -1,0 +1,165 @@
+"""The few operations that all architectures share, on OpenVINO nodes.
+
+Shapes: ``B`` pairs in a batch, ``L`` tokens, ``H`` hidden size, ``N`` heads, ``D = H / N``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.architectures.openvino_import import opset, ov
+from crossrank.checkpoint.weights import Weights
+from crossrank.errors import UnsupportedModelError
+
+Node = Any  # openvino's nodes and outputs have no type stubs
+
+# What is added to the score of a masked position: far below any real score, and finite, so that a row without any
+# unmasked position gives an even distribution and no NaN.
+_MASKED = -1e9
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """A model as two graphs.
+
+    :param body: Token ids to hidden states; runs in the precision asked for. Its outputs, in order, are the inputs
+        of ``head``.
+    :param head: Hidden states to logits ``[B, labels]``; always runs in float32, because rounded logits make ties.
+    """
+
+    body: Any
+    head: Any
+
+
+def constant(array: NDArray[Any]) -> Node:
+    """An array as a constant node that shares its memory."""
+    return ov.op.Constant(np.require(array, requirements=["C", "A"]), shared_memory=True)
+
+
+def scalar(value: float) -> Node:
+    """A float32 scalar."""
+    return opset.constant(np.float32(value))
+
+
+def ints(*values: int) -> Node:
+    """A vector of int64, for shapes and axes."""
+    return opset.constant(np.array(values, dtype=np.int64))
+
+
+def parameter(name: str, *shape: int, dtype: Any = np.int64) -> Node:
+    """An input of a graph; ``-1`` stands for any size."""
+    node = opset.parameter(list(shape), dtype, name=name)
+    node.output(0).set_names({name})
+    return node
+
+
+def linear(x: Node, weights: Weights, name: str, inputs: int, outputs: int, *, bias: bool = True) -> Node:
+    """``x W^T + b``: ``[..., inputs]`` to ``[..., outputs]``."""
+    y = opset.matmul(x, constant(weights(f"{name}.weight", outputs, inputs)), False, True)
+    return opset.add(y, constant(weights(f"{name}.bias", outputs))) if bias else y
+
+
+def layer_norm(x: Node, weights: Weights, name: str, size: int, eps: float, *, bias: bool = True) -> Node:
+    """Normalise over the last axis, then scale and shift."""
+    y = opset.mvn(x, ints(-1), True, eps, "inside_sqrt")
+    y = opset.multiply(y, constant(weights(f"{name}.weight", size)))
+    return opset.add(y, constant(weights(f"{name}.bias", size))) if bias else y
+
+
+def embedding(weights: Weights, name: str, rows: int, size: int, ids: Node) -> Node:
+    """Look up ids ``[B, L]`` in a table: ``[B, L, size]``. A table stored as int8 rows stays int8."""
+    table = f"{name}.weight"
+    stored = weights.raw(table, rows, size)
+    if stored.dtype == np.int8:
+        picked = opset.convert(opset.gather(constant(stored), ids, ints(0)), np.float32)
+        scale = constant(weights(f"{table}.scale", rows).reshape(rows, 1))
+        return opset.multiply(picked, opset.gather(scale, ids, ints(0)))
+    return opset.gather(constant(weights(table, rows, size)), ids, ints(0))
+
+
+def positions(weights: Weights, name: str, rows: int, size: int, ids: Node) -> Node:
+    """The first ``L`` rows of a position table, for ids ``[B, L]``: ``[L, size]``."""
+    return first_rows(constant(weights(f"{name}.weight", rows, size)), ids)
+
+
+def first_rows(table: Node, ids: Node) -> Node:
+    """As many rows of a table as ids ``[B, L]`` have columns: ``[L, ...]``."""
+    length = opset.gather(opset.shape_of(ids), ints(1), ints(0))
+    return opset.slice(table, ints(0), length, ints(1), ints(0))
+
+
+def attention_bias(mask: Node) -> Node:
+    """A 0/1 mask ``[B, L]`` as what is added to attention scores: ``[B, 1, 1, L]``."""
+    blocked = opset.multiply(opset.subtract(scalar(1.0), opset.convert(mask, np.float32)), scalar(_MASKED))
+    return opset.unsqueeze(blocked, ints(1, 2))
+
+
+def split_heads(x: Node, heads: int, size: int) -> Node:
+    """``[B, L, N D]`` to ``[B, N, L, D]``."""
+    return opset.transpose(opset.reshape(x, ints(0, 0, heads, size), True), ints(0, 2, 1, 3))
+
+
+def merge_heads(x: Node, heads: int, size: int) -> Node:
+    """``[B, N, L, D]`` to ``[B, L, N D]``."""
+    return opset.reshape(opset.transpose(x, ints(0, 2, 1, 3)), ints(0, 0, heads * size), True)
+
+
+def attention(q: Node, k: Node, v: Node, bias: Node, size: int, *, scale: float | None = None) -> Node:
+    """Softmax attention on heads ``[B, N, L, D]``, with ``bias`` added to the scores."""
+    # Scaling q rather than the scores: L D numbers instead of L L.
+    q = opset.multiply(q, scalar(size**-0.5 if scale is None else scale))
+    scores = opset.add(opset.matmul(q, k, False, True), bias)
+    return opset.matmul(opset.softmax(scores, -1), v, False, False)
+
+
+def first_token(x: Node) -> Node:
+    """The first position of each row, kept as a sequence of one: ``[B, L, H]`` to ``[B, 1, H]``."""
+    return opset.slice(x, ints(0), ints(1), ints(1), ints(1))
+
+
+def masked_mean(x: Node, mask: Node) -> Node:
+    """Mean over the unmasked positions: ``[B, L, H]`` and ``[B, L]`` to ``[B, H]``."""
+    weight = opset.unsqueeze(opset.convert(mask, np.float32), ints(2))
+    total = opset.reduce_sum(opset.multiply(x, weight), ints(1))
+    return opset.divide(total, opset.reduce_sum(weight, ints(1)))
+
+
+def _gelu(x: Node) -> Node:
+    return opset.gelu(x, "erf")
+
+
+def _gelu_tanh(x: Node) -> Node:
+    return opset.gelu(x, "tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Node], Node]] = {
+    "gelu": _gelu,
+    "gelu_python": _gelu,
+    "gelu_new": _gelu_tanh,
+    "gelu_fast": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "relu": lambda x: opset.relu(x),
+    "silu": lambda x: opset.swish(x),
+    "swish": lambda x: opset.swish(x),
+    "tanh": lambda x: opset.tanh(x),
+}
+
+
+def activate(x: Node, name: str) -> Node:
+    """Apply an activation by its name in ``config.json``.
+
+    :raises UnsupportedModelError: If the name is not known.
+    """
+    if name not in ACTIVATIONS:
+        raise UnsupportedModelError(f"The activation {name!r} in config.json is not known; known are {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name](x)
+
+
+def graphs(inputs: list[Node], hidden: list[Node], head_inputs: list[Node], logits: Node, name: str) -> Graphs:
+    """Close body and head into models."""
+    return Graphs(ov.Model(hidden, inputs, name), ov.Model([logits], head_inputs, f"{name}_head"))

@@ -1,0 +1,155 @@
+"""config.json and its neighbours -> a frozen ModelConfig."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossrank.errors import CheckpointError, UnsupportedModelError
+
+# A tokenizer that was saved without a limit carries a number like 1e30.
+_NO_LIMIT = 1_000_000
+
+
+@dataclass(frozen=True)
+class PositionFacts:
+    """How an architecture counts positions.
+
+    :param key: The config key that holds the length of the position table, or ``None`` where there is no table.
+    :param offset: Rows of that table which no token can use: RoBERTa's start behind the padding index, so 514 means 512.
+    """
+
+    key: str | None = "max_position_embeddings"
+    offset: int = 0
+
+
+_DEFAULT_POSITIONS = PositionFacts()
+POSITIONS: Mapping[str, PositionFacts] = {
+    "roberta": PositionFacts(offset=2),
+    "xlm-roberta": PositionFacts(offset=2),
+    "camembert": PositionFacts(offset=2),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a checkpoint says about itself.
+
+    :param model_type: The architecture's name, as in ``config.json``.
+    :param architecture: The first of ``architectures``, such as ``BertForSequenceClassification``; empty if unnamed.
+    :param labels: The label names in the order of the logits.
+    :param activation: The checkpoint's own activation, a class name under ``torch.nn`` such as ``"Sigmoid"``,
+        or ``None`` where it names none.
+    :param usable_length: The most tokens a pair may have, special tokens included.
+    :param raw: All of ``config.json``, for what only one architecture needs.
+    """
+
+    model_type: str
+    architecture: str
+    labels: tuple[str, ...]
+    activation: str | None
+    usable_length: int
+    raw: Mapping[str, Any] = field(repr=False)
+
+    def get(self, key: str, default: Any) -> Any:
+        """Value of a key of ``config.json``; ``default`` where it is missing or null."""
+        value = self.raw.get(key)
+        return default if value is None else value
+
+    def need(self, key: str) -> Any:
+        """Value of a key of ``config.json``.
+
+        :raises CheckpointError: If the key is missing.
+        """
+        if self.raw.get(key) is None:
+            raise CheckpointError(
+                f"config.json of this {self.model_type!r} checkpoint lacks the key {key!r}. "
+                "Download the checkpoint again, or save it again with transformers' save_pretrained()."
+            )
+        return self.raw[key]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object; an empty one if there is no such file.
+
+    :raises CheckpointError: If the file is not a JSON object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}). Download the checkpoint again.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, not a JSON object. Download the checkpoint again.")
+    return value
+
+
+def load_config(folder: Path) -> ModelConfig:
+    """Read ``config.json`` and the length limits and activation that stand in the files beside it.
+
+    :raises CheckpointError: If ``config.json`` is missing, damaged, or names no ``model_type``.
+    :raises UnsupportedModelError: If the model wants code of its own to be run.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no config.json, so it is not a model folder.")
+    raw = read_json(path)
+    model_type = raw.get("model_type")
+    if not isinstance(model_type, str) or not model_type:
+        raise CheckpointError(f"{path} names no model_type, so there is no telling which architecture it is.")
+    if raw.get("auto_map"):
+        raise UnsupportedModelError(
+            f"{folder} wants code from its repository to be run (auto_map in config.json, the models that need "
+            "trust_remote_code=True). crossrank never runs code out of a checkpoint. "
+            "Take a model of a known architecture, or a conversion of this one to such."
+        )
+    architectures = raw.get("architectures") or [""]
+    return ModelConfig(
+        model_type=model_type,
+        architecture=str(architectures[0]),
+        labels=_labels(raw),
+        activation=_activation(folder, raw),
+        usable_length=_usable_length(folder, model_type, raw),
+        raw=raw,
+    )
+
+
+def _labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    names = raw.get("id2label")
+    if isinstance(names, dict) and names:
+        try:
+            return tuple(str(names[key]) for key in sorted(names, key=int))
+        except ValueError as error:
+            raise CheckpointError(f"id2label in config.json has keys that are not numbers: {sorted(names)}") from error
+    # transformers writes id2label only when it differs from its default of two labels.
+    return tuple(f"LABEL_{i}" for i in range(int(raw.get("num_labels", 2))))
+
+
+def _activation(folder: Path, raw: Mapping[str, Any]) -> str | None:
+    """Where sentence-transformers has kept it over the years, newest first; only names under torch.nn count."""
+    places = (
+        read_json(folder / "config_sentence_transformers.json").get("activation_fn"),
+        (raw.get("sentence_transformers") or {}).get("activation_fn"),
+        raw.get("sbert_ce_default_activation_function"),
+    )
+    for name in places:
+        if isinstance(name, str) and name.startswith("torch.nn."):
+            return name.rpartition(".")[2]
+    return None
+
+
+def _usable_length(folder: Path, model_type: str, raw: Mapping[str, Any]) -> int:
+    limits = [
+        read_json(folder / "tokenizer_config.json").get("model_max_length"),
+        read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
+    ]
+    facts = POSITIONS.get(model_type, _DEFAULT_POSITIONS)
+    positions = raw.get(facts.key) if facts.key else None
+    if isinstance(positions, int) and positions > 0:
+        limits.append(positions - facts.offset)
+    usable = [int(limit) for limit in limits if isinstance(limit, (int, float)) and 0 < limit < _NO_LIMIT]
+    return min(usable) if usable else 512

@@ -1,0 +1,24 @@
+"""The seam between batches and logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.tokenization.batching import Batch
+
+
+class Engine(Protocol):
+    """Runs a model. Safe to call from many threads."""
+
+    @property
+    def facts(self) -> Mapping[str, str | int]:
+        """What it runs with: ``engine``, ``device``, ``precision``, ``threads``."""
+        ...
+
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits of a batch, ``[batch, labels]``, never squeezed."""
+        ...

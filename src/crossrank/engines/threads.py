@@ -1,0 +1,46 @@
+"""How many threads this process may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from crossrank.errors import InputError
+
+_VARIABLE = "CROSSRANK_NUM_THREADS"
+
+
+def available_threads(requested: int | None = None, *, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """The number asked for; else ``CROSSRANK_NUM_THREADS``; else the processors that this process may use.
+
+    A container's processor quota counts: threads beyond it only wait for each other.
+
+    :param requested: What the caller asked for.
+    :param cgroup: Where the kernel shows the quota.
+    :raises InputError: If the number is not a positive integer.
+    """
+    if requested is not None:
+        if isinstance(requested, bool) or not isinstance(requested, int) or requested < 1:
+            raise InputError(f"num_threads={requested!r} is not a positive integer.")
+        return requested
+    setting = os.environ.get(_VARIABLE, "").strip()
+    if setting:
+        if not setting.isdigit() or int(setting) < 1:
+            raise InputError(f"{_VARIABLE}={setting!r} is not a positive integer. Unset it, or set it to a number of threads.")
+        return int(setting)
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota(cgroup)
+    return max(1, min(allowed, int(quota))) if quota else allowed
+
+
+def _quota(cgroup: Path) -> float | None:
+    """Processors that the control group grants, from version 2's ``cpu.max`` or version 1's pair of files."""
+    try:
+        if (cgroup / "cpu.max").is_file():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text()
+            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text()
+        return None if quota.strip() in ("max", "-1") else max(1.0, int(quota) / int(period))
+    except (OSError, ValueError):
+        return None

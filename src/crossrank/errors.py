@@ -1,0 +1,58 @@
+"""What can go wrong, in one tree. Every message names the value, the limit and the remedy.
+
+::
+
+    CrossRankError
+    ├── InputError (also ValueError)      an argument, a pair, a line of a file that can't be used
+    ├── ModelError
+    │   ├── ModelNotFoundError            no such folder or repository, or not in the cache while offline
+    │   ├── ModelAccessError              the hub refused: gated, private, or a wrong token
+    │   ├── DownloadError                 the hub can't be reached, or a download broke off
+    │   ├── CheckpointError               the files are there but damaged, incomplete or inconsistent
+    │   └── UnsupportedModelError         sound files for which there is no graph here
+    └── MissingExtraError (also ImportError)   an optional package is not installed
+
+    CrossRankWarning (UserWarning)        said once, never an error
+"""
+
+from __future__ import annotations
+
+
+class CrossRankError(Exception):
+    """The root of all errors that crossrank raises on purpose."""
+
+
+class InputError(CrossRankError, ValueError):
+    """A value from the caller that can't be used: an argument, a pair, a line of a file."""
+
+
+class ModelError(CrossRankError):
+    """A model that can't be loaded."""
+
+
+class ModelNotFoundError(ModelError):
+    """No such folder or repository; or it is not in the local cache while offline."""
+
+
+class ModelAccessError(ModelError):
+    """The hub knows the repository but refuses it: gated, private, or a wrong token."""
+
+
+class DownloadError(ModelError):
+    """The hub can't be reached, or a download broke off."""
+
+
+class CheckpointError(ModelError):
+    """The files of a checkpoint are damaged, incomplete or contradict each other."""
+
+
+class UnsupportedModelError(ModelError):
+    """A sound checkpoint that crossrank has no graph for, or refuses to run."""
+
+
+class MissingExtraError(CrossRankError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+class CrossRankWarning(UserWarning):
+    """Something the caller should know, and which does not stop the work."""

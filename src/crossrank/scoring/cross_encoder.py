@@ -1,0 +1,350 @@
+"""CrossEncoder: the whole path from texts to scores, readable from top to bottom."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.checkpoint.config import load_config
+from crossrank.checkpoint.source import ModelFiles, resolve
+from crossrank.engines.select import LoadedModel, check_settings, load_model
+from crossrank.errors import InputError
+from crossrank.optional import require
+from crossrank.scoring.activation import ACTIVATIONS, Activation, label_logit, resolve_activation, softmax
+from crossrank.scoring.inputs import check_documents, check_pairs, check_text, is_single_pair
+from crossrank.tokenization.batching import make_batches
+from crossrank.types import PairScores
+
+# Padded tokens of one forward pass: enough to keep the processor's units busy, little enough for its caches.
+# Measured in docs/performance-log.md.
+TOKEN_BUDGET = 4096
+# Pairs that are tokenized, sorted and scored together; what bounds the memory.
+CHUNK = 2048
+
+ActivationLike = str | Callable[[Any], Any]
+
+
+class CrossEncoder:
+    """Scores and ranks pairs of texts with a cross-encoder.
+
+    Construction is cheap: files are found and read at the first use, or by :meth:`load`. One object may be used from
+    many threads.
+
+    :param model_name_or_path: A name on the Hugging Face hub, a folder, or ``None`` for the model in the box.
+    :param max_length: The most tokens of a pair, special tokens included; by default what the model can do.
+    :param device: ``"cpu"`` (the default), or ``"cuda"`` and ``"mps"`` with the extra ``torch``.
+    :param precision: ``"float32"``, ``"bfloat16"``, ``"int8"``, or ``"auto"``: the fastest that this processor runs
+        well without changing the ranking.
+    :param num_threads: Threads to use; by default ``CROSSRANK_NUM_THREADS``, or all that the process may use.
+    :param revision: Branch, tag or commit on the hub.
+    :param activation_fn: From logits to scores: ``"identity"``, ``"sigmoid"``, ``"softmax"``, ``"tanh"``, a function on
+        NumPy arrays, or a torch module. By default the checkpoint's own, else sigmoid for a single label and identity
+        for several.
+    :param label: For a model of several labels: the name or index of the one that means "relevant". The score is then
+        its softmax probability.
+    :param token: Token for the hub; by default the one that ``hf auth login`` stored.
+    :param cache_folder: Where downloads are kept; by default the hub's usual cache.
+    :param local_files_only: Never ask the hub.
+    :param trust_remote_code: Accepted so that existing code runs. Code out of checkpoints is never run; a model that
+        needs it is refused when it is loaded.
+    :raises InputError: If a setting can't be used.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str | os.PathLike[str] | None = None,
+        *,
+        max_length: int | None = None,
+        device: str | None = None,
+        precision: str = "auto",
+        num_threads: int | None = None,
+        revision: str | None = None,
+        activation_fn: ActivationLike | None = None,
+        label: str | int | None = None,
+        token: str | bool | None = None,
+        cache_folder: str | Path | None = None,
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+    ) -> None:
+        device = str(device) if device is not None else None
+        check_settings(device, precision, max_length)
+        self.name = "bundled" if model_name_or_path is None else os.fspath(model_name_or_path)
+        self._source = {
+            "revision": revision,
+            "token": token,
+            "cache_folder": cache_folder,
+            "local_files_only": local_files_only,
+        }
+        self._model = model_name_or_path
+        self._settings = {
+            "device": device,
+            "precision": precision,
+            "max_length": max_length,
+            "num_threads": num_threads,
+        }
+        self._activation = None if activation_fn is None else resolve_activation(activation_fn)
+        self._label = label
+        self._lock = threading.Lock()
+        self._files: ModelFiles | None = None
+        self._loaded: LoadedModel | None = None
+
+    def __repr__(self) -> str:
+        return f"CrossEncoder({self.name!r}, {'loaded' if self._loaded else 'not loaded yet'})"
+
+    # ---- the path ----------------------------------------------------------------------------------------------
+
+    def score(
+        self,
+        pairs: Sequence[Sequence[str]],
+        *,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        activation_fn: ActivationLike | None = None,
+    ) -> PairScores:
+        """Score pairs and say how it was done.
+
+        :param pairs: ``(query, document)`` pairs; a pair that occurs twice is scored once.
+        :param batch_size: The most pairs of one forward pass; by default as many as fit a budget of tokens.
+        :param show_progress_bar: By default shown on a terminal when it takes over two seconds.
+        :param activation_fn: Instead of the model's own.
+        :raises InputError: If something is not a pair of strings.
+        :raises ModelError: If the model can't be loaded.
+        """
+        texts = check_pairs(pairs)
+        rows = _check_batch_size(batch_size)
+        model = self._load()
+        started = time.perf_counter()
+        labels = len(model.config.labels)
+        logits = np.empty((len(texts), labels), np.float32)
+        query_cut, document_cut = np.zeros((2, len(texts)), np.int64)
+        tokens = 0
+        with _progress_bar(len(texts), show_progress_bar) as bar:
+            for start in range(0, len(texts), CHUNK):
+                here = slice(start, start + CHUNK)
+                encoded = model.encoder.encode(texts[here])
+                distinct = np.empty((len(encoded.pairs), labels), np.float32)
+                for batch in make_batches(
+                    encoded.lengths,
+                    lambda rows, encoded=encoded: model.encoder.assemble(encoded, rows),
+                    token_budget=TOKEN_BUDGET,
+                    most_rows=rows,
+                ):
+                    distinct[batch.rows] = model.engine.forward(batch)
+                    tokens += batch.tokens
+                    bar.update(len(batch.rows))
+                logits[here] = distinct[encoded.inverse]
+                query_cut[here] = encoded.query_cut[encoded.inverse]
+                document_cut[here] = encoded.document_cut[encoded.inverse]
+                bar.update(len(encoded.inverse) - len(encoded.pairs))
+        activation = self._resolve(activation_fn)
+        return PairScores(
+            scores=activation.apply(self._single(logits)),
+            logits=logits,
+            kind=activation.kind,
+            query_tokens_cut=query_cut,
+            document_tokens_cut=document_cut,
+            tokens=tokens,
+            seconds=time.perf_counter() - started,
+        )
+
+    def predict(
+        self,
+        inputs: Any = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        activation_fn: ActivationLike | None = None,
+        apply_softmax: bool | None = False,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        *,
+        sentences: Any = None,
+    ) -> Any:
+        """Scores of pairs, as ``sentence_transformers.CrossEncoder.predict`` returns them.
+
+        :param inputs: A list of ``(query, document)`` pairs, or one pair.
+        :param batch_size: The most pairs of one forward pass; by default as many as fit a budget of tokens.
+        :param show_progress_bar: By default shown on a terminal when it takes over two seconds.
+        :param activation_fn: Instead of the model's own.
+        :param apply_softmax: For a model of several labels: softmax over them.
+        :param convert_to_numpy: If false, a list of torch tensors is returned.
+        :param convert_to_tensor: If true, one torch tensor is returned; goes before ``convert_to_numpy``.
+        :param sentences: The older name of ``inputs``.
+        :returns: float32, ``[pairs]`` for one label and ``[pairs, labels]`` for several; for one pair the first row.
+        :raises InputError: If something is not a pair of strings.
+        """
+        given = sentences if inputs is None else inputs
+        single = is_single_pair(given)
+        result = self.score(
+            [given] if single else given,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            activation_fn=activation_fn,
+        )
+        scores = result.scores
+        if apply_softmax and scores.ndim > 1:
+            scores = softmax(scores)
+        values: Any = scores.astype(np.float32)
+        if convert_to_tensor or not convert_to_numpy:
+            torch = require("torch", extra="torch", purpose="A torch tensor as the result")
+            values = torch.from_numpy(values)
+            values = values if convert_to_tensor else list(values)
+        return values[0] if single else values
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top_k: int | None = None,
+        return_documents: bool = False,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        activation_fn: ActivationLike | None = None,
+    ) -> list[dict[str, Any]]:
+        """Documents from the most to the least relevant, as ``sentence_transformers.CrossEncoder.rank`` returns them.
+
+        Sorted by raw logit, ties by input order.
+
+        :param query: One query.
+        :param documents: The documents' texts.
+        :param top_k: How many to return; by default all.
+        :param return_documents: Whether each row carries its ``text``.
+        :param batch_size: The most pairs of one forward pass; by default as many as fit a budget of tokens.
+        :param show_progress_bar: By default shown on a terminal when it takes over two seconds.
+        :param activation_fn: Instead of the model's own.
+        :returns: Rows ``{"corpus_id": int, "score": float}``, with ``"text"`` if asked for.
+        :raises InputError: If a text is not a string, ``top_k`` is below 1, or the model has several labels and none
+            is named.
+        """
+        check_text(query, "query")
+        texts = check_documents(documents)
+        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1):
+            raise InputError(f"top_k={top_k!r} is not a positive integer. Leave it out to get all documents.")
+        self._need_single_label()
+        result = self.score(
+            [(query, text) for text in texts],
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            activation_fn=activation_fn,
+        )
+        by = self._single(result.logits) if self._resolve(activation_fn).monotone else result.scores
+        order = np.argsort(-by, kind="stable")[:top_k]
+        rows: list[dict[str, Any]] = [{"corpus_id": int(i), "score": float(result.scores[i])} for i in order]
+        if return_documents:
+            for row in rows:
+                row["text"] = documents[row["corpus_id"]]
+        return rows
+
+    # ---- the model ---------------------------------------------------------------------------------------------
+
+    def load(self) -> CrossEncoder:
+        """Find, read and compile the model now rather than at the first call.
+
+        :raises ModelError: If that fails.
+        """
+        self._load()
+        return self
+
+    def info(self) -> Mapping[str, Any]:
+        """What the model is and what it runs with. Loads it.
+
+        :raises ModelError: If it can't be loaded.
+        """
+        model = self._load()
+        files = self._find()
+        config = model.config
+        return {
+            "model": self.name,
+            "folder": str(files.folder),
+            "revision": files.revision,
+            "architecture": config.model_type,
+            "layers": config.raw.get("num_hidden_layers", config.raw.get("n_layers")),
+            "hidden_size": config.raw.get("hidden_size", config.raw.get("dim")),
+            "usable_length": config.usable_length,
+            "max_length": model.encoder.max_length,
+            "labels": list(config.labels),
+            "activation": self._resolve(None).kind,
+            **model.engine.facts,
+        }
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens of a pair."""
+        return self._load().encoder.max_length
+
+    @property
+    def num_labels(self) -> int:
+        """How many logits the model gives."""
+        return len(load_config(self._find().folder).labels)
+
+    def _find(self) -> ModelFiles:
+        if self._files is None:
+            self._files = resolve(self._model, **self._source)  # type: ignore[arg-type]
+        return self._files
+
+    def _load(self) -> LoadedModel:
+        loaded = self._loaded
+        if loaded is None:
+            with self._lock:
+                if self._loaded is None:
+                    self._loaded = load_model(self._find().folder, **self._settings)  # type: ignore[arg-type]
+                loaded = self._loaded
+        return loaded
+
+    # ---- logits to scores --------------------------------------------------------------------------------------
+
+    def _resolve(self, activation_fn: ActivationLike | None) -> Activation:
+        """The caller's activation, else the object's, else the checkpoint's, else the usual one."""
+        if activation_fn is not None:
+            return resolve_activation(activation_fn)
+        if self._activation is not None:
+            return self._activation
+        config = self._load().config
+        if self._label is None and config.activation is not None and config.activation.lower() in ACTIVATIONS:
+            return ACTIVATIONS[config.activation.lower()]
+        return ACTIVATIONS["sigmoid" if len(config.labels) == 1 or self._label is not None else "identity"]
+
+    def _single(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """``[pairs, labels]`` to ``[pairs]`` where one label counts, in float64."""
+        wide = logits.astype(np.float64)
+        if wide.shape[1] == 1:
+            return wide[:, 0]
+        index = self._label_index()
+        return wide if index is None else label_logit(wide, index)
+
+    def _label_index(self) -> int | None:
+        labels = self._load().config.labels
+        if self._label is None:
+            return None
+        if isinstance(self._label, str) and self._label in labels:
+            return labels.index(self._label)
+        if isinstance(self._label, int) and not isinstance(self._label, bool) and 0 <= self._label < len(labels):
+            return self._label
+        raise InputError(f"label={self._label!r} is not one of this model's labels: {', '.join(labels)}.")
+
+    def _need_single_label(self) -> None:
+        labels = self._load().config.labels
+        if len(labels) > 1 and self._label_index() is None:
+            raise InputError(
+                f"{self.name} has {len(labels)} labels ({', '.join(labels)}), so there is no one score to rank by. "
+                f"Name the one that means relevant: CrossEncoder(..., label={labels[-1]!r}); or use predict()."
+            )
+
+
+def _check_batch_size(batch_size: int | None) -> int | None:
+    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
+        raise InputError(f"batch_size={batch_size!r} is not a positive integer. Leave it out to batch by tokens.")
+    return None if batch_size is None else int(batch_size)
+
+
+def _progress_bar(total: int, show: bool | None) -> Any:
+    """A bar on the terminal; ``show=None`` means: where there is one, and only after two seconds."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, unit="pair", disable=None if show is None else not show, delay=2 if show is None else 0)

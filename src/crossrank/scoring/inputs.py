@@ -1,0 +1,59 @@
+"""What callers hand over, checked: the first thing that can't be used is named with its position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from crossrank.errors import InputError
+
+_PAIR_TYPES = (list, tuple)
+
+
+def is_single_pair(inputs: Any) -> bool:
+    """Whether this is one ``(query, document)`` pair rather than a list of pairs."""
+    if isinstance(inputs, np.ndarray):
+        return inputs.ndim == 1 and inputs.size > 0
+    return isinstance(inputs, _PAIR_TYPES) and len(inputs) > 0 and isinstance(inputs[0], str)
+
+
+def check_text(text: Any, what: str) -> str:
+    """A string, or an error that says what was given instead.
+
+    :raises InputError: If it is not a string.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"{what} is {_shown(text)}, not a string. Pass the text itself, or str(...) of it.")
+    return str(text)
+
+
+def check_documents(documents: Any) -> list[str]:
+    """The documents' texts.
+
+    :raises InputError: If it is one string, or an element is not a string.
+    """
+    if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
+        raise InputError(f"documents is {_shown(documents)}; a list of strings is expected. For one document: [document].")
+    return [check_text(text, f"documents[{i}]") for i, text in enumerate(documents)]
+
+
+def check_pairs(pairs: Any) -> list[tuple[str, str]]:
+    """Pairs of strings.
+
+    :raises InputError: If something is not a pair, or an element is not a string.
+    """
+    if isinstance(pairs, (str, bytes, dict)) or not isinstance(pairs, Iterable):
+        raise InputError(f"pairs is {_shown(pairs)}; a list of (query, document) pairs is expected.")
+    checked: list[tuple[str, str]] = []
+    for i, pair in enumerate(pairs):
+        if isinstance(pair, (str, bytes)) or not isinstance(pair, (Sequence, np.ndarray)) or len(pair) != 2:
+            raise InputError(f"pairs[{i}] is {_shown(pair)}; a pair is two strings: (query, document).")
+        checked.append((check_text(pair[0], f"pairs[{i}][0]"), check_text(pair[1], f"pairs[{i}][1]")))
+    return checked
+
+
+def _shown(value: Any, most: int = 60) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= most else text[:most] + '...'} ({type(value).__name__})"

@@ -1,0 +1,71 @@
+"""Encoded pairs -> length-sorted batches under a token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Lengths are rounded up to a multiple of this: fewer distinct shapes for the engine to prepare, at most seven
+# tokens of padding more. Measured in docs/performance-log.md.
+PADDING_MULTIPLE = 8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Arrays for one forward pass.
+
+    :param inputs: Name of the engine's input -> array; ``input_ids`` and ``attention_mask`` are
+        ``[batch, length]``. What a model kind adds to that, its encoder says.
+    :param rows: For each row of the batch, its index among the encoded pairs.
+    :param tokens: How many of the tokens are text or special tokens, not padding.
+    """
+
+    inputs: Mapping[str, NDArray[Any]]
+    rows: NDArray[np.int64]
+    tokens: int
+
+
+def padded_length(length: int, most: int) -> int:
+    """``length`` rounded up to the padding multiple, but not past ``most``."""
+    return max(length, min(-(-length // PADDING_MULTIPLE) * PADDING_MULTIPLE, most))
+
+
+def plan(lengths: Sequence[int], token_budget: int, most_rows: int | None = None) -> Iterator[NDArray[np.int64]]:
+    """Cut the pairs, longest first, into groups whose padded size stays within the budget.
+
+    Longest first, so that the largest memory is taken at once and not late.
+
+    :param lengths: Tokens of each pair.
+    :param token_budget: The most tokens, padding included, of one batch; a single pair may exceed it.
+    :param most_rows: The most pairs of one batch.
+    """
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    start = 0
+    while start < len(order):
+        rows = max(1, token_budget // max(1, lengths[order[start]]))
+        rows = min(rows, most_rows) if most_rows else rows
+        yield order[start : start + rows]
+        start += rows
+
+
+def fill(rows: Sequence[Sequence[int]], length: int, value: int) -> NDArray[np.int64]:
+    """Rows of ids, padded on the right: ``[len(rows), length]``."""
+    filled = np.full((len(rows), length), value, dtype=np.int64)
+    for row, ids in enumerate(rows):
+        filled[row, : len(ids)] = ids
+    return filled
+
+
+def make_batches(
+    lengths: Sequence[int],
+    assemble: Callable[[NDArray[np.int64]], Batch],
+    *,
+    token_budget: int,
+    most_rows: int | None = None,
+) -> Iterator[Batch]:
+    """Plan the batches and assemble each when it is asked for, so that only a few exist at a time."""
+    return (assemble(rows) for rows in plan(lengths, token_budget, most_rows))

@@ -1,0 +1,156 @@
+"""Query + document -> ids. The document alone is cut; the query is capped; both are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from crossrank.errors import InputError
+from crossrank.tokenization.batching import Batch, fill, padded_length
+from crossrank.tokenization.tokenizer import PairTemplate
+
+Ids = Sequence[int]
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Token ids of pairs; each distinct text is tokenized and each distinct pair kept once.
+
+    :param queries: Ids of each distinct query, uncut.
+    :param documents: Ids of each distinct document, uncut: how much fits depends on the query beside it.
+    :param pairs: ``[distinct pairs, 2]``, an index into ``queries`` and one into ``documents``.
+    :param inverse: ``[pairs as given]``, an index into ``pairs``.
+    :param lengths: Tokens of each distinct pair as the model will see it, special tokens included.
+    :param query_kept: Tokens that are kept of each distinct pair's query.
+    :param document_kept: Tokens that are kept of each distinct pair's document.
+    :param query_cut: Tokens that each distinct pair's query lost.
+    :param document_cut: Tokens that each distinct pair's document lost.
+    """
+
+    queries: list[Ids]
+    documents: list[Ids]
+    pairs: NDArray[np.int64]
+    inverse: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    query_kept: NDArray[np.int64]
+    document_kept: NDArray[np.int64]
+    query_cut: NDArray[np.int64]
+    document_cut: NDArray[np.int64]
+
+
+class Encoder(Protocol):
+    """What turns pairs of texts into batches for an engine."""
+
+    max_length: int
+
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
+        """Tokenize, cap and measure."""
+        ...
+
+    def assemble(self, encoded: EncodedPairs, rows: NDArray[np.int64]) -> Batch:
+        """Put some of the distinct pairs into padded arrays."""
+        ...
+
+
+class PairEncoder:
+    """The encoder of models that read query and document as one sequence.
+
+    Assembles ``input_ids`` and ``attention_mask``, ``[batch, length]``, and ``token_type_ids`` where the model has
+    token types.
+
+    :param tokenizer: With truncation and padding off.
+    :param template: Where the special tokens stand.
+    :param max_length: The most tokens of a pair, special tokens included.
+    :param token_types: Whether the model has token types.
+    :raises InputError: If ``max_length`` leaves no room for a token of each text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, template: PairTemplate, max_length: int, *, token_types: bool) -> None:
+        if max_length < template.specials + 2:
+            raise InputError(
+                f"max_length={max_length} is too short: this model puts {template.specials} special tokens around a "
+                f"pair, so at least {template.specials + 2} are needed."
+            )
+        self.max_length = max_length
+        self._tokenizer = tokenizer
+        self._template = template
+        self._token_types = token_types
+
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
+        """Tokenize each distinct text once; cap queries at half of the room; measure what documents will lose."""
+        room = self.max_length - self._template.specials
+        return encode_pairs(self._tokenizer, pairs, room=room, specials=self._template.specials)
+
+    def assemble(self, encoded: EncodedPairs, rows: NDArray[np.int64]) -> Batch:
+        """Join query and document of each pair and pad to the longest."""
+        template = self._template
+        prefix, middle, suffix = list(template.prefix), list(template.middle), list(template.suffix)
+        lengths = encoded.lengths[rows]
+        length = padded_length(int(lengths.max()), self.max_length)
+        ids: list[list[int]] = []
+        types = np.zeros((len(rows), length), np.int64) if self._token_types else None
+        for row, pair in enumerate(rows):
+            query = encoded.queries[encoded.pairs[pair, 0]][: encoded.query_kept[pair]]
+            document = encoded.documents[encoded.pairs[pair, 1]][: encoded.document_kept[pair]]
+            ids.append([*prefix, *query, *middle, *document, *suffix])
+            if types is not None:
+                start = len(prefix) + len(query)
+                types[row, :start] = template.query_type
+                types[row, start : start + len(middle)] = template.middle_types
+                types[row, start + len(middle) : len(ids[-1])] = template.document_type
+        inputs = {
+            "input_ids": fill(ids, length, template.pad_id),
+            "attention_mask": (np.arange(length) < lengths[:, None]).astype(np.int64),
+        }
+        if types is not None:
+            inputs["token_type_ids"] = types
+        return Batch(inputs, rows, int(lengths.sum()))
+
+
+def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, room: int, specials: int) -> EncodedPairs:
+    """Tokenize the distinct texts of some pairs, without special tokens.
+
+    :param room: Tokens that query and document may have together.
+    :param specials: Special tokens that come on top.
+    """
+    query_of: dict[str, int] = {}
+    document_of: dict[str, int] = {}
+    pair_of: dict[tuple[int, int], int] = {}
+    inverse = np.empty(len(pairs), np.int64)
+    for position, (query, document) in enumerate(pairs):
+        pair = (query_of.setdefault(query, len(query_of)), document_of.setdefault(document, len(document_of)))
+        inverse[position] = pair_of.setdefault(pair, len(pair_of))
+    queries = tokenize(tokenizer, list(query_of))
+    documents = tokenize(tokenizer, list(document_of))
+    # A query of more than half of the room would leave a document too little to be judged by.
+    cap = max(1, room // 2)
+    indices = np.array(list(pair_of), dtype=np.int64).reshape(-1, 2)
+    query_full = np.fromiter(map(len, queries), np.int64, len(queries))[indices[:, 0]]
+    document_full = np.fromiter(map(len, documents), np.int64, len(documents))[indices[:, 1]]
+    # A long query gives way only where the document would otherwise be cut.
+    over = query_full + document_full > room
+    query_kept = np.where(over, np.minimum(query_full, np.maximum(cap, room - document_full)), query_full)
+    document_kept = np.minimum(document_full, room - query_kept)
+    return EncodedPairs(
+        queries=queries,
+        documents=documents,
+        pairs=indices,
+        inverse=inverse,
+        lengths=query_kept + document_kept + specials,
+        query_kept=query_kept,
+        document_kept=document_kept,
+        query_cut=query_full - query_kept,
+        document_cut=document_full - document_kept,
+    )
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
+    """Ids of each text, without special tokens and uncut."""
+    # Lone surrogates, which JSON may carry, can't be encoded as UTF-8; the tokenizer would refuse the whole batch.
+    clean = [text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text for text in texts]
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(clean, add_special_tokens=False)]

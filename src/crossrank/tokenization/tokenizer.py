@@ -1,0 +1,121 @@
+"""The tokenizer's files -> a tokenizers.Tokenizer and the places where its special tokens stand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from crossrank.errors import CheckpointError, UnsupportedModelError
+
+
+@dataclass(frozen=True)
+class PairTemplate:
+    """Where special tokens stand around a pair: ``prefix query middle document suffix``.
+
+    :param prefix: Token ids before the query.
+    :param middle: Token ids between query and document.
+    :param suffix: Token ids behind the document.
+    :param middle_types: The token types of ``middle``.
+    :param query_type: The token type of prefix and query.
+    :param document_type: The token type of document and suffix.
+    :param pad_id: The token id that fills up a row.
+    """
+
+    prefix: tuple[int, ...]
+    middle: tuple[int, ...]
+    suffix: tuple[int, ...]
+    middle_types: tuple[int, ...]
+    query_type: int
+    document_type: int
+    pad_id: int
+
+    @property
+    def specials(self) -> int:
+        """How many special tokens a pair has."""
+        return len(self.prefix) + len(self.middle) + len(self.suffix)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Read ``tokenizer.json``, or build the tokenizer of the older files beside it.
+
+    Truncation and padding are switched off once, here: setting them per call on a shared tokenizer is not thread-safe.
+
+    :raises CheckpointError: If there is none, or it is damaged.
+    :raises UnsupportedModelError: If there is only a sentencepiece model.
+    """
+    whole, vocab, merges = folder / "tokenizer.json", folder / "vocab.txt", folder / "merges.txt"
+    try:
+        if whole.is_file():
+            tokenizer = Tokenizer.from_file(str(whole))
+        elif vocab.is_file():
+            tokenizer = _word_pieces(folder, vocab)
+        elif merges.is_file() and (folder / "vocab.json").is_file():
+            tokenizer = _byte_pairs(folder)
+        elif any(folder.glob("*.model")):
+            raise UnsupportedModelError(
+                f"{folder} has only a sentencepiece tokenizer. Convert it once: "
+                "AutoTokenizer.from_pretrained(folder, use_fast=True).save_pretrained(folder) writes tokenizer.json."
+            )
+        else:
+            raise CheckpointError(f"{folder} has no tokenizer.json. Download the checkpoint again, its tokenizer included.")
+    except (CheckpointError, UnsupportedModelError):
+        raise
+    except Exception as error:  # tokenizers raises bare Exception for a damaged file
+        raise CheckpointError(f"The tokenizer in {folder} can't be read ({error}). Download the checkpoint again.") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def pair_template(tokenizer: Tokenizer, pad_token_id: int | None) -> PairTemplate:
+    """Find the special tokens by encoding a pair, so that no architecture needs its own rule.
+
+    :param pad_token_id: ``pad_token_id`` of ``config.json``; padding is masked, so any valid id will do.
+    :raises CheckpointError: If the tokenizer can't encode a pair.
+    """
+    encoding = tokenizer.encode("a", "a")
+    ids, types, owners = encoding.ids, encoding.type_ids, encoding.sequence_ids
+    if 0 not in owners or 1 not in owners:
+        raise CheckpointError("The tokenizer does not encode pairs: its post-processor drops the query or the document.")
+    query, document = owners.index(0), owners.index(1)
+    query_end = len(owners) - owners[::-1].index(0)
+    document_end = len(owners) - owners[::-1].index(1)
+    return PairTemplate(
+        prefix=tuple(ids[:query]),
+        middle=tuple(ids[query_end:document]),
+        suffix=tuple(ids[document_end:]),
+        middle_types=tuple(types[query_end:document]),
+        query_type=types[query],
+        document_type=types[document],
+        pad_id=pad_token_id or 0,
+    )
+
+
+def _settings(folder: Path) -> dict[str, object]:
+    path = folder / "tokenizer_config.json"
+    loaded: dict[str, object] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return loaded
+
+
+def _word_pieces(folder: Path, vocab: Path) -> Tokenizer:
+    from tokenizers.implementations import BertWordPieceTokenizer
+
+    lowercase = bool(_settings(folder).get("do_lower_case", True))
+    built: Tokenizer = BertWordPieceTokenizer(str(vocab), lowercase=lowercase)._tokenizer
+    return built
+
+
+def _byte_pairs(folder: Path) -> Tokenizer:
+    from tokenizers import AddedToken
+    from tokenizers.implementations import ByteLevelBPETokenizer
+    from tokenizers.processors import RobertaProcessing
+
+    built: Tokenizer = ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))._tokenizer
+    built.add_special_tokens([AddedToken(name, special=True) for name in ("<s>", "</s>", "<pad>", "<unk>")])
+    built.add_special_tokens([AddedToken("<mask>", special=True, lstrip=True)])
+    end, start = built.token_to_id("</s>"), built.token_to_id("<s>")
+    built.post_processor = RobertaProcessing(("</s>", end), ("<s>", start), add_prefix_space=False)
+    return built

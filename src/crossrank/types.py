@@ -1,0 +1,36 @@
+"""What comes out: scores with the facts of how they were made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Scores of pairs, in input order, with the facts.
+
+    :param scores: ``[pairs]``, or ``[pairs, labels]`` where a model has several labels and none is named; float64.
+    :param logits: ``[pairs, labels]``, the model's raw output; float32. Rank on these.
+    :param kind: What ``scores`` are: ``"logit"``, ``"sigmoid"``, ``"softmax"``, or ``"custom"`` where the caller's
+        own function made them.
+    :param query_tokens_cut: ``[pairs]``, tokens that the query lost because the pair was too long.
+    :param document_tokens_cut: ``[pairs]``, tokens that the document lost.
+    :param tokens: Tokens that went through the model, special tokens included, padding and repeated pairs not.
+    :param seconds: Wall time, loading the model excluded.
+    """
+
+    scores: NDArray[np.float64]
+    logits: NDArray[np.float32]
+    kind: str
+    query_tokens_cut: NDArray[np.int64]
+    document_tokens_cut: NDArray[np.int64]
+    tokens: int
+    seconds: float
+
+    @property
+    def pairs_cut(self) -> int:
+        """How many pairs lost a token."""
+        return int(np.count_nonzero(self.query_tokens_cut + self.document_tokens_cut))
