@@ -12,13 +12,19 @@ import json
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 LARGE = (".safetensors", ".bin", ".onnx")
+
+# A repository for tests: its name, its small files, and all that a reranker needs.
+NAME = "owner/reranker"
+WEIGHTS = bytes(range(256)) * 800
+SMALL = {"config.json": b'{"model_type": "bert"}', "tokenizer.json": b"{}", "tokenizer_config.json": b"{ }"}
+WHOLE = {**SMALL, "model.safetensors": WEIGHTS}
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,13 @@ class Request:
     path: str
     range: str | None
     token: str | None
+
+    @property
+    def file(self) -> str | None:
+        """The file that was asked for, if it was one."""
+        if self.path.startswith("/cdn/"):
+            return self.path.split("/", 3)[-1]
+        return self.path.partition("/resolve/")[2].partition("/")[2] or None
 
 
 @dataclass
@@ -49,17 +62,17 @@ class Break:
 
 
 class FakeHub:
-    """The server, in a thread, from construction to :meth:`stop`; also a context manager."""
+    """The server, in a thread, from construction to :meth:`stop`."""
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.tokens: dict[str, set[str]] = {}
         self.breaks: dict[str, Break] = {}
         self.log: list[Request] = []
+        self.before: Callable[[Request], object] | None = None  # called with each request, after it is logged
         self.status: int | None = None  # if set, the answer to everything
         self.page: bytes | None = None  # if set, the body of every answer: what a hotel's login page does
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
@@ -77,12 +90,6 @@ class FakeHub:
         self._server.server_close()
         self._thread.join()
 
-    def __enter__(self) -> FakeHub:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-
     def commit(self, name: str, files: dict[str, bytes], ref: str = "main", **facts: bool) -> str:
         """Put files into a repository as one commit, let ``ref`` (a branch or a tag) stand for it; its hash."""
         repo = self.repos.setdefault(name, Repo())
@@ -93,19 +100,30 @@ class FakeHub:
             setattr(repo, fact, value)
         return digest
 
-    def fetched(self) -> list[str]:
-        """The names of the files whose bytes were asked for, in the order of the requests."""
-        paths = [request.path for request in self.log if request.method == "GET"]
-        return [path.split("/", 5)[-1] if "/resolve/" in path else path.split("/", 3)[-1] for path in paths if "/api/" not in path]
+    def break_off(self, file: str, *, after: int, times: int, reset: bool = False) -> None:
+        """Let the next downloads of a file end after so many bytes, by a closed or by a reset connection."""
+        self.breaks[file] = Break(after, times, reset)
 
-    def gets(self, filename: str) -> list[Request]:
-        """The requests for one file's bytes, redirections not counted."""
-        return [request for request in self.log if request.method == "GET" and request.path.endswith("/" + filename)]
+    def fetched(self) -> list[str]:
+        """The files whose bytes were asked for, in the order of the requests."""
+        return [request.file for request in self.log if request.method == "GET" and request.file is not None]
+
+    def gets(self, file: str) -> list[Request]:
+        """The requests for one file's bytes."""
+        return [request for request in self.log if request.method == "GET" and request.file == file]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close without the usual farewell, so that a socket which lingers for no time is reset."""
+        self.close_request(request)
 
 
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
-    protocol_version = "HTTP/1.1"
+    protocol_version = "HTTP/1.0"  # a connection for each request, so that nothing is answered after stop()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep the test's output clean; the log is hub.log."""
@@ -119,7 +137,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
-        self.hub.log.append(Request(self.command, path, self.headers.get("Range"), token))
+        request = Request(self.command, path, self.headers.get("Range"), token)
+        self.hub.log.append(request)
+        if self.hub.before is not None:
+            self.hub.before(request)
         if self.hub.status is not None or self.hub.page is not None:
             return self._send(self.hub.status or 200, self.hub.page or b"")
         if path.startswith("/cdn/"):
@@ -128,13 +149,17 @@ class _Handler(BaseHTTPRequestHandler):
         if token is not None and token not in self.hub.tokens:
             return self._send(401, headers={"X-Error-Message": "Invalid credentials in Authorization header"})
         is_api = path.startswith("/api/models/")
-        name, _, rest = self._split(path.removeprefix("/api/models/" if is_api else "/"), "revision" if is_api else "resolve")
+        if is_api:
+            name, _, ref = path.removeprefix("/api/models/").partition("/revision/")
+            filename = ""
+        else:
+            name, _, rest = path.removeprefix("/").partition("/resolve/")
+            ref, _, filename = rest.partition("/")
         repo = self.hub.repos.get(name)
         may_read = token is not None and name in self.hub.tokens[token]
         if repo is None or (repo.private and not may_read):
             return self._error(401 if token is None else 404, "RepoNotFound")
-        ref, _, filename = (rest or "main").partition("/") if not is_api else (rest or "main", "", "")
-        commit = repo.refs.get(ref, ref)
+        commit = repo.refs.get(ref or "main", ref)
         if commit not in repo.commits:
             return self._error(404, "RevisionNotFound")
         files = repo.commits[commit]
@@ -146,10 +171,6 @@ class _Handler(BaseHTTPRequestHandler):
         if filename not in files:
             return self._error(404, "EntryNotFound", {"X-Repo-Commit": commit})
         return self._send_entry(filename, files[filename], commit)
-
-    @staticmethod
-    def _split(path: str, word: str) -> tuple[str, str, str]:
-        return path.partition(f"/{word}/")
 
     def _send_entry(self, filename: str, data: bytes, commit: str) -> None:
         if not filename.endswith(LARGE):

@@ -44,6 +44,49 @@ def choose_precision(requested: str) -> str:
     return "bfloat16" if "BF16" in capabilities else "float32"
 
 
+class CompiledGraph:
+    """A graph made ready to run; safe to call from many threads.
+
+    :param graph: An ``openvino.Model`` whose inputs are named.
+    :param precision: One of ``float32``, ``bfloat16``, ``int8``.
+    :param num_threads: Threads of one run; ``None`` for all that the process may use.
+    """
+
+    def __init__(self, graph: Any, precision: str, num_threads: int | None) -> None:
+        threads = available_threads(num_threads)
+        self.facts = {"engine": "openvino", "device": "cpu", "precision": precision, "threads": threads}
+        settings = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            # Pinned threads of two processes would share a core while another idles.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._compiled = _shared_core().compile_model(graph, "CPU", settings)
+        self._names = tuple(port.any_name for port in self._compiled.inputs)
+        self._outputs = len(self._compiled.outputs)
+        self._idle: list[Any] = []
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """The outputs in order; inputs that the graph does not have are left out.
+
+        :raises CrossRankError: If OpenVINO fails.
+        """
+        # A request holds its own buffers, so each thread takes one and gives it back.
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        try:
+            request.infer({name: inputs[name] for name in self._names}, share_inputs=True)
+            outputs = [request.get_output_tensor(i).data.astype(np.float32, copy=True) for i in range(self._outputs)]
+        except RuntimeError as error:
+            shapes = {name: inputs[name].shape for name in self._names}
+            raise CrossRankError(f"OpenVINO could not run a batch of shapes {shapes}: {error}") from error
+        self._idle.append(request)
+        return outputs
+
+
 class OpenVinoEngine:
     """An engine for graphs from :mod:`crossrank.architectures`.
 
@@ -53,32 +96,17 @@ class OpenVinoEngine:
     """
 
     def __init__(self, graphs: Graphs, *, precision: str, num_threads: int | None = None) -> None:
-        self._threads = available_threads(num_threads)
-        self._precision = precision
-        common = {"INFERENCE_NUM_THREADS": self._threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
-        core = _shared_core()
-        self._body = core.compile_model(graphs.body, "CPU", {**common, "INFERENCE_PRECISION_HINT": _HINTS[precision]})
-        self._head = core.compile_model(graphs.head, "CPU", {**common, "INFERENCE_PRECISION_HINT": "f32"})
-        self._idle: list[tuple[Any, Any]] = []
+        self._body = CompiledGraph(graphs.body, precision, num_threads)
+        self._head = CompiledGraph(graphs.head, "float32", num_threads)
+        self._head_inputs = [node.get_friendly_name() for node in graphs.head.get_parameters()]
 
     @property
     def facts(self) -> Mapping[str, str | int]:
         """What it runs with."""
-        return {"engine": "openvino", "device": "cpu", "precision": self._precision, "threads": self._threads}
+        return self._body.facts
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Logits of a batch, ``[batch, labels]``."""
-        # A request holds its own buffers, so each thread takes one and gives it back.
-        try:
-            body, head = self._idle.pop()
-        except IndexError:
-            body, head = self._body.create_infer_request(), self._head.create_infer_request()
-        try:
-            body.infer(dict(batch.inputs), share_inputs=True)
-            hidden = [body.get_output_tensor(i) for i in range(len(self._body.outputs))]
-            head.infer(hidden, share_inputs=True)
-            logits: NDArray[np.float32] = head.get_output_tensor(0).data.astype(np.float32, copy=True)
-        except RuntimeError as error:
-            raise CrossRankError(f"OpenVINO could not run a batch of {len(batch.rows)} pairs: {error}") from error
-        self._idle.append((body, head))
+        hidden = self._body.run(batch.inputs)
+        (logits,) = self._head.run(dict(zip(self._head_inputs, hidden, strict=True)))
         return logits

@@ -1,0 +1,219 @@
+"""A repository on the Hugging Face hub -> its files in the local cache, those that are needed and no others.
+
+The network and the cache are huggingface_hub's (https://huggingface.co/docs/huggingface_hub/guides/manage-cache): what
+other libraries have fetched is found, and the reverse. Its import is slow, so import this file only when it is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from huggingface_hub import HfApi, constants, get_token, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from crossrank.checkpoint.config import read_json
+from crossrank.errors import CheckpointError, InputError, UnsupportedModelError
+
+# The first base of the hub's HTTP error is the root of all errors of its HTTP library, which was requests and then
+# httpx and then httpx2. OSError covers sockets, and the disk.
+NETWORK_ERRORS: tuple[type[BaseException], ...] = (OSError, HfHubHTTPError.__bases__[0])
+# ValueError is an answer that is not the hub's JSON, RuntimeError the Rust client of the hub's Xet storage.
+DOWNLOAD_ERRORS: tuple[type[BaseException], ...] = (*NETWORK_ERRORS, ValueError, RuntimeError)
+
+_T = TypeVar("_T")
+
+_CONFIG = "config.json"
+_INDEX = "model.safetensors.index.json"
+_SMALL_FILES = frozenset(
+    {
+        _CONFIG,
+        "config_sentence_transformers.json",
+        "sentence_bert_config.json",
+        "modules.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.txt",
+        "vocab.json",
+        "merges.txt",
+        "chat_template.jinja",
+    }
+)
+# The modules behind the transformer of a modular sentence-transformers model, such as 1_LogitScore.
+_MODULE_FILE = re.compile(r"\d+_[^/]+/(config\.json|model\.safetensors)")
+_SENTENCEPIECE = re.compile(r"[^/]+\.model")
+_OPENVINO = re.compile(r"(openvino/)?[^/]+\.xml")
+_ONNX = re.compile(r"(onnx/)?[^/]+\.onnx")
+_PICKLED = re.compile(r"[^/]+\.(bin|pt|pth|ckpt|pkl)")
+
+_PAUSE = 0.5  # seconds before the second and last try of a request
+_BRANCH_MOVES = 3  # how often a branch may move on while its files are fetched, before it is left at that
+
+
+class Repository:
+    """One repository at one revision: how to ask the hub for it, and what the cache has of it.
+
+    :param name: ``"owner/name"``.
+    :param revision: A branch, a tag or a commit hash; ``None`` is ``"main"``.
+    :param token: As in huggingface_hub: a token, ``None`` for the one set or saved, ``False`` for none.
+    :param cache_folder: Instead of huggingface_hub's own.
+    :raises InputError: If ``HF_ENDPOINT`` is not a URL.
+    """
+
+    def __init__(
+        self, name: str, revision: str | None, token: str | bool | None, cache_folder: str | Path | None
+    ) -> None:
+        # huggingface_hub reads these once, at its import, which may have been long before the caller set them.
+        self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+        offline = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+        self.offline = constants.HF_HUB_OFFLINE or offline.upper() in constants.ENV_VARS_TRUE_VALUES
+        self.cache = Path(cache_folder or constants.HF_HUB_CACHE).expanduser()
+        self.name = name
+        self.revision = revision or constants.DEFAULT_REVISION
+        self.url = f"{self.endpoint}/{name}"
+        self._token = token
+        parts = urlsplit(self.endpoint)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InputError(f"HF_ENDPOINT is {self.endpoint!r}. Give it as a URL, such as https://huggingface.co.")
+
+    @property
+    def sends_token(self) -> bool:
+        """Whether requests carry a token."""
+        return self._token is not False and bool(self._token if isinstance(self._token, str) else get_token())
+
+    def download(self) -> Path:
+        """Fetch what is needed and not in the cache, and return the snapshot's folder; its name is the commit hash.
+
+        :raises CheckpointError: If the repository has no ``config.json``, no weights, or lacks a shard.
+        :raises UnsupportedModelError: If it has only pickled weights; none of its files is fetched then.
+        """
+        for _ in range(_BRANCH_MOVES):
+            commit, listed = self._listing()
+            # The weights come last: where they are in the cache, all the rest is there too.
+            for file in _needed(self.name, listed):
+                path = self._fetch(file, commit)
+                for shard in _shards(path, listed) if file == _INDEX else ():
+                    self._fetch(shard, commit)
+            folder = self._fetch(_CONFIG, commit).parent
+            # Asked for by the revision's own name, huggingface_hub writes down which commit the name stands for. That
+            # comes at the end, so that an older copy stays in use, offline, until the newer one is whole.
+            if self._fetch(_CONFIG, self.revision).parent.name == commit:
+                break
+        return folder
+
+    def cached(self) -> tuple[Path | None, str]:
+        """Look in the cache alone: the snapshot's folder if it is whole, else ``None`` and what there is of it."""
+        try:
+            folder = self._fetch(_CONFIG, self.revision, local_files_only=True).parent
+        except LocalEntryNotFoundError:
+            return None, f"no whole copy of {self.name!r} at revision {self.revision!r}"
+        files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        weights = _weights(files)
+        needed = weights + (_shards(folder / _INDEX) if _INDEX in weights else [])
+        if not weights or not set(needed) <= set(files):
+            return None, f"only a part of {self.name!r}, without all its weights"
+        if not ({"tokenizer.json", "vocab.txt", "vocab.json"} & set(files) or _matching(_SENTENCEPIECE, files)):
+            return None, f"only a part of {self.name!r}, without its tokenizer"
+        return folder, ""
+
+    def _listing(self) -> tuple[str, list[str]]:
+        """Ask for the revision's commit hash and file names; fail soon, so that the cache can stand in."""
+        api = HfApi(endpoint=self.endpoint, token=self._token)
+        timeout = constants.HF_HUB_ETAG_TIMEOUT
+        info = _twice(lambda: api.model_info(self.name, revision=self.revision, timeout=timeout))
+        if not info.sha:
+            raise ValueError(f"{self.endpoint} answered without a commit hash, so it does not seem to be a model hub")
+        return info.sha, [file.rfilename for file in info.siblings or []]
+
+    def _fetch(self, file: str, revision: str, *, local_files_only: bool = False) -> Path:
+        """Return the file in the cache, fetched if it is not there, with huggingface_hub's progress bar on a terminal.
+
+        File by file and not ``snapshot_download``: that one lists the repository again, without a timeout, and writes
+        a bar even where there is no terminal.
+        """
+        path = _twice(
+            lambda: hf_hub_download(
+                self.name,
+                file,
+                revision=revision,
+                token=self._token,
+                cache_dir=self.cache,
+                endpoint=self.endpoint,
+                local_files_only=local_files_only,
+            )
+        )
+        return Path(path)
+
+
+def _twice(request: Callable[[], _T]) -> _T:
+    """Send a request once more if the network failed or the hub is in trouble.
+
+    huggingface_hub does not try again after all that can happen, such as a connection that was reset.
+    """
+    try:
+        return request()
+    except LocalEntryNotFoundError:  # huggingface_hub's own retries are at their end, or it was not to ask at all
+        raise
+    except NETWORK_ERRORS as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status is not None and status < 500:
+            raise
+    time.sleep(_PAUSE)
+    return request()
+
+
+def _needed(name: str, listed: Collection[str]) -> list[str]:
+    if _CONFIG not in listed:
+        raise CheckpointError(f"The repository {name!r} has no {_CONFIG}, so it is not a model. Check the name.")
+    small = [file for file in listed if file in _SMALL_FILES or _MODULE_FILE.fullmatch(file)]
+    if "tokenizer.json" not in listed:
+        small += _matching(_SENTENCEPIECE, listed)
+    if weights := _weights(listed):
+        return small + weights
+    if pickled := _matching(_PICKLED, listed):
+        raise UnsupportedModelError(
+            f"{name!r} has only pickled weights ({', '.join(pickled)}). Loading a pickle runs code from the file, so "
+            "crossrank does not; nothing was downloaded. If you trust it, convert it once with transformers: "
+            f"AutoModelForSequenceClassification.from_pretrained({name!r}).save_pretrained(folder, "
+            f"safe_serialization=True), AutoTokenizer.from_pretrained({name!r}).save_pretrained(folder), and name that "
+            "folder; or have https://huggingface.co/spaces/safetensors/convert do it, and name the revision it makes."
+        )
+    raise CheckpointError(
+        f"{name!r} has no weights that crossrank reads. Known are model.safetensors, whole or in shards, OpenVINO's "
+        ".xml with .bin, and ONNX. Save the model again with save_pretrained(), or name another."
+    )
+
+
+def _weights(files: Collection[str]) -> list[str]:
+    """Choose the weights to use, of one kind only; the shards behind an index are not named."""
+    for file in ("model.safetensors", _INDEX):
+        if file in files:
+            return [file]
+    # The shortest name goes first: openvino_model.xml before openvino_model_qint8_quantized.xml.
+    for graph in _matching(_OPENVINO, files):
+        if (data := graph.removesuffix(".xml") + ".bin") in files:
+            return [graph, data]
+    for graph in _matching(_ONNX, files):
+        return [*(side for side in (graph + "_data", graph + ".data") if side in files), graph]
+    return []
+
+
+def _shards(index: Path, listed: Collection[str] | None = None) -> list[str]:
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise CheckpointError(f"{index} has no weight_map, so it names no weights. Delete it and download it again.")
+    names = sorted(set(map(str, shards.values())))
+    if listed is not None and (missing := [name for name in names if name not in listed]):
+        raise CheckpointError(f"{index} names {', '.join(missing)}, which the repository lacks. Take another revision.")
+    return names
+
+
+def _matching(pattern: re.Pattern[str], names: Iterable[str]) -> list[str]:
+    return sorted((name for name in names if pattern.fullmatch(name)), key=lambda name: (len(name), name))
