@@ -132,6 +132,7 @@ class CrossEncoder:
                 distinct = np.empty((len(encoded.pairs), labels), np.float32)
                 for batch in make_batches(
                     encoded.lengths,
+                    encoded.pairs[:, 1],
                     lambda rows, encoded=encoded: model.encoder.assemble(encoded, rows),
                     token_budget=TOKEN_BUDGET,
                     most_rows=rows,

@@ -34,19 +34,23 @@ def padded_length(length: int, most: int) -> int:
     return max(length, min(-(-length // PADDING_MULTIPLE) * PADDING_MULTIPLE, most))
 
 
-def plan(lengths: Sequence[int], token_budget: int, most_rows: int | None = None) -> Iterator[NDArray[np.int64]]:
+def plan(
+    lengths: NDArray[np.int64], documents: NDArray[np.int64], token_budget: int, most_rows: int | None = None
+) -> Iterator[NDArray[np.int64]]:
     """Cut the pairs, longest first, into groups whose padded size stays within the budget.
 
-    Longest first, so that the largest memory is taken at once and not late.
+    Longest first, so that the largest memory is taken at once and not late. Pairs with the same document stand
+    together: a model that reads documents apart reads it once.
 
     :param lengths: Tokens of each pair.
+    :param documents: Index of each pair's document.
     :param token_budget: The most tokens, padding included, of one batch; a single pair may exceed it.
     :param most_rows: The most pairs of one batch.
     """
-    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    order = np.lexsort((documents, -lengths))
     start = 0
     while start < len(order):
-        rows = max(1, token_budget // max(1, lengths[order[start]]))
+        rows = max(1, token_budget // max(1, int(lengths[order[start]])))
         rows = min(rows, most_rows) if most_rows else rows
         yield order[start : start + rows]
         start += rows
@@ -61,11 +65,12 @@ def fill(rows: Sequence[Sequence[int]], length: int, value: int) -> NDArray[np.i
 
 
 def make_batches(
-    lengths: Sequence[int],
+    lengths: NDArray[np.int64],
+    documents: NDArray[np.int64],
     assemble: Callable[[NDArray[np.int64]], Batch],
     *,
     token_budget: int,
     most_rows: int | None = None,
 ) -> Iterator[Batch]:
     """Plan the batches and assemble each when it is asked for, so that only a few exist at a time."""
-    return (assemble(rows) for rows in plan(lengths, token_budget, most_rows))
+    return (assemble(rows) for rows in plan(lengths, documents, token_budget, most_rows))

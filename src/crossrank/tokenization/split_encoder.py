@@ -21,8 +21,8 @@ class SplitEncoder:
     """The encoder of models that read query and document apart before they read them together.
 
     Assembles ``query_ids`` and ``query_mask`` ``[queries, query length]``, ``document_ids`` and ``document_mask``
-    ``[batch, document length]``, and ``query_index`` ``[batch]``: which of the queries each document belongs to. A
-    query that many documents share is there once.
+    ``[documents, document length]``, and ``query_index`` and ``document_index`` ``[batch]``: what each pair is made of.
+    A text that many pairs share is there once.
 
     :param tokenizer: With truncation and padding off.
     :param template: Where the special tokens stand; the first of the prefix opens, the last of the suffix closes a text.
@@ -55,11 +55,11 @@ class SplitEncoder:
         )
 
     def assemble(self, encoded: EncodedPairs, rows: NDArray[np.int64]) -> Batch:
-        """Pad the documents to the longest, and beside them the queries they belong to."""
-        pairs = encoded.pairs[rows]
-        needed, query_index = np.unique(pairs[:, 0], return_inverse=True)
-        queries = [self._framed(encoded.queries[i][: self.max_query_length - 2]) for i in needed]
-        documents = [self._framed(encoded.documents[i][: self.max_length - 2]) for i in pairs[:, 1]]
+        """Pad the distinct queries and documents of some pairs, each to its longest."""
+        which_queries, query_index = np.unique(encoded.pairs[rows, 0], return_inverse=True)
+        which_documents, document_index = np.unique(encoded.pairs[rows, 1], return_inverse=True)
+        queries = [self._framed(encoded.queries[i][: self.max_query_length - 2]) for i in which_queries]
+        documents = [self._framed(encoded.documents[i][: self.max_length - 2]) for i in which_documents]
         query_ids, query_mask = self._padded(queries, self.max_query_length)
         document_ids, document_mask = self._padded(documents, self.max_length)
         inputs = {
@@ -68,6 +68,7 @@ class SplitEncoder:
             "document_ids": document_ids,
             "document_mask": document_mask,
             "query_index": query_index.astype(np.int64),
+            "document_index": document_index.astype(np.int64),
         }
         return Batch(inputs, rows, sum(map(len, queries)) + sum(map(len, documents)))
 

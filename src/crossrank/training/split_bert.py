@@ -1,0 +1,239 @@
+"""The torch twin of :mod:`crossrank.architectures.split_bert`: the same weights under the same names.
+
+Importing this module registers it with transformers' Auto classes, so that transformers and sentence-transformers load
+and train it like any other cross-encoder, from pairs tokenized in the usual way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertModel, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+_TINY = 1e-6
+
+
+class SplitBertConfig(BertConfig):  # type: ignore[misc]
+    """A BERT's configuration, and the head's.
+
+    :param head_layers: Layers of the correction.
+    :param head_heads: Attention heads in them.
+    :param head_size: Numbers a head works on.
+    :param head_intermediate: Inner size of their feed-forward part.
+    :param special_token_ids: Ids of the tokens that open and close a text.
+    :param max_query_length: The most tokens of a query.
+    """
+
+    model_type = "split_bert"
+
+    def __init__(
+        self,
+        head_layers: int = 2,
+        head_heads: int = 6,
+        head_size: int = 64,
+        head_intermediate: int = 384,
+        special_token_ids: tuple[int, ...] = (101, 102),
+        max_query_length: int = 64,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("num_labels", 1)
+        super().__init__(**kwargs)
+        self.head_layers = head_layers
+        self.head_heads = head_heads
+        self.head_size = head_size
+        self.head_intermediate = head_intermediate
+        self.special_token_ids = list(special_token_ids)
+        self.max_query_length = max_query_length
+
+
+class HeadLayer(nn.Module):
+    """One block of the correction: query tokens ``[B, L, H]`` look at document states ``[B, M, H]``, then each by itself."""
+
+    def __init__(self, config: SplitBertConfig) -> None:
+        super().__init__()
+        h, n, d = config.hidden_size, config.head_heads, config.head_size
+        self.shape = (n, d)
+        self.norm1, self.norm2 = nn.LayerNorm(h), nn.LayerNorm(h)
+        self.query = nn.Linear(h, n * d)
+        self.key = nn.Parameter(torch.randn(n, d, h) * h**-0.5)
+        self.value = nn.Parameter(torch.randn(n, h, d) * h**-0.5)
+        self.match_bias = nn.Parameter(torch.zeros(n))
+        self.empty = nn.Parameter(torch.zeros(n))
+        self.output = nn.Linear(n * d, h)
+        self.inner = nn.Linear(h, config.head_intermediate)
+        self.outer = nn.Linear(config.head_intermediate, h)
+        for last in (self.output, self.outer):
+            # The correction starts small, so that training starts from what the bi-encoder knows.
+            nn.init.normal_(last.weight, std=0.01)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tensor, document: Tensor, match: Tensor, bias: Tensor) -> Tensor:
+        """Query tokens after one block: ``[B, L, H]``."""
+        (rows, length, hidden), (n, d) = x.shape, self.shape
+        q = self.query(self.norm1(x)).view(rows, length, n, d)
+        looking = torch.einsum("blnd,ndh->bnlh", q, self.key.to(q.dtype)) * d**-0.5
+        scores = (looking.reshape(rows, n * length, hidden) @ document.transpose(1, 2)).view(rows, n, length, -1)
+        scores = scores.float() + self.match_bias.view(1, -1, 1, 1) * match.unsqueeze(1) + bias
+        scores = torch.cat([scores, self.empty.view(1, -1, 1, 1).expand(rows, n, length, 1)], -1)
+        share = scores.softmax(-1)[..., :-1].to(document.dtype)
+        gathered = (share.reshape(rows, n * length, -1) @ document).view(rows, n, length, hidden)
+        values = torch.einsum("bnlh,nhd->blnd", gathered, self.value.to(gathered.dtype)).reshape(rows, length, n * d)
+        x = x + self.output(values)
+        out: Tensor = x + self.outer(functional.gelu(self.inner(self.norm2(x))))
+        return out
+
+
+class SplitHead(nn.Module):
+    """From the states of both texts to a logit."""
+
+    def __init__(self, config: SplitBertConfig) -> None:
+        super().__init__()
+        h = config.hidden_size
+        self.special = tuple(config.special_token_ids)
+        self.word_weight = nn.Parameter(torch.ones(config.vocab_size))
+        self.gate = nn.Linear(h, 1)
+        # exp of them: 20 x cosine + 10 x late interaction + 4 x exact matches, near the best mix without training.
+        self.mix = nn.Parameter(torch.tensor([20.0, 10.0, 4.0]).log())
+        self.mix_by_query = nn.Linear(h, 3)
+        # exp of them: BM25's k1 = 1.2, and its b = 0.75 at an average length of 128 tokens.
+        self.saturation = nn.Parameter(torch.tensor([1.2, 0.25, 0.75 / 128]).log())
+        self.features = nn.Linear(4, h)
+        self.layer = nn.ModuleList([HeadLayer(config) for _ in range(config.head_layers)])
+        self.norm = nn.LayerNorm(h)
+        self.token_inner, self.token_outer = nn.Linear(h, h), nn.Linear(h, 1)
+        self.pair_inner, self.pair_outer = nn.Linear(h, h), nn.Linear(h, 1)
+        # Between what matching and what other pairs reach with the mix above, so that 0 divides them from the start.
+        self.bias = nn.Parameter(torch.full((1,), -18.0))
+        for start_at_zero in (self.gate, self.mix_by_query, self.token_outer, self.pair_outer):
+            nn.init.zeros_(start_at_zero.weight)
+            nn.init.zeros_(start_at_zero.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        query_ids: Tensor,
+        query_mask: Tensor,
+        document: Tensor,
+        document_ids: Tensor,
+        document_mask: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Logits ``[B]`` and the three match signals ``[B, 3]`` of pairs.
+
+        :param query: ``[B, L, H]``; with ``query_ids`` and ``query_mask`` ``[B, L]``.
+        :param document: ``[B, M, H]``; with ``document_ids`` and ``document_mask`` ``[B, M]``.
+        """
+        real = query_mask.bool()
+        for token in self.special:
+            real = real & (query_ids != token)
+        inside = document_mask.bool()
+        match = (query_ids.unsqueeze(2) == document_ids.unsqueeze(1)) & real.unsqueeze(2) & inside.unsqueeze(1)
+        gate = 2 * torch.sigmoid(self.gate(query.float()).squeeze(-1).float())
+        weight = functional.relu(self.word_weight[query_ids]) * gate * real
+        share = weight / (weight.sum(1, keepdim=True) + _TINY)
+
+        k, base, slope = self.saturation.exp()
+        count = match.sum(2).float()
+        length = inside.sum(1, keepdim=True).float()
+        saturated = count * (1 + k) / (count + k * (base + slope * length))
+        once = weight * self._first_of_its_kind(query_ids)
+        lexical = (once * saturated).sum(1) / (once.sum(1) + _TINY)
+
+        # Divided afterwards: normalising the document's states would make another copy of the largest array here.
+        norm = torch.linalg.vector_norm(document, dim=2, dtype=torch.float32).clamp(min=_TINY).unsqueeze(1)
+        likeness = (functional.normalize(query.float(), dim=2).to(document.dtype) @ document.mT).float() / norm
+        best = likeness.masked_fill(~inside.unsqueeze(1), -1e4).max(2).values
+        late = (share * best).sum(1)
+
+        query_vector, document_vector = _pooled(query, query_mask), _pooled(document, document_mask)
+        cosine = (query_vector * document_vector).sum(1)
+        signals = torch.stack([cosine, late, lexical], 1)
+        mix = (self.mix + torch.tanh(self.mix_by_query(query_vector).float())).exp()
+        start = (mix * signals).sum(1)
+
+        features = torch.stack([saturated, best * real, weight, cosine.unsqueeze(1).expand_as(best)], 2)
+        x = query + self.features(features.to(query.dtype))
+        bias = torch.zeros(document_mask.shape, device=document_mask.device).masked_fill(~inside, -1e9)[:, None, None]
+        for layer in self.layer:
+            x = layer(x, document, match.float(), bias)
+        x = self.norm(x)
+        per_token = self.token_outer(functional.gelu(self.token_inner(x))).squeeze(-1).float()
+        overall = self.pair_outer(functional.gelu(self.pair_inner(x[:, 0]))).squeeze(-1).float()
+        return start + 10 * ((share * per_token).sum(1) + overall) + self.bias, signals
+
+    @staticmethod
+    def _first_of_its_kind(ids: Tensor) -> Tensor:
+        same = ids.unsqueeze(2) == ids.unsqueeze(1)
+        return ~torch.tril(same, diagonal=-1).any(2)
+
+
+def _pooled(states: Tensor, mask: Tensor) -> Tensor:
+    """The mean over a text's tokens, scaled to length 1: ``[B, H]``."""
+    weight = mask.float().unsqueeze(-1)
+    return functional.normalize((states.float() * weight).sum(1) / weight.sum(1), dim=1)
+
+
+class SplitBertForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
+    """The whole model, on pairs tokenized as one sequence with token types, as every cross-encoder gets them."""
+
+    config_class = SplitBertConfig
+    base_model_prefix = "bert"
+    supports_gradient_checkpointing = False
+    _supports_sdpa = True
+
+    def __init__(self, config: SplitBertConfig) -> None:
+        super().__init__(config)
+        self.num_labels = 1
+        self.bert = BertModel(config, add_pooling_layer=False)
+        self.head = SplitHead(config)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The head sets its own start, and the body's weights are always loaded."""
+
+    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """States of texts that are each read alone: ``[B, L]`` to ``[B, L, H]``."""
+        out: Tensor = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
+        return out
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor,
+        labels: Tensor | None = None,
+        **_: Any,
+    ) -> SequenceClassifierOutput:
+        """Logits ``[B, 1]`` of ``[CLS] query [SEP] document [SEP]`` rows ``[B, L]``."""
+        second = (token_type_ids == 1) & attention_mask.bool()
+        first = (token_type_ids == 0) & attention_mask.bool()
+        query_ids, query_mask = _packed(input_ids, first)
+        document_ids, document_mask = _packed(input_ids, second)
+        # The document gets an opening token of its own.
+        opening = input_ids[:, :1]
+        document_ids = torch.cat([opening, document_ids], 1)
+        document_mask = torch.cat([torch.ones_like(opening), document_mask], 1)
+        logits, _signals = self.head(
+            self.states(query_ids, query_mask),
+            query_ids,
+            query_mask,
+            self.states(document_ids, document_mask),
+            document_ids,
+            document_mask,
+        )
+        loss = None if labels is None else functional.binary_cross_entropy_with_logits(logits, labels.float().view(-1))
+        return SequenceClassifierOutput(loss=loss, logits=logits.unsqueeze(1))
+
+
+def _packed(ids: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """The kept tokens of each row moved to its start: ``[B, kept]``, with their mask."""
+    order = torch.argsort((~keep).to(torch.int8), dim=1, stable=True)[:, : int(keep.sum(1).max())]
+    mask = keep.gather(1, order)
+    return ids.gather(1, order) * mask, mask.to(ids.dtype)
+
+
+AutoConfig.register("split_bert", SplitBertConfig)
+AutoModelForSequenceClassification.register(SplitBertConfig, SplitBertForSequenceClassification)
