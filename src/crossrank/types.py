@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.errors import InputError
+
 
 @dataclass(frozen=True)
 class PairScores:
@@ -14,6 +16,8 @@ class PairScores:
 
     :param scores: ``[pairs]``, or ``[pairs, labels]`` where a model has several labels and none is named; float64.
     :param logits: ``[pairs, labels]``, the model's raw output; float32. Rank on these.
+    :param relevance: ``[pairs]``, what to rank by: the raw logit of the label that counts, or the scores where the
+        caller's own function may change the order; ``None`` where a model has several labels and none is named.
     :param kind: What ``scores`` are: ``"logit"``, ``"sigmoid"``, ``"softmax"``, or ``"custom"`` where the caller's
         own function made them.
     :param query_tokens_cut: ``[pairs]``, tokens that the query lost because the pair was too long.
@@ -24,11 +28,25 @@ class PairScores:
 
     scores: NDArray[np.float64]
     logits: NDArray[np.float32]
+    relevance: NDArray[np.float64] | None
     kind: str
     query_tokens_cut: NDArray[np.int64]
     document_tokens_cut: NDArray[np.int64]
     tokens: int
     seconds: float
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Indices of the pairs from the most to the least relevant, ties in input order; ``[pairs]``.
+
+        :raises InputError: If the model has several labels and none is named.
+        """
+        if self.relevance is None:
+            raise InputError(
+                f"There are scores of {self.logits.shape[1]} labels, so there is no one score to rank by. "
+                "Name the label that means relevant: CrossEncoder(..., label=...)."
+            )
+        return np.argsort(-self.relevance, kind="stable")
 
     @property
     def pairs_cut(self) -> int:

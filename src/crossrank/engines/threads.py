@@ -21,7 +21,9 @@ def available_threads(requested: int | None = None, *, cgroup: Path = Path("/sys
     """
     if requested is not None:
         if isinstance(requested, bool) or not isinstance(requested, int) or requested < 1:
-            raise InputError(f"num_threads={requested!r} is not a positive integer.")
+            raise InputError(
+                f"num_threads={requested!r} is not a positive integer. Leave it out to use all processors there are."
+            )
         return requested
     setting = os.environ.get(_VARIABLE, "").strip()
     if setting:

@@ -33,7 +33,7 @@ def _identity(x: Floats) -> Floats:
 
 
 def label_logit(logits: Floats, label: int) -> Floats:
-    """The one logit whose sigmoid is the softmax probability of a label: ``[pairs, labels]`` to ``[pairs]``.
+    """Make one logit whose sigmoid is the softmax probability of a label: ``[pairs, labels]`` to ``[pairs]``.
 
     ``z_l - logsumexp(z_others)``: a model of several labels becomes one of a single label, and ranks as such.
     """
@@ -49,7 +49,7 @@ class Activation:
 
     :param apply: ``[pairs]`` or ``[pairs, labels]`` in float64 to the same shape.
     :param kind: What its values are called, see :class:`crossrank.types.PairScores`.
-    :param monotone: Whether it keeps the order of single logits, so that ranking on the logits is ranking on the values.
+    :param monotone: Whether it keeps the order of single logits, so that ranking on them is ranking on the values.
     """
 
     apply: Callable[[Floats], Floats]
@@ -66,7 +66,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
 
 
 def resolve_activation(wanted: Any) -> Activation:
-    """An activation from its name, a NumPy function or a torch module.
+    """Find an activation by its name, or make one of a NumPy function or a torch module.
 
     :param wanted: ``"identity"``, ``"sigmoid"``, ``"softmax"`` or ``"tanh"``, in any case; a function from an array to
         an array of the same shape; or an instance of a torch module, which is given a float64 tensor.
@@ -101,7 +101,10 @@ def _checked(function: Callable[[Floats], Any]) -> Callable[[Floats], Floats]:
     def apply(x: Floats) -> Floats:
         values = np.asarray(function(x), dtype=np.float64)
         if values.shape != x.shape:
-            raise InputError(f"activation_fn turned logits of shape {x.shape} into {values.shape}; it must keep the shape.")
+            raise InputError(
+                f"activation_fn turned logits of shape {x.shape} into {values.shape}. "
+                "Give a function that keeps the shape, such as lambda x: 1 / (1 + np.exp(-x))."
+            )
         return values
 
     return apply

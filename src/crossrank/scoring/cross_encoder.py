@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.checkpoint.config import load_config
 from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.engines.select import LoadedModel, check_settings, load_model
 from crossrank.errors import InputError
 from crossrank.optional import require
 from crossrank.scoring.activation import ACTIVATIONS, Activation, label_logit, resolve_activation, softmax
-from crossrank.scoring.inputs import check_documents, check_pairs, check_text, is_single_pair
+from crossrank.scoring.inputs import check_documents, check_pairs, check_text, is_positive_integer, is_single_pair
 from crossrank.tokenization.batching import make_batches
 from crossrank.types import PairScores
 
@@ -54,6 +56,8 @@ class CrossEncoder:
     :param local_files_only: Never ask the hub.
     :param trust_remote_code: Accepted so that existing code runs. Code out of checkpoints is never run; a model that
         needs it is refused when it is loaded.
+    :param num_labels: Accepted so that existing code runs; a model with another number is refused when it is loaded.
+    :param default_activation_function: The older name of ``activation_fn``.
     :raises InputError: If a setting can't be used.
     """
 
@@ -72,6 +76,8 @@ class CrossEncoder:
         cache_folder: str | Path | None = None,
         local_files_only: bool = False,
         trust_remote_code: bool = False,
+        num_labels: int | None = None,
+        default_activation_function: ActivationLike | None = None,
     ) -> None:
         device = str(device) if device is not None else None
         check_settings(device, precision, max_length)
@@ -89,8 +95,11 @@ class CrossEncoder:
             "max_length": max_length,
             "num_threads": num_threads,
         }
+        activation_fn = default_activation_function if activation_fn is None else activation_fn
         self._activation = None if activation_fn is None else resolve_activation(activation_fn)
         self._label = label
+        self._num_labels = num_labels
+        self._label_index: int | None = None  # known once the model is loaded
         self._lock = threading.Lock()
         self._files: ModelFiles | None = None
         self._loaded: LoadedModel | None = None
@@ -105,14 +114,15 @@ class CrossEncoder:
         pairs: Sequence[Sequence[str]],
         *,
         batch_size: int | None = None,
-        show_progress_bar: bool | None = None,
+        show_progress_bar: bool | Callable[[int], object] | None = None,
         activation_fn: ActivationLike | None = None,
     ) -> PairScores:
         """Score pairs and say how it was done.
 
         :param pairs: ``(query, document)`` pairs; a pair that occurs twice is scored once.
         :param batch_size: The most pairs of one forward pass; by default as many as fit a budget of tokens.
-        :param show_progress_bar: By default shown on a terminal when it takes over two seconds.
+        :param show_progress_bar: By default shown on a terminal when it takes over two seconds. A function is called
+            instead with the number of pairs that were just done.
         :param activation_fn: Instead of the model's own.
         :raises InputError: If something is not a pair of strings.
         :raises ModelError: If the model can't be loaded.
@@ -120,12 +130,18 @@ class CrossEncoder:
         texts = check_pairs(pairs)
         rows = _check_batch_size(batch_size)
         model = self._load()
-        started = time.perf_counter()
+        activation = self._resolve(activation_fn)
         labels = len(model.config.labels)
+        if activation.kind == "softmax" and (labels == 1 or self._label_index is not None):
+            raise InputError(
+                "activation_fn='softmax' is over the labels of a pair, but here each pair has a single score. "
+                "Give 'sigmoid' or 'identity', or leave it out."
+            )
+        started = time.perf_counter()
         logits = np.empty((len(texts), labels), np.float32)
         query_cut, document_cut = np.zeros((2, len(texts)), np.int64)
         tokens = 0
-        with _progress_bar(len(texts), show_progress_bar) as bar:
+        with _progress(len(texts), show_progress_bar) as progress:
             for start in range(0, len(texts), CHUNK):
                 here = slice(start, start + CHUNK)
                 encoded = model.encoder.encode(texts[here])
@@ -133,21 +149,23 @@ class CrossEncoder:
                 for batch in make_batches(
                     encoded.lengths,
                     encoded.pairs[:, 1],
-                    lambda rows, encoded=encoded: model.encoder.assemble(encoded, rows),
+                    partial(model.encoder.assemble, encoded),
                     token_budget=TOKEN_BUDGET,
                     most_rows=rows,
                 ):
                     distinct[batch.rows] = model.engine.forward(batch)
                     tokens += batch.tokens
-                    bar.update(len(batch.rows))
+                    progress(len(batch.rows))
                 logits[here] = distinct[encoded.inverse]
                 query_cut[here] = encoded.query_cut[encoded.inverse]
                 document_cut[here] = encoded.document_cut[encoded.inverse]
-                bar.update(len(encoded.inverse) - len(encoded.pairs))
-        activation = self._resolve(activation_fn)
+                progress(len(encoded.inverse) - len(encoded.pairs))
+        single = self._single(logits)
+        scores = activation.apply(single)
         return PairScores(
-            scores=activation.apply(self._single(logits)),
+            scores=scores,
             logits=logits,
+            relevance=None if single.ndim > 1 else single if activation.monotone else scores,
             kind=activation.kind,
             query_tokens_cut=query_cut,
             document_tokens_cut=document_cut,
@@ -166,6 +184,8 @@ class CrossEncoder:
         convert_to_tensor: bool = False,
         *,
         sentences: Any = None,
+        activation_fct: ActivationLike | None = None,
+        num_workers: int | None = None,
     ) -> Any:
         """Scores of pairs, as ``sentence_transformers.CrossEncoder.predict`` returns them.
 
@@ -177,6 +197,8 @@ class CrossEncoder:
         :param convert_to_numpy: If false, a list of torch tensors is returned.
         :param convert_to_tensor: If true, one torch tensor is returned; goes before ``convert_to_numpy``.
         :param sentences: The older name of ``inputs``.
+        :param activation_fct: The older name of ``activation_fn``.
+        :param num_workers: Accepted so that existing code runs; it does nothing, there as here.
         :returns: float32, ``[pairs]`` for one label and ``[pairs, labels]`` for several; for one pair the first row.
         :raises InputError: If something is not a pair of strings.
         """
@@ -186,7 +208,7 @@ class CrossEncoder:
             [given] if single else given,
             batch_size=batch_size,
             show_progress_bar=show_progress_bar,
-            activation_fn=activation_fn,
+            activation_fn=activation_fct if activation_fn is None else activation_fn,
         )
         scores = result.scores
         if apply_softmax and scores.ndim > 1:
@@ -207,6 +229,9 @@ class CrossEncoder:
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         activation_fn: ActivationLike | None = None,
+        *,
+        activation_fct: ActivationLike | None = None,
+        num_workers: int | None = None,
     ) -> list[dict[str, Any]]:
         """Documents from the most to the least relevant, as ``sentence_transformers.CrossEncoder.rank`` returns them.
 
@@ -219,27 +244,29 @@ class CrossEncoder:
         :param batch_size: The most pairs of one forward pass; by default as many as fit a budget of tokens.
         :param show_progress_bar: By default shown on a terminal when it takes over two seconds.
         :param activation_fn: Instead of the model's own.
+        :param activation_fct: The older name of ``activation_fn``.
+        :param num_workers: Accepted so that existing code runs; it does nothing, there as here.
         :returns: Rows ``{"corpus_id": int, "score": float}``, with ``"text"`` if asked for.
         :raises InputError: If a text is not a string, ``top_k`` is below 1, or the model has several labels and none
             is named.
         """
         check_text(query, "query")
         texts = check_documents(documents)
-        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1):
+        if top_k is not None and not is_positive_integer(top_k):
             raise InputError(f"top_k={top_k!r} is not a positive integer. Leave it out to get all documents.")
         self._need_single_label()
         result = self.score(
             [(query, text) for text in texts],
             batch_size=batch_size,
             show_progress_bar=show_progress_bar,
-            activation_fn=activation_fn,
+            activation_fn=activation_fct if activation_fn is None else activation_fn,
         )
-        by = self._single(result.logits) if self._resolve(activation_fn).monotone else result.scores
-        order = np.argsort(-by, kind="stable")[:top_k]
-        rows: list[dict[str, Any]] = [{"corpus_id": int(i), "score": float(result.scores[i])} for i in order]
+        rows: list[dict[str, Any]] = [
+            {"corpus_id": int(i), "score": float(result.scores[i])} for i in result.order[:top_k]
+        ]
         if return_documents:
             for row in rows:
-                row["text"] = documents[row["corpus_id"]]
+                row["text"] = texts[row["corpus_id"]]
         return rows
 
     # ---- the model ---------------------------------------------------------------------------------------------
@@ -253,7 +280,7 @@ class CrossEncoder:
         return self
 
     def info(self) -> Mapping[str, Any]:
-        """What the model is and what it runs with. Loads it.
+        """Say what the model is and what it runs with. Loads it.
 
         :raises ModelError: If it can't be loaded.
         """
@@ -282,7 +309,7 @@ class CrossEncoder:
     @property
     def num_labels(self) -> int:
         """How many logits the model gives."""
-        return len(load_config(self._find().folder).labels)
+        return len(self._load().config.labels)
 
     def _find(self) -> ModelFiles:
         if self._files is None:
@@ -294,44 +321,56 @@ class CrossEncoder:
         if loaded is None:
             with self._lock:
                 if self._loaded is None:
-                    self._loaded = load_model(self._find().folder, **self._settings)  # type: ignore[arg-type]
+                    loaded = load_model(self._find().folder, **self._settings)  # type: ignore[arg-type]
+                    self._label_index = self._check_labels(loaded.config.labels)
+                    self._loaded = loaded
                 loaded = self._loaded
         return loaded
 
     # ---- logits to scores --------------------------------------------------------------------------------------
 
     def _resolve(self, activation_fn: ActivationLike | None) -> Activation:
-        """The caller's activation, else the object's, else the checkpoint's, else the usual one."""
+        """Take the caller's activation, else the object's, else the checkpoint's, else the usual one."""
         if activation_fn is not None:
             return resolve_activation(activation_fn)
         if self._activation is not None:
             return self._activation
         config = self._load().config
-        if self._label is None and config.activation is not None and config.activation.lower() in ACTIVATIONS:
+        # A label's share of several is a probability, whatever the checkpoint does with all of them.
+        share = self._label_index is not None and len(config.labels) > 1
+        if not share and config.activation is not None and config.activation.lower() in ACTIVATIONS:
             return ACTIVATIONS[config.activation.lower()]
-        return ACTIVATIONS["sigmoid" if len(config.labels) == 1 or self._label is not None else "identity"]
+        return ACTIVATIONS["sigmoid" if len(config.labels) == 1 or share else "identity"]
 
     def _single(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """``[pairs, labels]`` to ``[pairs]`` where one label counts, in float64."""
         wide = logits.astype(np.float64)
         if wide.shape[1] == 1:
             return wide[:, 0]
-        index = self._label_index()
-        return wide if index is None else label_logit(wide, index)
+        return wide if self._label_index is None else label_logit(wide, self._label_index)
 
-    def _label_index(self) -> int | None:
-        labels = self._load().config.labels
+    def _check_labels(self, labels: tuple[str, ...]) -> int | None:
+        """Find the index of the label that counts, if one is named."""
+        if self._num_labels is not None and self._num_labels != len(labels):
+            raise InputError(
+                f"num_labels={self._num_labels!r}, but {self.name} has {len(labels)}: {', '.join(labels)}. "
+                "A checkpoint is run with the head that it has; leave num_labels out."
+            )
         if self._label is None:
             return None
         if isinstance(self._label, str) and self._label in labels:
             return labels.index(self._label)
-        if isinstance(self._label, int) and not isinstance(self._label, bool) and 0 <= self._label < len(labels):
-            return self._label
-        raise InputError(f"label={self._label!r} is not one of this model's labels: {', '.join(labels)}.")
+        index = int(self._label) if isinstance(self._label, str) and self._label.isdecimal() else self._label
+        if isinstance(index, int) and not isinstance(index, bool) and 0 <= index < len(labels):
+            return index
+        raise InputError(
+            f"label={self._label!r} is not one of this model's labels: {', '.join(labels)}. "
+            f"Give one of these names, or an index from 0 to {len(labels) - 1}."
+        )
 
     def _need_single_label(self) -> None:
         labels = self._load().config.labels
-        if len(labels) > 1 and self._label_index() is None:
+        if len(labels) > 1 and self._label_index is None:
             raise InputError(
                 f"{self.name} has {len(labels)} labels ({', '.join(labels)}), so there is no one score to rank by. "
                 f"Name the one that means relevant: CrossEncoder(..., label={labels[-1]!r}); or use predict()."
@@ -339,13 +378,26 @@ class CrossEncoder:
 
 
 def _check_batch_size(batch_size: int | None) -> int | None:
-    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
+    if batch_size is None:
+        return None
+    if not is_positive_integer(batch_size):
         raise InputError(f"batch_size={batch_size!r} is not a positive integer. Leave it out to batch by tokens.")
-    return None if batch_size is None else int(batch_size)
+    return int(batch_size)
 
 
-def _progress_bar(total: int, show: bool | None) -> Any:
-    """A bar on the terminal; ``show=None`` means: where there is one, and only after two seconds."""
-    from tqdm.auto import tqdm
+@contextmanager
+def _progress(total: int, show: bool | Callable[[int], object] | None) -> Iterator[Callable[[int], object]]:
+    """Give what is told how many more pairs are done: a bar, the caller's function, or nobody.
 
-    return tqdm(total=total, unit="pair", disable=None if show is None else not show, delay=2 if show is None else 0)
+    ``show=None`` means a bar where there is a terminal, and only after two seconds.
+    """
+    if callable(show):
+        yield show
+    elif show or (show is None and sys.stderr is not None and sys.stderr.isatty()):
+        # Only here: its import takes a twentieth of a second.
+        from tqdm.auto import tqdm
+
+        with tqdm(total=total, unit="pair", delay=2 if show is None else 0) as bar:
+            yield bar.update
+    else:
+        yield lambda done: None

@@ -19,8 +19,13 @@ def is_single_pair(inputs: Any) -> bool:
     return isinstance(inputs, _PAIR_TYPES) and len(inputs) > 0 and isinstance(inputs[0], str)
 
 
+def is_positive_integer(value: Any) -> bool:
+    """Whether this is an integer above 0; NumPy's count too, True does not."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value > 0)
+
+
 def check_text(text: Any, what: str) -> str:
-    """A string, or an error that says what was given instead.
+    """Return a string as it is, or say what was given instead.
 
     :raises InputError: If it is not a string.
     """
@@ -30,26 +35,28 @@ def check_text(text: Any, what: str) -> str:
 
 
 def check_documents(documents: Any) -> list[str]:
-    """The documents' texts.
+    """Return the documents' texts.
 
-    :raises InputError: If it is one string, or an element is not a string.
+    :raises InputError: If it is no list, or an element is not a string.
     """
-    if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
-        raise InputError(f"documents is {_shown(documents)}; a list of strings is expected. For one document: [document].")
+    if isinstance(documents, (str, bytes, dict)) or not isinstance(documents, Iterable):
+        raise InputError(
+            f"documents is {_shown(documents)}; a list of strings is expected. For one document, pass [document]."
+        )
     return [check_text(text, f"documents[{i}]") for i, text in enumerate(documents)]
 
 
 def check_pairs(pairs: Any) -> list[tuple[str, str]]:
-    """Pairs of strings.
+    """Return pairs of strings.
 
     :raises InputError: If something is not a pair, or an element is not a string.
     """
     if isinstance(pairs, (str, bytes, dict)) or not isinstance(pairs, Iterable):
-        raise InputError(f"pairs is {_shown(pairs)}; a list of (query, document) pairs is expected.")
+        raise InputError(f"pairs is {_shown(pairs)}; a list of pairs is expected: [(query, document), ...].")
     checked: list[tuple[str, str]] = []
     for i, pair in enumerate(pairs):
         if isinstance(pair, (str, bytes)) or not isinstance(pair, (Sequence, np.ndarray)) or len(pair) != 2:
-            raise InputError(f"pairs[{i}] is {_shown(pair)}; a pair is two strings: (query, document).")
+            raise InputError(f"pairs[{i}] is {_shown(pair)}; a pair is two strings. Pass (query, document).")
         checked.append((check_text(pair[0], f"pairs[{i}][0]"), check_text(pair[1], f"pairs[{i}][1]")))
     return checked
 

@@ -1,0 +1,1 @@
+"""The command line: ``crossrank rerank``, ``crossrank score``, ``crossrank info``."""

@@ -1,0 +1,282 @@
+"""Files and standard input -> lines -> documents and pairs.
+
+A line that can't be used is handed on as a value, a :class:`LineError`: whether to stop at it is the command's affair.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import select
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from crossrank.errors import InputError
+
+# Where a document's text stands in common JSON lines, first come first served.
+TEXT_FIELDS = ("text", "content", "page_content", "passage", "body", "document")
+# A file without line ends, such as a disk image, must not fill the memory before that is noticed.
+LONGEST_LINE = 64 << 20
+
+_BLOCK = 1 << 16
+# How long standard input may be silent before what has come so far is worked on. A producer that writes as fast as it
+# can never pauses that long.
+_SILENCE = 0.01
+_JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_KINDS = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of text, without its end.
+
+    :param file: The file as it was named, ``"-"`` for standard input.
+    :param number: Counted from 1.
+    :param text: What it says.
+    """
+
+    file: str
+    number: int
+    text: str
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it holds nothing but white space."""
+        return not self.text.strip()
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document to rank.
+
+    :param line: Where it stands.
+    :param text: What is scored.
+    :param is_record: Whether the line is a JSON object rather than the text itself.
+    """
+
+    line: Line
+    text: str
+    is_record: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair to score, and the number of its line."""
+
+    number: int
+    query: str
+    document: str
+
+
+class LineError(InputError):
+    """A line that can't be used.
+
+    :param file: The file as it was named.
+    :param number: The line, counted from 1.
+    :param reason: What is wrong with it.
+    :param remedy: What to do about it, a sentence.
+    """
+
+    def __init__(self, file: str, number: int, reason: str, remedy: str) -> None:
+        self.number = number
+        self.reason = reason
+        self.place = f"{_shown(file)}, line {number}"
+        super().__init__(f"{self.place}: {reason}. {remedy} --skip-bad leaves out lines that can't be used.")
+
+
+class Pause:
+    """Nothing more comes for now: who collects lines should work on those that are there."""
+
+
+def read_documents(name: str, form: str | None, field: str | None) -> Iterator[Document | LineError]:
+    """Read a file of documents, a line each; blank lines are passed over.
+
+    :param name: A file, or ``"-"``.
+    :param form: ``"lines"`` or ``"jsonl"``; ``None`` goes by the file's ending, and on standard input by its start.
+    :param field: The field of a JSON object that holds the text; ``None`` tries :data:`TEXT_FIELDS`.
+    :raises InputError: If there is no such file.
+    """
+    fields = (field,) if field else TEXT_FIELDS
+    for line in read_lines(name):
+        if isinstance(line, LineError):
+            yield line
+        elif isinstance(line, Line) and not line.is_blank:
+            form = form or _form_of(line, "lines")
+            try:
+                text = _field(line, _record(line), fields, "--field") if form == "jsonl" else line.text
+            except LineError as bad:
+                yield bad
+            else:
+                yield Document(line, text, is_record=form == "jsonl")
+
+
+def read_pairs(name: str, form: str | None, query: str, document: str) -> Iterator[Pair | Line | LineError | Pause]:
+    """Read a file of pairs, a line each. A blank line is handed on as it is.
+
+    :param name: A file, or ``"-"``.
+    :param form: ``"tsv"`` or ``"jsonl"``; ``None`` goes by the file's ending, and on standard input by its start.
+    :param query: The field of a JSON object that holds the query.
+    :param document: The field that holds the document.
+    :raises InputError: If there is no such file.
+    """
+    for line in read_lines(name):
+        if not isinstance(line, Line) or line.is_blank:
+            yield line
+            continue
+        form = form or _form_of(line, "tsv")
+        try:
+            yield _json_pair(line, query, document) if form == "jsonl" else _tab_pair(line)
+        except LineError as bad:
+            yield bad
+
+
+def read_lines(name: str) -> Iterator[Line | LineError | Pause]:
+    r"""Read lines of UTF-8, with or without a byte order mark, that end in ``\n`` or ``\r\n``.
+
+    :raises InputError: If there is no such file, or a line is longer than :data:`LONGEST_LINE`.
+    """
+    with _open(name) as stream:
+        number = 0
+        for raw in _raw_lines(stream, name):
+            if isinstance(raw, Pause):
+                yield raw
+            else:
+                number += 1
+                yield _decoded(name, number, raw)
+
+
+def count_lines(name: str) -> int | None:
+    """How many lines a file has; ``None`` for what can be read only once."""
+    if name == "-" or not Path(name).is_file():
+        return None
+    with Path(name).open("rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+
+
+def _open(name: str) -> BinaryIO:
+    if name == "-":
+        # Not closed at the end of its reading: it is the process's own.
+        return cast("BinaryIO", os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
+    path = Path(name)
+    if path.is_dir():
+        raise InputError(f"{name!r} is a folder. Name the files in it, such as {name.rstrip('/')}/*.txt.")
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"There is no file {name!r} (seen from {str(Path.cwd())!r}). Check the path, or give - for standard input."
+        ) from error
+    except OSError as error:
+        raise InputError(f"{name!r} can't be read: {error.strerror}. Check who may read it.") from error
+
+
+def _raw_lines(stream: BinaryIO, name: str) -> Iterator[bytes | Pause]:
+    descriptor = stream.fileno()
+    # select() is for sockets alone on Windows; and a file on disk never pauses.
+    can_pause = os.name == "posix" and not stat.S_ISREG(os.fstat(descriptor).st_mode)
+    beginning: list[bytes] = []  # of a line whose end has not come yet
+    length = 0
+    while True:
+        if can_pause and not select.select([descriptor], [], [], _SILENCE)[0]:
+            yield Pause()
+        block = stream.read1(_BLOCK)  # type: ignore[attr-defined]  # one read, so that nothing waits in its buffer
+        if not block:
+            break
+        *lines, rest = block.split(b"\n")
+        for line in lines:
+            yield b"".join([*beginning, line])
+            beginning, length = [], 0
+        beginning.append(rest)
+        length += len(rest)
+        if length > LONGEST_LINE:
+            raise InputError(
+                f"{_shown(name)} has a line of more than {LONGEST_LINE >> 20} MB. Give one document or pair a line."
+            )
+    if length:
+        yield b"".join(beginning)
+
+
+def _decoded(file: str, number: int, raw: bytes) -> Line | LineError:
+    remedy = "Give a text file in UTF-8."
+    if number == 1:
+        if raw.startswith(_UTF16):
+            return LineError(file, number, "the file is UTF-16", "Convert it: iconv -f UTF-16 -t UTF-8.")
+        raw = raw.removeprefix(codecs.BOM_UTF8)
+    raw = raw.removesuffix(b"\r")
+    if (position := raw.find(0)) >= 0:
+        return LineError(file, number, f"byte {position + 1} is NUL, so this looks like a binary file", remedy)
+    try:
+        return Line(file, number, raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start + 1} (0x{raw[error.start]:02x}) is not UTF-8"
+        return LineError(file, number, reason, f"{remedy} Older ones convert with: iconv -f WINDOWS-1252 -t UTF-8.")
+
+
+def _form_of(first: Line, plain: str) -> str:
+    if first.file == "-":
+        return "jsonl" if first.text.lstrip().startswith("{") else plain
+    return "jsonl" if first.file.lower().endswith(_JSON_SUFFIXES) else plain
+
+
+def _record(line: Line) -> dict[str, Any]:
+    remedy = "Give one JSON object a line."
+    if line.number == 1 and line.text.lstrip().startswith("["):
+        remedy += " A file that is one array becomes lines with: jq -c '.[]'."
+    try:
+        value = json.loads(line.text)
+    except (ValueError, RecursionError) as error:
+        why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise LineError(line.file, line.number, f"{_cut(line.text)} is not JSON ({why})", remedy) from error
+    if not isinstance(value, dict):
+        raise LineError(line.file, line.number, f"{_cut(line.text)} is {_kind(value)}, not an object", remedy)
+    return value
+
+
+def _field(line: Line, record: dict[str, Any], names: tuple[str, ...], option: str) -> str:
+    for name in names:
+        if isinstance(value := record.get(name), str):
+            return value
+    wanted = " or ".join(filter(None, [", ".join(map(repr, names[:-1])), repr(names[-1])]))
+    wrong = next((name for name in names if name in record), None)
+    if wrong is None:
+        has = ", ".join(map(repr, list(record)[:12])) or "none"
+        reason = f"it has no field {wanted}; its fields: {has}"
+    else:
+        reason = f"its field {wrong!r} is {_kind(record[wrong])}, not a string"
+    raise LineError(line.file, line.number, reason, f"Name the field to read with {option}.")
+
+
+def _json_pair(line: Line, query: str, document: str) -> Pair:
+    record = _record(line)
+    return Pair(
+        line.number,
+        _field(line, record, (query,), "--query-field"),
+        _field(line, record, (document,), "--document-field"),
+    )
+
+
+def _tab_pair(line: Line) -> Pair:
+    columns = line.text.split("\t")
+    if len(columns) != 2:
+        count = f"{len(columns)} column{'s' if len(columns) > 1 else ''}"
+        remedy = "Give a query, a tab and a document; texts with tabs in them go into JSON lines."
+        raise LineError(line.file, line.number, f"{_cut(line.text)} has {count}, not 2", remedy)
+    return Pair(line.number, *columns)
+
+
+def _kind(value: Any) -> str:
+    return _KINDS.get(type(value), "null")
+
+
+def _cut(text: str, most: int = 40) -> str:
+    return repr(text if len(text) <= most else text[:most] + "...")
+
+
+def _shown(file: str) -> str:
+    return "standard input" if file == "-" else file

@@ -1,0 +1,102 @@
+"""``crossrank rerank QUERY FILE...``: documents in, the most relevant first."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from crossrank.cli.options import add_scoring_options, open_model, positive
+from crossrank.cli.output import Report, Row, write_json, write_table, write_tabs
+from crossrank.cli.reading import TEXT_FIELDS, Document, read_documents
+from crossrank.errors import InputError
+
+EPILOG = f"""\
+input:
+  A text file has a document a line; blank lines are passed over. In a file that
+  ends in .jsonl, .ndjson or .json each line is a JSON object; its text is the
+  field that --field names, else the first there is of
+  {", ".join(TEXT_FIELDS)}.
+  Standard input is JSON lines if it starts with a brace.
+
+output:
+  On a terminal: rank, score, places moved (↑3 up, ↓1 down, = none), and the
+  text, cut to the width. In a pipe: rank, score, places moved, file, line and
+  text, with tabs between; tabs and line ends in a text become spaces.
+  With --json an object a line: rank, score, corpus_id (the position in the
+  input, from 0), moved, file, line, and the text or, from JSON lines, the whole
+  object as document.
+
+examples:
+  crossrank rerank "how do I undo a commit" notes.txt
+  crossrank rerank "refund policy" docs.jsonl faq.jsonl --field body --json
+  grep -rih timeout docs/ | crossrank rerank "how long is it kept" - --top-k 5
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "rerank",
+        help="put documents in the order of their relevance to a query",
+        description="Put documents in the order of their relevance to a query.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("query", metavar="QUERY", help="what is asked")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="text or JSON lines; - is standard input")
+    parser.add_argument("--top-k", type=positive, metavar="K", help="how many to show (default: all)")
+    parser.add_argument("--threshold", type=float, metavar="SCORE", help="leave out documents that score less")
+    parser.add_argument("--json", action="store_true", help="a JSON object a line")
+    parser.add_argument("--field", metavar="NAME", help="the field of a JSON object that holds the text")
+    parser.add_argument("--format", choices=("lines", "jsonl"), help="what the files are, whatever their names")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out lines that can't be used, and count them")
+    add_scoring_options(parser)
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    :raises CrossRankError: If something can't be used.
+    """
+    model = open_model(args)
+    report = Report("documents")
+    documents = _read(args, report)
+    if not documents:
+        report.tell(model)
+        return 0
+    info = model.info()
+    if len(info["labels"]) > 1 and args.label is None:
+        raise InputError(
+            f"{info['model']} has {len(info['labels'])} labels ({', '.join(info['labels'])}), so there is no one score "
+            f"to rank by. Name the one that means relevant: --label {info['labels'][-1]}"
+        )
+    result = model.score([(args.query, document.text) for document in documents], batch_size=args.batch_size)
+    report.add(result)
+    order = [int(i) for i in result.order if args.threshold is None or result.scores[i] >= args.threshold]
+    rows = [Row(rank, float(result.scores[i]), i, documents[i]) for rank, i in enumerate(order[: args.top_k], start=1)]
+    if args.json:
+        write_json(rows)
+    elif sys.stdout.isatty():
+        write_table(rows, name_files=len(args.files) > 1)
+    else:
+        write_tabs(rows)
+    sys.stdout.flush()
+    report.tell(model)
+    return 0
+
+
+def _read(args: argparse.Namespace, report: Report) -> list[Document]:
+    if args.files.count("-") > 1:
+        raise InputError("Standard input (-) is named more than once. It can be read once; name it once.")
+    documents: list[Document] = []
+    for name in args.files:
+        for item in read_documents(name, args.format, args.field):
+            if isinstance(item, Document):
+                documents.append(item)
+            elif args.skip_bad:
+                report.skip(item)
+            else:
+                raise item
+    return documents

@@ -1,0 +1,160 @@
+"""``crossrank score FILE``: pairs in, their scores out in the same order, in bounded memory."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossrank.cli.options import add_scoring_options, open_model
+from crossrank.cli.output import Report, to_json
+from crossrank.cli.reading import Line, LineError, Pair, Pause, count_lines, read_pairs
+
+if TYPE_CHECKING:
+    from crossrank.scoring.cross_encoder import CrossEncoder
+
+# What is held in memory at a time: so many lines, but no more than so many characters.
+CHUNK_LINES = 2048
+CHUNK_CHARACTERS = 1 << 20
+
+EPILOG = """\
+input:
+  A line is a query, a tab and a document; or, in a file that ends in .jsonl,
+  .ndjson or .json, a JSON object with the fields that --query-field and
+  --document-field name. Standard input is JSON lines if it starts with a brace.
+  Files may be of any length: scores come out while the input is being read.
+
+output:
+  A score a line, in the order of the input; of a model with several labels a
+  score for each, with tabs between. A blank line gives an empty line, and so
+  does, with --skip-bad, a line that can't be used: line 7 is about line 7.
+  With --json, {"line": 7, "score": 0.98}, of several labels "scores" by name;
+  a line that can't be used gives {"line": 7, "error": "..."}, a blank one none.
+
+examples:
+  crossrank score pairs.tsv > scores.txt
+  crossrank score pairs.jsonl --query-field question --json
+  paste queries.txt documents.txt | crossrank score - --raw
+"""
+
+Item = Pair | Line | LineError  # a Line is a blank one
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "score",
+        help="score pairs of a query and a document, in their order",
+        description="Score pairs of a query and a document, in their order.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="tab-separated or JSON lines; - is standard input")
+    parser.add_argument("--json", action="store_true", help="a JSON object a line")
+    parser.add_argument("--query-field", default="query", metavar="NAME", help="default: query")
+    parser.add_argument("--document-field", default="document", metavar="NAME", help="default: document")
+    parser.add_argument("--format", choices=("tsv", "jsonl"), help="what the file is, whatever its name")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="go on at lines that can't be used, and count them (see below)"
+    )
+    add_scoring_options(parser)
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    :raises CrossRankError: If something can't be used.
+    """
+    model = open_model(args)
+    pairs = read_pairs(args.file, args.format, args.query_field, args.document_field)
+    report = Report("pairs")
+    with _bar(args.file) as (advance, hidden):
+        for chunk in _chunks(pairs, args.skip_bad):
+            lines = _scored(model, chunk, args, report, advance)
+            with hidden():
+                sys.stdout.writelines(lines)
+                sys.stdout.flush()
+    report.tell(model)
+    return 0
+
+
+def _chunks(items: Iterable[Pair | Line | LineError | Pause], skip_bad: bool) -> Iterator[list[Item]]:
+    """Collect lines until there are enough, or no more for now.
+
+    :raises LineError: At a line that can't be used, unless it is to be skipped; the lines before it come first.
+    """
+    chunk: list[Item] = []
+    size = 0
+    for item in items:
+        if isinstance(item, LineError) and not skip_bad:
+            if chunk:
+                yield chunk
+            raise item
+        if not isinstance(item, Pause):
+            chunk.append(item)
+            size += len(item.query) + len(item.document) if isinstance(item, Pair) else 0
+        if chunk and (isinstance(item, Pause) or len(chunk) >= CHUNK_LINES or size >= CHUNK_CHARACTERS):
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _scored(
+    model: CrossEncoder, chunk: list[Item], args: argparse.Namespace, report: Report, advance: Callable[[int], object]
+) -> list[str]:
+    """Score a chunk; what to write of it, line by line."""
+    pairs = [(item.query, item.document) for item in chunk if isinstance(item, Pair)]
+    scores: Iterator[Any] = iter(())
+    labels: list[str] = []
+    if pairs:
+        result = model.score(pairs, batch_size=args.batch_size, show_progress_bar=advance)
+        report.add(result)
+        scores = iter(result.scores)
+        labels = model.info()["labels"] if result.scores.ndim > 1 else []
+    lines = []
+    for item in chunk:
+        if isinstance(item, Pair):
+            lines.append(_line_of(item.number, next(scores), labels, args.json))
+        elif isinstance(item, LineError):
+            report.skip(item)
+            lines.append(to_json({"line": item.number, "error": item.reason}) if args.json else "")
+        elif not args.json:
+            lines.append("")
+    advance(len(chunk) - len(pairs))
+    return [line + "\n" for line in lines]
+
+
+def _line_of(number: int, scores: Any, labels: list[str], as_json: bool) -> str:
+    # repr gives all digits, so that no two scores become one.
+    values = [float(value) for value in np.atleast_1d(scores)]
+    if not as_json:
+        return "\t".join(map(repr, values))
+    value = {"scores": dict(zip(labels, values, strict=True))} if labels else {"score": values[0]}
+    return to_json({"line": number, **value})
+
+
+@contextmanager
+def _bar(file: str) -> Iterator[tuple[Callable[[int], object], Callable[[], AbstractContextManager[None]]]]:
+    """Give a progress bar where there is a terminal: what to tell it, and what hides it while something is written."""
+    if not sys.stderr.isatty():
+        yield lambda done: None, nullcontext
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=count_lines(file), unit=" pairs", leave=False) as bar:
+
+        @contextmanager
+        def hidden() -> Iterator[None]:
+            if sys.stdout.isatty():
+                bar.clear()
+            yield
+            if sys.stdout.isatty():
+                bar.refresh()
+
+        yield bar.update, hidden
