@@ -29,6 +29,8 @@ class Args:
     @classmethod
     def of(cls, config: ModelConfig) -> Args:
         """Read them, with transformers' defaults where a key may be missing."""
+        config.only("position_embedding_type", "absolute")
+        config.only("is_decoder", False)
         return cls(
             vocab=config.need("vocab_size"),
             hidden=config.need("hidden_size"),
@@ -59,7 +61,9 @@ def layer(x: Node, bias: Node, weights: Weights, args: Args, *, first_only: bool
     rows = ops.first_token(x) if first_only else x
     attended = attention(rows, x, bias, weights.under("attention."), args)
     rows = ops.layer_norm(opset.add(attended, rows), weights, "attention.output.LayerNorm", args.hidden, args.eps)
-    inner = ops.activate(ops.linear(rows, weights, "intermediate.dense", args.hidden, args.intermediate), args.activation)
+    inner = ops.activate(
+        ops.linear(rows, weights, "intermediate.dense", args.hidden, args.intermediate), args.activation
+    )
     out = ops.linear(inner, weights, "output.dense", args.intermediate, args.hidden)
     return ops.layer_norm(opset.add(out, rows), weights, "output.LayerNorm", args.hidden, args.eps)
 
@@ -68,11 +72,7 @@ def embed(ids: Node, types: Node | None, weights: Weights, args: Args) -> Node:
     """Words, positions and token types, normalised: ``[B, L]`` to ``[B, L, H]``."""
     x = ops.embedding(weights, "word_embeddings", args.vocab, args.hidden, ids)
     x = opset.add(x, ops.positions(weights, "position_embeddings", args.positions, args.hidden, ids))
-    if types is None:
-        row = weights("token_type_embeddings.weight", args.types, args.hidden)[0]
-        x = opset.add(x, ops.constant(row))
-    else:
-        x = opset.add(x, ops.embedding(weights, "token_type_embeddings", args.types, args.hidden, types))
+    x = opset.add(x, ops.token_types(weights, "token_type_embeddings", args.types, args.hidden, types))
     return ops.layer_norm(x, weights, "LayerNorm", args.hidden, args.eps)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.architectures.openvino_import import opset, ov
+from crossrank.architectures.openvino_import import opset as opset  # for the architectures, which speak through here
+from crossrank.architectures.openvino_import import ov
 from crossrank.checkpoint.weights import Weights
 from crossrank.errors import UnsupportedModelError
 
@@ -20,7 +21,7 @@ Node = Any  # openvino's nodes and outputs have no type stubs
 
 # What is added to the score of a masked position: far below any real score, and finite, so that a row without any
 # unmasked position gives an even distribution and no NaN.
-_MASKED = -1e9
+MASKED = -1e9
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,16 @@ class Graphs:
     :param body: Token ids to hidden states; runs in the precision asked for. Its outputs, in order, are the inputs
         of ``head``.
     :param head: Hidden states to logits ``[B, labels]``; always runs in float32, because rounded logits make ties.
+        ``None`` for a graph that was exported whole: then ``body`` gives the logits.
     """
 
     body: Any
     head: Any
+
+    @property
+    def input_names(self) -> frozenset[str]:
+        """What ``body`` reads."""
+        return frozenset(node.get_any_name() for node in self.body.inputs)
 
 
 def constant(array: NDArray[Any]) -> Node:
@@ -44,6 +51,11 @@ def constant(array: NDArray[Any]) -> Node:
 def scalar(value: float) -> Node:
     """A float32 scalar."""
     return opset.constant(np.float32(value))
+
+
+def integer(value: int) -> Node:
+    """An int64 scalar."""
+    return opset.constant(np.int64(value))
 
 
 def ints(*values: int) -> Node:
@@ -58,10 +70,33 @@ def parameter(name: str, *shape: int, dtype: Any = np.int64) -> Node:
     return node
 
 
-def linear(x: Node, weights: Weights, name: str, inputs: int, outputs: int, *, bias: bool = True) -> Node:
-    """``x W^T + b``: ``[..., inputs]`` to ``[..., outputs]``."""
-    y = opset.matmul(x, constant(weights(f"{name}.weight", outputs, inputs)), False, True)
-    return opset.add(y, constant(weights(f"{name}.bias", outputs))) if bias else y
+def linear(
+    x: Node,
+    weights: Weights,
+    name: str,
+    inputs: int,
+    outputs: int,
+    *,
+    bias: bool = True,
+    part: int = 0,
+    parts: int = 1,
+) -> Node:
+    """``x W^T + b``: ``[..., inputs]`` to ``[..., outputs]``.
+
+    :param part: Which of several projections that a checkpoint stores joined, one below the other.
+    :param parts: How many are joined.
+    """
+    rows = slice(part * outputs, (part + 1) * outputs)
+    y = opset.matmul(x, _matrix(weights, f"{name}.weight", (parts * outputs, inputs), rows), False, True)
+    return opset.add(y, constant(weights(f"{name}.bias", parts * outputs)[rows])) if bias else y
+
+
+def _matrix(weights: Weights, name: str, shape: tuple[int, int], rows: slice) -> Node:
+    if not weights.as_int8:
+        return constant(weights(name, *shape)[rows])
+    # The CPU plugin knows these three nodes as compressed weights and multiplies in int8 where the processor can.
+    stored, scale = weights.int8(name, *shape)
+    return opset.multiply(opset.convert(constant(stored[rows]), np.float32), constant(scale[rows]))
 
 
 def layer_norm(x: Node, weights: Weights, name: str, size: int, eps: float, *, bias: bool = True) -> Node:
@@ -72,19 +107,28 @@ def layer_norm(x: Node, weights: Weights, name: str, size: int, eps: float, *, b
 
 
 def embedding(weights: Weights, name: str, rows: int, size: int, ids: Node) -> Node:
-    """Look up ids ``[B, L]`` in a table: ``[B, L, size]``. A table stored as int8 rows stays int8."""
+    """Look up ids ``[B, L]`` in a table: ``[B, L, size]``. A table stored as int8 rows stays int8.
+
+    Others stay as they are whatever the precision: the file is mapped, and a batch reads but a few rows of it.
+    """
     table = f"{name}.weight"
-    stored = weights.raw(table, rows, size)
-    if stored.dtype == np.int8:
+    if weights.raw(table, rows, size).dtype == np.int8:
+        stored, scale = weights.int8(table, rows, size)
         picked = opset.convert(opset.gather(constant(stored), ids, ints(0)), np.float32)
-        scale = constant(weights(f"{table}.scale", rows).reshape(rows, 1))
-        return opset.multiply(picked, opset.gather(scale, ids, ints(0)))
+        return opset.multiply(picked, opset.gather(constant(scale), ids, ints(0)))
     return opset.gather(constant(weights(table, rows, size)), ids, ints(0))
 
 
 def positions(weights: Weights, name: str, rows: int, size: int, ids: Node) -> Node:
     """The first ``L`` rows of a position table, for ids ``[B, L]``: ``[L, size]``."""
     return first_rows(constant(weights(f"{name}.weight", rows, size)), ids)
+
+
+def token_types(weights: Weights, name: str, rows: int, size: int, types: Node | None) -> Node:
+    """What token types add: ``[B, L, size]``; for a model that has but one, given as ``None``, its row ``[size]``."""
+    if types is None:
+        return constant(weights(f"{name}.weight", rows, size)[0])
+    return embedding(weights, name, rows, size, types)
 
 
 def first_rows(table: Node, ids: Node) -> Node:
@@ -95,7 +139,7 @@ def first_rows(table: Node, ids: Node) -> Node:
 
 def attention_bias(mask: Node) -> Node:
     """A 0/1 mask ``[B, L]`` as what is added to attention scores: ``[B, 1, 1, L]``."""
-    blocked = opset.multiply(opset.subtract(scalar(1.0), opset.convert(mask, np.float32)), scalar(_MASKED))
+    blocked = opset.multiply(opset.subtract(scalar(1.0), opset.convert(mask, np.float32)), scalar(MASKED))
     return opset.unsqueeze(blocked, ints(1, 2))
 
 
@@ -156,7 +200,9 @@ def activate(x: Node, name: str) -> Node:
     :raises UnsupportedModelError: If the name is not known.
     """
     if name not in ACTIVATIONS:
-        raise UnsupportedModelError(f"The activation {name!r} in config.json is not known; known are {', '.join(ACTIVATIONS)}.")
+        raise UnsupportedModelError(
+            f"The activation {name!r} in config.json is not known; known are {', '.join(ACTIVATIONS)}."
+        )
     return ACTIVATIONS[name](x)
 
 

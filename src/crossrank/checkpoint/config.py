@@ -19,18 +19,29 @@ class PositionFacts:
     """How an architecture counts positions.
 
     :param key: The config key that holds the length of the position table, or ``None`` where there is no table.
-    :param offset: Rows of that table which no token can use: RoBERTa's start behind the padding index, so 514 means 512.
+    :param padding: Where positions are counted from behind the padding id: that id, unless config.json names another.
+        No token can use the rows before, so with 1 a table of 514 means 512.
     """
 
     key: str | None = "max_position_embeddings"
-    offset: int = 0
+    padding: int | None = None
+
+    def usable(self, raw: Mapping[str, Any]) -> int | None:
+        """The most tokens for which there are positions; ``None`` if config.json does not say."""
+        rows = raw.get(self.key) if self.key else None
+        if not isinstance(rows, int) or rows <= 0:
+            return None
+        if self.padding is None:
+            return rows
+        padding = raw.get("pad_token_id")
+        return rows - 1 - (padding if isinstance(padding, int) else self.padding)
 
 
 _DEFAULT_POSITIONS = PositionFacts()
 POSITIONS: Mapping[str, PositionFacts] = {
-    "roberta": PositionFacts(offset=2),
-    "xlm-roberta": PositionFacts(offset=2),
-    "camembert": PositionFacts(offset=2),
+    "camembert": PositionFacts(padding=1),
+    "roberta": PositionFacts(padding=1),
+    "xlm-roberta": PositionFacts(padding=1),
 }
 
 
@@ -71,6 +82,18 @@ class ModelConfig:
             )
         return self.raw[key]
 
+    def only(self, key: str, *known: Any) -> None:
+        """Refuse a checkpoint that sets a key to something for which there is no graph; missing or null is fine.
+
+        :raises UnsupportedModelError: If the value is not one of ``known``.
+        """
+        value = self.raw.get(key)
+        if value is not None and value not in known:
+            raise UnsupportedModelError(
+                f"config.json of this {self.model_type!r} checkpoint has {key}={value!r}, for which there is no graph "
+                f"here; known is {' or '.join(map(repr, known))}. Take another checkpoint."
+            )
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read one JSON object; an empty one if there is no such file.
@@ -84,7 +107,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}). Download the checkpoint again.") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}, not a JSON object. Download the checkpoint again.")
+        raise CheckpointError(
+            f"{path} holds a {type(value).__name__}, not a JSON object. Download the checkpoint again."
+        )
     return value
 
 
@@ -147,9 +172,6 @@ def _usable_length(folder: Path, model_type: str, raw: Mapping[str, Any]) -> int
         read_json(folder / "tokenizer_config.json").get("model_max_length"),
         read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
     ]
-    facts = POSITIONS.get(model_type, _DEFAULT_POSITIONS)
-    positions = raw.get(facts.key) if facts.key else None
-    if isinstance(positions, int) and positions > 0:
-        limits.append(positions - facts.offset)
+    limits.append(POSITIONS.get(model_type, _DEFAULT_POSITIONS).usable(raw))
     usable = [int(limit) for limit in limits if isinstance(limit, (int, float)) and 0 < limit < _NO_LIMIT]
     return min(usable) if usable else 512

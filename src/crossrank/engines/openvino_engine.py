@@ -16,14 +16,19 @@ from crossrank.errors import CrossRankError
 from crossrank.tokenization.batching import Batch
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
-# "int8" stores weights in eight bits; sums stay in float32.
-_HINTS: Mapping[str, str] = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+# "int8" multiplies matrices stored in eight bits with values rounded to eight bits, each group of so many by a scale of
+# its own: larger groups are faster and less exact. What is between the products stays in float32.
+_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "float32": {"INFERENCE_PRECISION_HINT": "f32"},
+    "bfloat16": {"INFERENCE_PRECISION_HINT": "bf16"},
+    "int8": {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 32},
+}
 
 _core: Any = None
 _core_lock = threading.Lock()
 
 
-def _shared_core() -> Any:
+def shared_core() -> Any:
     """One core for the process: making it costs time, and it is thread-safe."""
     global _core
     with _core_lock:
@@ -40,7 +45,7 @@ def choose_precision(requested: str) -> str:
     """
     if requested != "auto":
         return requested
-    capabilities = _shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bfloat16" if "BF16" in capabilities else "float32"
 
 
@@ -54,15 +59,20 @@ class CompiledGraph:
 
     def __init__(self, graph: Any, precision: str, num_threads: int | None) -> None:
         threads = available_threads(num_threads)
-        self.facts = {"engine": "openvino", "device": "cpu", "precision": precision, "threads": threads}
+        self.facts: Mapping[str, str | int] = {
+            "engine": "openvino",
+            "device": "cpu",
+            "precision": precision,
+            "threads": threads,
+        }
         settings = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            **_SETTINGS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             # Pinned threads of two processes would share a core while another idles.
             "ENABLE_CPU_PINNING": False,
         }
-        self._compiled = _shared_core().compile_model(graph, "CPU", settings)
+        self._compiled = shared_core().compile_model(graph, "CPU", settings)
         self._names = tuple(port.any_name for port in self._compiled.inputs)
         self._outputs = len(self._compiled.outputs)
         self._idle: list[Any] = []
@@ -91,14 +101,16 @@ class OpenVinoEngine:
     """An engine for graphs from :mod:`crossrank.architectures`.
 
     :param graphs: The model.
-    :param precision: One of ``float32``, ``bfloat16``, ``int8``; the head runs in float32 in any case.
+    :param precision: One of ``float32``, ``bfloat16``, ``int8``; a head of its own runs in float32 in any case.
     :param num_threads: Threads of one forward pass; ``None`` for all that the process may use.
     """
 
     def __init__(self, graphs: Graphs, *, precision: str, num_threads: int | None = None) -> None:
         self._body = CompiledGraph(graphs.body, precision, num_threads)
-        self._head = CompiledGraph(graphs.head, "float32", num_threads)
-        self._head_inputs = [node.get_friendly_name() for node in graphs.head.get_parameters()]
+        self._head: CompiledGraph | None = None
+        if graphs.head is not None:
+            self._head = CompiledGraph(graphs.head, "float32", num_threads)
+            self._head_inputs = [node.get_friendly_name() for node in graphs.head.get_parameters()]
 
     @property
     def facts(self) -> Mapping[str, str | int]:
@@ -108,5 +120,7 @@ class OpenVinoEngine:
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Logits of a batch, ``[batch, labels]``."""
         hidden = self._body.run(batch.inputs)
+        if self._head is None:
+            return hidden[0]
         (logits,) = self._head.run(dict(zip(self._head_inputs, hidden, strict=True)))
         return logits

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from crossrank.checkpoint.config import ModelConfig, load_config
+from crossrank.checkpoint.config import ModelConfig, load_config, read_json
+from crossrank.checkpoint.modules import read_modules, refuse_modules
 from crossrank.engines.engine import Engine
 from crossrank.errors import InputError
 from crossrank.tokenization.pair_encoder import Encoder, PairEncoder
+from crossrank.tokenization.split_encoder import SplitEncoder
 from crossrank.tokenization.tokenizer import load_tokenizer, pair_template
+
+if TYPE_CHECKING:
+    from crossrank.architectures.ops import Graphs
 
 DEVICES = ("cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+# Language models, whose attention looks back only: they run on torch, on any device.
+DECODERS = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3"})
+_TYPES = "token_type_ids"
 
 
 @dataclass(frozen=True)
@@ -30,11 +39,15 @@ def check_settings(device: str | None, precision: str, max_length: int | None) -
     :raises InputError: If a value is not known.
     """
     if device is not None and device.partition(":")[0] not in DEVICES:
-        raise InputError(f"device={device!r} is not known: give one of {', '.join(DEVICES)}, or cuda:1 for the second GPU.")
+        raise InputError(
+            f"device={device!r} is not known: give one of {', '.join(DEVICES)}, or cuda:1 for the second GPU."
+        )
     if precision not in PRECISIONS:
         raise InputError(f"precision={precision!r} is not known: give one of {', '.join(PRECISIONS)}.")
     if max_length is not None and (isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1):
-        raise InputError(f"max_length={max_length!r} is not a positive number of tokens.")
+        raise InputError(
+            f"max_length={max_length!r} is not a positive number of tokens. Leave it out for all that the model reads."
+        )
 
 
 def usable_length(config: ModelConfig, max_length: int | None) -> int:
@@ -60,18 +73,57 @@ def load_model(
     :raises ModelError: If the files can't be used.
     :raises InputError: If a setting does not fit the model.
     """
-    from crossrank.architectures.registry import build
-    from crossrank.checkpoint.weights import load_weights
-    from crossrank.engines.openvino_engine import OpenVinoEngine, choose_precision
+    from crossrank.engines.openvino_engine import OpenVinoEngine
+    from crossrank.engines.split_engine import SplitEngine
 
     config = load_config(folder)
+    modules = read_modules(folder)
+    if config.model_type in DECODERS:
+        from crossrank.engines.decoders import load_decoder
+
+        found = load_decoder(
+            folder, config, modules, device=device, precision=precision, max_length=max_length, num_threads=num_threads
+        )
+        return LoadedModel(*found)
+    refuse_modules(folder, config.model_type, modules)
     tokenizer = load_tokenizer(folder)
     template = pair_template(tokenizer, config.raw.get("pad_token_id"))
+    if not _gives_types(folder):
+        template = replace(template, query_type=0, document_type=0, middle_types=(0,) * len(template.middle))
+    if device is not None and device != "cpu":
+        if config.model_type == "split_bert":
+            raise InputError(f"device={device!r} is for other models; the one in the box runs on the CPU.")
+        from crossrank.engines.torch_engine import TorchEngine
+
+        engine = TorchEngine(folder, device=device, precision=precision, num_threads=num_threads)
+        length = usable_length(config, max_length)
+        return LoadedModel(config, PairEncoder(tokenizer, template, length, token_types=engine.token_types), engine)
+    graphs, precision = _graphs(folder, config, precision)
+    if config.model_type == "split_bert":
+        length = usable_length(config, max_length)
+        split = SplitEncoder(tokenizer, template, length, config.need("max_query_length"))
+        return LoadedModel(config, split, SplitEngine(graphs, precision=precision, num_threads=num_threads))
     encoder = PairEncoder(
-        tokenizer,
-        template,
-        usable_length(config, max_length),
-        token_types=int(config.get("type_vocab_size", 0)) > 1,
+        tokenizer, template, usable_length(config, max_length), token_types=_TYPES in graphs.input_names
     )
-    engine = OpenVinoEngine(build(config, load_weights(folder)), precision=choose_precision(precision), num_threads=num_threads)
-    return LoadedModel(config, encoder, engine)
+    return LoadedModel(config, encoder, OpenVinoEngine(graphs, precision=precision, num_threads=num_threads))
+
+
+def _graphs(folder: Path, config: ModelConfig, precision: str) -> tuple[Graphs, str]:
+    """The graphs of a folder, of its weights or as they were exported, and the precision to run them in."""
+    from crossrank.architectures.registry import build
+    from crossrank.checkpoint.weights import load_weights
+    from crossrank.engines.exported import find_exported, load_exported
+    from crossrank.engines.openvino_engine import choose_precision
+
+    exported = find_exported(folder)
+    if exported is not None:
+        return load_exported(exported, len(config.labels), precision)
+    precision = choose_precision(precision)
+    return build(config, load_weights(folder).compressed(precision == "int8")), precision
+
+
+def _gives_types(folder: Path) -> bool:
+    """Whether the checkpoint's own tokenizer tells query and document apart; if not, all tokens are of type 0."""
+    names = read_json(folder / "tokenizer_config.json").get("model_input_names")
+    return not isinstance(names, list) or _TYPES in names

@@ -1,0 +1,85 @@
+"""Folders that hold a finished graph instead of weights: OpenVINO's IR or ONNX. Loaded as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from crossrank.architectures.openvino_import import ov
+from crossrank.architectures.ops import Graphs
+from crossrank.engines.openvino_engine import shared_core
+from crossrank.errors import CheckpointError, InputError, UnsupportedModelError
+
+_PLACES = ("openvino/*.xml", "*.xml", "onnx/*.onnx", "*.onnx")
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def find_exported(folder: Path) -> Path | None:
+    """The graph to load where there are no safetensors: IR before ONNX, the shortest name of a kind first."""
+    if any(folder.glob("model.safetensors*")):
+        return None
+    return next(_graphs(folder), None)
+
+
+def _graphs(folder: Path) -> Iterator[Path]:
+    # The shortest: openvino_model.xml goes before openvino_model_qint8_quantized.xml, model.onnx before model_O4.onnx.
+    for suffix in (".xml", ".onnx"):
+        found = [path for place in _PLACES if place.endswith(suffix) for path in folder.glob(place)]
+        yield from sorted(found, key=lambda path: (len(str(path)), path))
+
+
+def _is_fixed(node: Any) -> bool:
+    return any(dimension.is_static for dimension in node.get_partial_shape())
+
+
+def load_exported(path: Path, labels: int, precision: str) -> tuple[Graphs, str]:
+    """Read a graph; its own head is inside, so there is none apart, and ``"auto"`` means float32.
+
+    :param path: An ``.xml`` or ``.onnx`` file.
+    :param labels: How many logits ``config.json`` promises.
+    :param precision: As asked for.
+    :returns: The graph, and the precision to run it in.
+    :raises CheckpointError: If the file is damaged, or gives another number of logits.
+    :raises UnsupportedModelError: If it wants inputs that a pair of texts doesn't have, or gives no logits.
+    :raises InputError: If ``precision`` is ``"int8"``: the weights are what they are.
+    """
+    if precision == "int8":
+        raise InputError(
+            f"precision='int8' needs model.safetensors, but {path.parent} has only a finished graph, {path.name}, "
+            "whose weights stay as they are. Leave precision out, or take a folder with model.safetensors."
+        )
+    try:
+        model = shared_core().read_model(str(path))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} can't be read; it is damaged, or its weights beside it are missing. Download it again. ({error})"
+        ) from error
+    names = [node.get_any_name() for node in model.inputs]
+    if unknown := [name for name in names if name not in _INPUTS]:
+        raise UnsupportedModelError(
+            f"{path} has the inputs {', '.join(names)}; known are {', '.join(_INPUTS)}. "
+            f"Export it again without {', '.join(unknown)}, or take the model's safetensors."
+        )
+    outputs = [node for node in model.outputs if "logits" in node.get_names()] or list(model.outputs)
+    if len(outputs) != 1 or outputs[0].get_partial_shape().rank != 2:
+        raise UnsupportedModelError(
+            f"{path} is not a reranker: it gives no output 'logits' of shape [pairs, labels]. "
+            "Export it again as a sequence classifier (task text-classification)."
+        )
+    width = outputs[0].get_partial_shape()[1]
+    if width.is_static and width.get_length() != labels:
+        raise CheckpointError(
+            f"{path} gives {width.get_length()} logits, but config.json beside it has {labels} labels. "
+            "Is config.json of the same model?"
+        )
+    fixed = [f"{node.get_any_name()} {node.get_partial_shape()}" for node in model.inputs if _is_fixed(node)]
+    if fixed:
+        # Reshaping would not do: an export for one shape has that shape in the middle of the graph as well.
+        raise UnsupportedModelError(
+            f"{path} was exported for batches of one shape alone ({', '.join(fixed)}). Export it again with dynamic "
+            "axes, or take the model's safetensors."
+        )
+    if len(model.outputs) > 1:
+        model = ov.Model(outputs, model.get_parameters(), "exported")
+    return Graphs(model, None), "float32" if precision == "auto" else precision
