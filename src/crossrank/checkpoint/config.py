@@ -12,6 +12,15 @@ from crossrank.errors import CheckpointError, UnsupportedModelError
 
 # A tokenizer that was saved without a limit carries a number like 1e30.
 _NO_LIMIT = 1_000_000
+# The least that these keys of config.json may be, where they are there.
+_LEAST: Mapping[str, int] = {
+    **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), 1),
+    **dict.fromkeys(("dim", "n_layers", "n_heads", "hidden_dim"), 1),  # DistilBERT's words for these four
+    **dict.fromkeys(("vocab_size", "embedding_size", "num_labels"), 1),
+    "type_vocab_size": 0,
+    "pad_token_id": -1,
+}
+_WORDS = ("hidden_act", "activation", "hidden_activation")
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}). Download the checkpoint again.") from error
     if not isinstance(value, dict):
         raise CheckpointError(
@@ -125,31 +134,50 @@ def load_config(folder: Path) -> ModelConfig:
     raw = read_json(path)
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or not model_type:
-        raise CheckpointError(f"{path} names no model_type, so there is no telling which architecture it is.")
+        raise CheckpointError(
+            f"{path} names no model_type, so there is no telling which architecture it is. "
+            "Take the config.json that was saved with the weights."
+        )
     if raw.get("auto_map"):
         raise UnsupportedModelError(
             f"{folder} wants code from its repository to be run (auto_map in config.json, the models that need "
             "trust_remote_code=True). crossrank never runs code out of a checkpoint. "
             "Take a model of a known architecture, or a conversion of this one to such."
         )
-    architectures = raw.get("architectures") or [""]
+    _check_values(path, raw)
+    architectures = raw.get("architectures")
     return ModelConfig(
         model_type=model_type,
-        architecture=str(architectures[0]),
-        labels=_labels(raw),
+        architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else "",
+        labels=_labels(folder, raw),
         activation=_activation(folder, raw),
         usable_length=_usable_length(folder, model_type, raw),
         raw=raw,
     )
 
 
-def _labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
+def _check_values(path: Path, raw: Mapping[str, Any]) -> None:
+    for key, least in _LEAST.items():
+        value = raw.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise CheckpointError(
+                f"{path} has {key}={value!r}; an integer of at least {least} is expected. Download it again."
+            )
+    for key in _WORDS:
+        if raw.get(key) is not None and not isinstance(raw[key], str):
+            raise CheckpointError(f"{path} has {key}={raw[key]!r}; a name is expected. Download the checkpoint again.")
+
+
+def _labels(folder: Path, raw: Mapping[str, Any]) -> tuple[str, ...]:
     names = raw.get("id2label")
     if isinstance(names, dict) and names:
         try:
             return tuple(str(names[key]) for key in sorted(names, key=int))
         except ValueError as error:
-            raise CheckpointError(f"id2label in config.json has keys that are not numbers: {sorted(names)}") from error
+            raise CheckpointError(
+                f"id2label in {folder / 'config.json'} has keys that are not numbers: {', '.join(sorted(names))}. "
+                'Number the labels in the order of the logits: {"0": "no", "1": "yes"}.'
+            ) from error
     # transformers writes id2label only when it differs from its default of two labels.
     return tuple(f"LABEL_{i}" for i in range(int(raw.get("num_labels", 2))))
 
@@ -158,7 +186,7 @@ def _activation(folder: Path, raw: Mapping[str, Any]) -> str | None:
     """Where sentence-transformers has kept it over the years, newest first; only names under torch.nn count."""
     places = (
         read_json(folder / "config_sentence_transformers.json").get("activation_fn"),
-        (raw.get("sentence_transformers") or {}).get("activation_fn"),
+        settings.get("activation_fn") if isinstance(settings := raw.get("sentence_transformers"), dict) else None,
         raw.get("sbert_ce_default_activation_function"),
     )
     for name in places:

@@ -79,7 +79,7 @@ class Weights:
         if full not in self._tensors:
             raise CheckpointError(
                 f"The weights in {self.folder} have no tensor {full!r}, which config.json calls for. "
-                f"They have: {_sample(self._tensors)}. Is config.json of the same model, and the checkpoint whole?"
+                f"They have: {_sample(self._tensors)}. Take config.json and the weights, all of them, from one model."
             )
         array = self._tensors[full][1]
         if len(array.shape) != len(shape) or any(
@@ -87,7 +87,7 @@ class Weights:
         ):
             raise CheckpointError(
                 f"The tensor {full!r} in {self.folder} has the shape {tuple(array.shape)}, "
-                f"but config.json calls for {shape}. Is config.json of the same model?"
+                f"but config.json calls for {shape}. Take config.json and the weights from one model."
             )
         return array
 

@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
         help="say what a model is and what it runs with",
-        description="Say what a model is, what it can read, and what it runs with on this machine. Loads it.",
+        description="Say what a model is and what it runs with on this machine.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -22,7 +22,9 @@ examples:
 
 'crossrank COMMAND --help' says more about each.
 
-exit codes: 0 done, 1 something can't be used (said on standard error), 2 wrong usage, 130 interrupted
+exit codes:
+  0 done; 1 something can't be used, standard error says what; 2 wrong usage;
+  130 interrupted; 141 nobody reads the output any more
 """
 
 
@@ -30,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Assemble the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="crossrank",
-        description="Rerank search results with cross-encoders, on a plain CPU. Without --model, the model in the box.",
+        description="Rerank search results with cross-encoders, on a plain CPU.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
