@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .bench-venv
 # The CPU build of torch; on a machine with a GPU, install the build for it first and set TORCH= to nothing.
 TORCH ?= torch==2.13.0
 
@@ -19,16 +20,16 @@ check: $(VENV)/.check ## style, types, import direction
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.bench ## side by side with other libraries, needs ../shared/data
-	$(BIN)/python -m benchmarks.throughput
-	$(BIN)/python -m benchmarks.startup
+bench: $(VENV)/.test $(PEERS)/.bench ## side by side with other libraries, needs ../shared/data and a quiet machine
+	$(BIN)/python -m benchmarks.throughput --json build/benchmarks/throughput.json
+	$(BIN)/python -m benchmarks.startup --json build/benchmarks/startup.json
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) dist build
+	rm -rf $(VENV) $(PEERS) dist build
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +47,11 @@ $(VENV)/.check: $(VENV)/.test
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[check]'
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.test
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+# The other libraries, apart from ours: they hold transformers and huggingface-hub back. optimum-intel brings a torchvision
+# for CUDA, which can't be imported beside the CPU build of torch and which nothing here needs.
+$(PEERS)/.bench: pyproject.toml
+	$(PYTHON) -m venv $(PEERS)
+	$(if $(TORCH),$(PEERS)/bin/pip install --quiet --disable-pip-version-check $(TORCH))
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(if $(TORCH),$(PEERS)/bin/pip uninstall --quiet --yes torchvision)
 	@touch $@

@@ -1,0 +1,39 @@
+"""The benchmark runs and compares scores; its timings are not tested."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_throughput_compares_two_systems(tmp_path: Path) -> None:
+    systems = ["crossrank float32", "sentence-transformers"]
+    command = [sys.executable, "-m", "benchmarks.throughput", "--synthetic", "--pairs", "32", "--rounds", "1"]
+    places = ["--folder", str(tmp_path), "--json", str(tmp_path / "figures.json")]
+    done = subprocess.run(
+        [*command, *places, "--systems", *systems], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["left_out"] == {}
+    workload = figures["workloads"]["synthetic"]
+    assert workload["pairs"] == 32
+    assert list(workload["systems"]) == systems
+    ours = workload["systems"]["crossrank float32"]
+    assert ours["max_delta"] <= 1e-4
+    assert ours["tau"] > 0.999
+    assert ours["spread"] > 0.05
+    assert ours["pairs_per_second"] > 0
+    assert all(f"| {name} |" in done.stdout for name in systems)
+
+
+def test_missing_collections_are_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.throughput", "--data", str(tmp_path), "--folder", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'cranfield'} is missing" in done.stderr
+    assert "--synthetic" in done.stderr
