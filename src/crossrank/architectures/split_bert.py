@@ -162,7 +162,9 @@ def score(query: Side, document: Side, weights: Weights, args: HeadArgs) -> Node
     k, base, slope = (float(value) for value in np.exp(weights("saturation", 3)))
     count = total(match, 2)
     length = opset.reduce_sum(document.mask, ints(1), True)
-    denominator = opset.add(count, opset.multiply(opset.add(opset.multiply(length, scalar(slope)), scalar(base)), scalar(k)))
+    denominator = opset.add(
+        count, opset.multiply(opset.add(opset.multiply(length, scalar(slope)), scalar(base)), scalar(k))
+    )
     saturated = opset.divide(opset.multiply(count, scalar(1 + k)), denominator)
     earlier = opset.multiply(equal(query.ids, query.ids), _strictly_before(query.ids))
     once = opset.multiply(weight, opset.convert(opset.equal(total(earlier, 2), scalar(0.0)), np.float32))

@@ -28,7 +28,9 @@ def available_threads(requested: int | None = None, *, cgroup: Path = Path("/sys
     setting = os.environ.get(_VARIABLE, "").strip()
     if setting:
         if not setting.isdigit() or int(setting) < 1:
-            raise InputError(f"{_VARIABLE}={setting!r} is not a positive integer. Unset it, or set it to a number of threads.")
+            raise InputError(
+                f"{_VARIABLE}={setting!r} is not a positive integer. Unset it, or set it to a number of threads."
+            )
         return int(setting)
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup)

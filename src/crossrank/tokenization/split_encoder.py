@@ -25,7 +25,7 @@ class SplitEncoder:
     A text that many pairs share is there once.
 
     :param tokenizer: With truncation and padding off.
-    :param template: Where the special tokens stand; the first of the prefix opens, the last of the suffix closes a text.
+    :param template: Where the special tokens stand; the first of the prefix opens a text, the last of the suffix ends it.
     :param max_length: The most tokens of a document, special tokens included.
     :param max_query_length: The most tokens of a query, special tokens included.
     :raises InputError: If ``max_length`` leaves no room for a token.
@@ -33,7 +33,9 @@ class SplitEncoder:
 
     def __init__(self, tokenizer: Tokenizer, template: PairTemplate, max_length: int, max_query_length: int) -> None:
         if max_length < 3:
-            raise InputError(f"max_length={max_length} is too short: two special tokens and one of text need at least 3.")
+            raise InputError(
+                f"max_length={max_length} is too short: two special tokens and one of text need at least 3."
+            )
         self.max_length = max_length
         self.max_query_length = min(max_query_length, max_length)
         self._tokenizer = tokenizer

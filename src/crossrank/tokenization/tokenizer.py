@@ -60,11 +60,15 @@ def load_tokenizer(folder: Path) -> Tokenizer:
                 "AutoTokenizer.from_pretrained(folder, use_fast=True).save_pretrained(folder) writes tokenizer.json."
             )
         else:
-            raise CheckpointError(f"{folder} has no tokenizer.json. Download the checkpoint again, its tokenizer included.")
+            raise CheckpointError(
+                f"{folder} has no tokenizer.json. Download the checkpoint again, its tokenizer included."
+            )
     except (CheckpointError, UnsupportedModelError):
         raise
     except Exception as error:  # tokenizers raises bare Exception for a damaged file
-        raise CheckpointError(f"The tokenizer in {folder} can't be read ({error}). Download the checkpoint again.") from error
+        raise CheckpointError(
+            f"The tokenizer in {folder} can't be read ({error}). Download the checkpoint again."
+        ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -79,7 +83,9 @@ def pair_template(tokenizer: Tokenizer, pad_token_id: int | None) -> PairTemplat
     encoding = tokenizer.encode("a", "a")
     ids, types, owners = encoding.ids, encoding.type_ids, encoding.sequence_ids
     if 0 not in owners or 1 not in owners:
-        raise CheckpointError("The tokenizer does not encode pairs: its post-processor drops the query or the document.")
+        raise CheckpointError(
+            "The tokenizer does not encode pairs: its post-processor drops the query or the document."
+        )
     query, document = owners.index(0), owners.index(1)
     query_end = len(owners) - owners[::-1].index(0)
     document_end = len(owners) - owners[::-1].index(1)
@@ -101,7 +107,7 @@ def _settings(folder: Path) -> dict[str, object]:
 
 
 def _word_pieces(folder: Path, vocab: Path) -> Tokenizer:
-    from tokenizers.implementations import BertWordPieceTokenizer
+    from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
     lowercase = bool(_settings(folder).get("do_lower_case", True))
     built: Tokenizer = BertWordPieceTokenizer(str(vocab), lowercase=lowercase)._tokenizer
@@ -110,12 +116,13 @@ def _word_pieces(folder: Path, vocab: Path) -> Tokenizer:
 
 def _byte_pairs(folder: Path) -> Tokenizer:
     from tokenizers import AddedToken
-    from tokenizers.implementations import ByteLevelBPETokenizer
+    from tokenizers.implementations.byte_level_bpe import ByteLevelBPETokenizer
     from tokenizers.processors import RobertaProcessing
 
     built: Tokenizer = ByteLevelBPETokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))._tokenizer
     built.add_special_tokens([AddedToken(name, special=True) for name in ("<s>", "</s>", "<pad>", "<unk>")])
     built.add_special_tokens([AddedToken("<mask>", special=True, lstrip=True)])
-    end, start = built.token_to_id("</s>"), built.token_to_id("<s>")
+    # Just added, so they have ids.
+    end, start = built.token_to_id("</s>") or 0, built.token_to_id("<s>") or 0
     built.post_processor = RobertaProcessing(("</s>", end), ("<s>", start), add_prefix_space=False)
     return built

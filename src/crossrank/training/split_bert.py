@@ -50,8 +50,8 @@ class SplitBertConfig(BertConfig):  # type: ignore[misc]
         self.max_query_length = max_query_length
 
 
-class HeadLayer(nn.Module):
-    """One block of the correction: query tokens ``[B, L, H]`` look at document states ``[B, M, H]``, then each by itself."""
+class HeadLayer(nn.Module):  # type: ignore[misc]
+    """One block of the correction: query tokens ``[B, L, H]`` look at document states ``[B, M, H]``."""
 
     def __init__(self, config: SplitBertConfig) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class HeadLayer(nn.Module):
         return out
 
 
-class SplitHead(nn.Module):
+class SplitHead(nn.Module):  # type: ignore[misc]
     """From the states of both texts to a logit."""
 
     def __init__(self, config: SplitBertConfig) -> None:
