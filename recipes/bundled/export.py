@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,30 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from crossrank.training.split_bert import SplitBertConfig, SplitHead
+from recipes.bundled.train import load_head
 
 # Below this many numbers a tensor stays float32: it would save nothing, and norms and gates matter.
 SMALL = 8192
+# What the config takes from the bi-encoder's.
+OF_THE_BODY = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "vocab_size",
+)
 
 
 def int8_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A matrix as int8 and one scale for each row."""
-    # Rounded up to a float16 before it is used, so that what is stored is what was divided by.
-    scale = np.nextafter((np.abs(matrix).max(1) / 127).astype(np.float16), np.float16(np.inf))
+    """A matrix as int8 and one scale for each row; a matrix that was stored so before comes out as it was."""
+    # The next float16 upwards, before it is used, so that what is stored is what was divided by.
+    exact = np.abs(matrix).max(1) / np.float32(127)
+    scale = exact.astype(np.float16)
+    scale = np.where((scale < exact) | (scale == 0), np.nextafter(scale, np.float16(np.inf)), scale)
     return np.round(matrix / scale[:, None].astype(np.float32)).astype(np.int8), scale
 
 
@@ -39,76 +55,49 @@ def stored(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return out
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--body", type=Path, required=True, help="folder of the bi-encoder (safetensors)")
-    parser.add_argument("--head", type=Path, help="a head-*.pt of train.py; without it the head at its start")
-    parser.add_argument("--word-weight", type=Path, help="word_weight.npy of prepare.py, for a head at its start")
-    parser.add_argument("--calibration", type=Path, help="calibration.json of evaluate.py: scale and shift of the logits")
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--float32", action="store_true", help="store everything as float32, to compare with")
-    args = parser.parse_args()
-
-    raw = json.loads((args.body / "config.json").read_text(encoding="utf-8"))
-    vocabulary = (args.body / "vocab.txt").read_text(encoding="utf-8").split("\n")
-    if vocabulary[-1] == "":
-        vocabulary.pop()
-    kept = np.array([i for i, word in enumerate(vocabulary) if not word.startswith("[unused")])
-    words = [vocabulary[i] for i in kept]
-    config = SplitBertConfig(
-        **{
-            key: raw[key]
-            for key in (
-                "hidden_size",
-                "num_hidden_layers",
-                "num_attention_heads",
-                "intermediate_size",
-                "hidden_act",
-                "layer_norm_eps",
-                "max_position_embeddings",
-                "type_vocab_size",
-            )
-        },
-        vocab_size=raw["vocab_size"],
-    )
-    head = SplitHead(config)
-    if args.head is not None:
-        layers = 1 + max(int(name.split(".")[1]) for name in torch.load(args.head, weights_only=True) if name.startswith("layer."))
-        config.head_layers = layers
-        head = SplitHead(config)
-        head.load_state_dict(torch.load(args.head, weights_only=True))
-    elif args.word_weight is not None:
-        with torch.no_grad():
-            head.word_weight.copy_(torch.from_numpy(np.load(args.word_weight)))
-
-    body = {
+def body_tensors(folder: Path) -> dict[str, np.ndarray]:
+    """The bi-encoder's BERT without its pooler."""
+    return {
         f"bert.{name}": tensor
-        for name, tensor in load_file(args.body / "model.safetensors").items()
+        for name, tensor in load_file(folder / "model.safetensors").items()
         if not name.startswith("pooler.") and "position_ids" not in name
     }
-    tensors = body | {f"head.{name}": p.detach().numpy() for name, p in head.named_parameters()}
-    for name in ("bert.embeddings.word_embeddings.weight", "head.word_weight"):
-        tensors[name] = tensors[name][kept]
-    if args.calibration is not None:
-        # A line through the logits: the mix is stored as logarithms, the correction's two last layers and the bias scale.
-        line = json.loads(args.calibration.read_text(encoding="utf-8"))
-        scale, shift = line["scale"], line["shift"]
-        tensors["head.mix"] = tensors["head.mix"] + np.log(scale)
-        for name in ("token_outer", "pair_outer"):
-            for part in ("weight", "bias"):
-                tensors[f"head.{name}.{part}"] = tensors[f"head.{name}.{part}"] * scale
-        tensors["head.bias"] = tensors["head.bias"] * scale + shift
 
-    args.output.mkdir(parents=True, exist_ok=True)
-    files = tensors if args.float32 else stored(tensors)
-    save_file({name: np.ascontiguousarray(t) for name, t in files.items()}, args.output / "model.safetensors")
+
+def head_tensors(config: SplitBertConfig, file: Path | None, word_weight: Path | None) -> dict[str, np.ndarray]:
+    """The head of a file, or at its start; the number of its layers is set in ``config``."""
+    if file is not None:
+        head = load_head(file, config)
+    else:
+        torch.manual_seed(0)
+        head = SplitHead(config)
+        if word_weight is not None:
+            with torch.no_grad():
+                head.word_weight.copy_(torch.from_numpy(np.load(word_weight)))
+    return {f"head.{name}": p.detach().numpy() for name, p in head.named_parameters()}
+
+
+def on_a_line(tensors: dict[str, np.ndarray], scale: float, shift: float) -> dict[str, np.ndarray]:
+    """The same model with the logits ``scale * logit + shift``.
+
+    The mix is stored as logarithms; the correction's two last layers and the bias scale.
+    """
+    out = tensors | {"head.mix": tensors["head.mix"] + np.float32(np.log(scale))}
+    for name in ("token_outer.weight", "token_outer.bias", "pair_outer.weight", "pair_outer.bias"):
+        out[f"head.{name}"] = tensors[f"head.{name}"] * np.float32(scale)
+    out["head.bias"] = tensors["head.bias"] * np.float32(scale) + np.float32(shift)
+    return out
+
+
+def settings_of(config: SplitBertConfig, words: list[str]) -> dict[str, object]:
+    """What goes into ``config.json``."""
     config.vocab_size = len(words)
     config.special_token_ids = [words.index("[CLS]"), words.index("[SEP]")]
     config.pad_token_id = words.index("[PAD]")
     config.architectures = ["SplitBertForSequenceClassification"]
     settings = config.to_diff_dict()
     settings.pop("transformers_version", None)
-    settings |= {
+    return settings | {
         "num_hidden_layers": config.num_hidden_layers,
         "head_layers": config.head_layers,
         "head_heads": config.head_heads,
@@ -123,12 +112,55 @@ def main() -> None:
         "label2id": {"relevance": 0},
         "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"},
     }
-    (args.output / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    (args.output / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+
+
+def run(
+    body: Path,
+    output: Path,
+    *,
+    head: Path | None = None,
+    word_weight: Path | None = None,
+    calibration: Path | None = None,
+    float32: bool = False,
+) -> None:
+    """Write the folder; ``tokenizer_config.json`` comes last."""
+    raw = json.loads((body / "config.json").read_text(encoding="utf-8"))
+    config = SplitBertConfig(**{key: raw[key] for key in OF_THE_BODY})
+    vocabulary = (body / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    if vocabulary[-1] == "":
+        vocabulary.pop()
+    kept = np.array([i for i, word in enumerate(vocabulary) if not word.startswith("[unused")])
+    words = [vocabulary[i] for i in kept]
+    tensors = body_tensors(body) | head_tensors(config, head, word_weight)
+    for name in ("bert.embeddings.word_embeddings.weight", "head.word_weight"):
+        tensors[name] = tensors[name][kept]
+    if calibration is not None:
+        line = json.loads(calibration.read_text(encoding="utf-8"))
+        tensors = on_a_line(tensors, line["scale"], line["shift"])
+
+    output.mkdir(parents=True, exist_ok=True)
+    files = tensors if float32 else stored(tensors)
+    save_file({name: np.ascontiguousarray(t) for name, t in files.items()}, output / "model.safetensors")
+    settings = settings_of(config, words)
+    (output / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (output / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     tokenizer = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 512}
-    (args.output / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=2) + "\n", encoding="utf-8")
-    size = sum(path.stat().st_size for path in args.output.iterdir())
-    print(f"{args.output}: {size / 1e6:.2f} MB")
+    (output / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=2) + "\n", encoding="utf-8")
+    size = sum(path.stat().st_size for path in output.iterdir())
+    print(f"{output}: {size / 1e6:.2f} MB")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--body", type=Path, required=True, help="folder of the bi-encoder (safetensors)")
+    parser.add_argument("--head", type=Path, help="a head-*.pt of train.py; without it the head at its start")
+    parser.add_argument("--word-weight", type=Path, help="word_weight.npy of prepare.py, for a head at its start")
+    parser.add_argument(
+        "--calibration", type=Path, help="calibration.json of calibrate.py: scale and shift of the logits"
+    )
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--float32", action="store_true", help="store everything as float32, to compare with")
+    run(**vars(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":

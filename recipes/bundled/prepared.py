@@ -70,3 +70,7 @@ class Prepared:
     def training_variants(self) -> np.ndarray:
         """All but those of held-out queries."""
         return np.array([v for v, q in enumerate(self.query_of) if q not in self.held_out])
+
+    def held_out_variants(self) -> np.ndarray:
+        """The wordings of held-out queries."""
+        return np.array([v for v, q in enumerate(self.query_of) if q in self.held_out])
