@@ -3,27 +3,29 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
+import torch
 from checkpoints import make_checkpoint
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-_left_out = pytest.StashKey[int]()
+# What a marked test needs, and whether it is there.
+NEEDS = {"shared_data": (SHARED, SHARED.exists), "gpu": ("a CUDA device", torch.cuda.is_available)}
+_left_out = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, not skip, what needs the collections where they are missing: nobody can make those tests run there."""
-    if SHARED.exists():
-        return
-    out = [item for item in items if item.get_closest_marker("shared_data")]
-    if out:
-        config.stash[_left_out] = len(out)
-        config.hook.pytest_deselected(items=out)
-        items[:] = [item for item in items if not item.get_closest_marker("shared_data")]
+    """Leave out, not skip, what can't run here for want of something that no command installs."""
+    config.stash[_left_out] = {}
+    for marker, (_, there) in NEEDS.items():
+        out = [item for item in items if item.get_closest_marker(marker)]
+        if out and not there():
+            config.stash[_left_out][marker] = len(out)
+            config.hook.pytest_deselected(items=out)
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if count := config.stash.get(_left_out, 0):
-        terminalreporter.write_line(f"{count} tests left out: they need {SHARED}, which is missing.")
+    for marker, count in config.stash.get(_left_out, {}).items():
+        terminalreporter.write_line(f"{count} tests left out: they need {NEEDS[marker][0]}, which is missing.")
 
 
 @pytest.fixture(scope="session")

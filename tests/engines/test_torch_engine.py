@@ -186,7 +186,7 @@ print([name for name in ("torch", "transformers", "jinja2") if name in sys.modul
 # ---- on a GPU, where there is one ------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "auto"])
 def test_on_a_gpu(tiny_bert: Path, tmp_path: Path, precision: str) -> None:
     tolerance = 1e-3 if precision == "float32" else 0.5

@@ -26,7 +26,7 @@ from crossrank.types import PairScores
 
 # Padded tokens of one forward pass: enough to keep the processor's units busy, little enough for its caches.
 # Measured in docs/performance-log.md.
-TOKEN_BUDGET = 4096
+TOKEN_BUDGET = 2048
 # Pairs that are tokenized, sorted and scored together; what bounds the memory.
 CHUNK = 2048
 
