@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 .PHONY: demo test check bench format clean
 
 demo: $(VENV)/.core ## install the core only and rank real passages with the model in the box
-	@$(BIN)/crossrank rerank "how do I undo the last commit but keep my changes" examples/git-notes.txt --top-k 5
+	@$(BIN)/crossrank rerank "which commit introduced the bug" examples/git-notes.txt --top-k 5
 
 test: $(VENV)/.test ## install all that the tests need, and run them
 	$(BIN)/python -m pytest

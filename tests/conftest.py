@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from checkpoints import make_checkpoint
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -108,7 +108,7 @@ def training_lists(prepared: Path) -> list[tuple[str, list[str]]]:
 
 
 def test_one_command_makes_a_model_that_ranks(made: Path) -> None:
-    assert [name for name, outcome in stages(made)] == ["round", "prepare", "train", "calibrate", "export"]
+    assert [name for name, outcome in stages(made)] == ["round", "prepare", "train", "blend", "calibrate", "export"]
     model = CrossEncoder(made / "model", num_threads=1)
     ranking = model.rank("heavy royal river violin", ["copper and walnut of royal heavy", "river and violin of empty"])
     assert [row["corpus_id"] for row in ranking] == [1, 0]
@@ -127,7 +127,7 @@ def test_the_same_command_again_does_nothing_twice(made: Path, data: Path, body:
     files = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file() and path.name != "log.jsonl"}
     begun = len(stages(made))
     recipe.main(["--data", str(data), "--output", str(made), "--body", str(body), *SETTINGS])
-    assert [outcome for _, outcome in stages(made)[begun:]] == ["there already"] * 5
+    assert [outcome for _, outcome in stages(made)[begun:]] == ["there already"] * 6
     later = {path: path.stat().st_mtime_ns for path in files}
     settings = made / "settings.json"
     assert {p for p in files if later[p] != files[p]} <= {settings}

@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 # Read by huggingface_hub when it is imported. Who imported it before, or set the variable, has chosen already.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from huggingface_hub import HfApi, constants, get_token, hf_hub_download  # noqa: E402
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: E402
+from huggingface_hub import HfApi, constants, get_token, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from crossrank.checkpoint.config import read_json  # noqa: E402
-from crossrank.errors import CheckpointError, InputError, UnsupportedModelError  # noqa: E402
+from crossrank.checkpoint.config import read_json
+from crossrank.errors import CheckpointError, InputError, UnsupportedModelError
 
 # The first base of the hub's HTTP error is the root of all errors of its HTTP library, which was requests and then
 # httpx and then httpx2. OSError covers sockets, and the disk.

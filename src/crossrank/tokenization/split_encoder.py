@@ -25,7 +25,7 @@ class SplitEncoder:
     A text that many pairs share is there once.
 
     :param tokenizer: With truncation and padding off.
-    :param template: Where the special tokens stand; the first of the prefix opens a text, the last of the suffix ends it.
+    :param template: Where the special tokens stand; the prefix opens a text, the suffix ends it.
     :param max_length: The most tokens of a document, special tokens included.
     :param max_query_length: The most tokens of a query, special tokens included.
     :raises InputError: If ``max_length`` leaves no room for a token.
