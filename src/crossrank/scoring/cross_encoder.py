@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from crossrank.errors import InputError
 from crossrank.optional import require
 from crossrank.scoring.activation import ACTIVATIONS, Activation, label_logit, resolve_activation, softmax
 from crossrank.scoring.inputs import check_documents, check_pairs, check_text, is_positive_integer, is_single_pair
+from crossrank.scoring.progress import progress_of
 from crossrank.tokenization.batching import make_batches
 from crossrank.types import PairScores
 
@@ -141,7 +140,7 @@ class CrossEncoder:
         logits = np.empty((len(texts), labels), np.float32)
         query_cut, document_cut = np.zeros((2, len(texts)), np.int64)
         tokens = 0
-        with _progress(len(texts), show_progress_bar) as progress:
+        with progress_of(len(texts), show_progress_bar) as progress:
             for start in range(0, len(texts), CHUNK):
                 here = slice(start, start + CHUNK)
                 encoded = model.encoder.encode(texts[here])
@@ -383,21 +382,3 @@ def _check_batch_size(batch_size: int | None) -> int | None:
     if not is_positive_integer(batch_size):
         raise InputError(f"batch_size={batch_size!r} is not a positive integer. Leave it out to batch by tokens.")
     return int(batch_size)
-
-
-@contextmanager
-def _progress(total: int, show: bool | Callable[[int], object] | None) -> Iterator[Callable[[int], object]]:
-    """Give what is told how many more pairs are done: a bar, the caller's function, or nobody.
-
-    ``show=None`` means a bar where there is a terminal, and only after two seconds.
-    """
-    if callable(show):
-        yield show
-    elif show or (show is None and sys.stderr is not None and sys.stderr.isatty()):
-        # Only here: its import takes a twentieth of a second.
-        from tqdm.auto import tqdm
-
-        with tqdm(total=total, unit="pair", delay=2 if show is None else 0) as bar:
-            yield bar.update
-    else:
-        yield lambda done: None
