@@ -406,3 +406,14 @@ def test_an_index_of_shards(tmp_path: Path) -> None:
         assert "has no weight_map" in message(CheckpointError, lambda: CrossEncoder(folder).load())
     index.write_text('{"weight_map": {"a": 3, "b": [1]}}')
     assert "names the file 3, which is missing" in message(CheckpointError, lambda: CrossEncoder(folder).load())
+
+
+@pytest.mark.parametrize("model", [5, ["a/b"], b"a/b"])
+def test_a_model_that_is_no_name(model: object) -> None:
+    with pytest.raises(InputError, match=r"model_name_or_path=.* is neither a string nor a path.*Give a name"):
+        CrossEncoder(model)
+
+
+def test_a_revision_that_is_no_string() -> None:
+    with pytest.raises(InputError, match=r"revision=7 is not a string.*Give a branch"):
+        CrossEncoder("a/b", revision=7)

@@ -80,6 +80,13 @@ class CrossEncoder:
     ) -> None:
         device = str(device) if device is not None else None
         check_settings(device, precision, max_length)
+        if model_name_or_path is not None and not isinstance(model_name_or_path, (str, os.PathLike)):
+            raise InputError(
+                f"model_name_or_path={model_name_or_path!r} is neither a string nor a path. "
+                "Give a name on the hub or a folder, or leave it out for the model in the box."
+            )
+        if revision is not None and not isinstance(revision, str):
+            raise InputError(f"revision={revision!r} is not a string. Give a branch, a tag or a commit.")
         self.name = "bundled" if model_name_or_path is None else os.fspath(model_name_or_path)
         self._source = {
             "revision": revision,
