@@ -23,6 +23,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModel
 
+from recipes.bundled.processor import native
+
 # Pairs of each file, at the most: breadth over depth, for the files differ in size by a factor of 60.
 SAMPLE = {
     "openstax": 22000,
@@ -183,7 +185,7 @@ def run(data: Path, body: Path, output: Path, *, fraction: float = 1.0, threads:
     tokenizer = Tokenizer.from_file(str(body / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    model = AutoModel.from_pretrained(body).eval().to(torch.bfloat16)
+    model = AutoModel.from_pretrained(body).eval().to(native())
     encode(model, tokenize(tokenizer, wordings, QUERY_TOKENS), output, "queries")
     encode(model, tokenize(tokenizer, texts, DOCUMENT_TOKENS), output, "documents")
     offsets, ids = np.load(output / "documents.offsets.npy"), np.load(output / "documents.ids.npy")

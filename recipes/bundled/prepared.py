@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from recipes.bundled.processor import native
+
 
 class Texts:
     """States, ids and vectors of texts, the states memory-mapped."""
@@ -20,7 +22,7 @@ class Texts:
         self.states = np.load(folder / f"{name}.states.npy", mmap_mode="r")
 
     def take(self, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """States ``[n, L, H]`` in bfloat16, ids and mask ``[n, L]``, and vectors ``[n, H]``."""
+        """States ``[n, L, H]`` in what the processor multiplies, ids and mask ``[n, L]``, and vectors ``[n, H]``."""
         lengths = self.lengths[index]
         longest = -(-int(lengths.max()) // 8) * 8
         states = np.zeros((len(index), longest, self.states.shape[1]), np.float16)
@@ -31,7 +33,7 @@ class Texts:
             ids[row, : end - begin] = self.ids[begin:end]
         mask = torch.from_numpy((np.arange(longest) < lengths[:, None]).astype(np.int64))
         vectors = torch.from_numpy(self.vectors[index]).float()
-        return torch.from_numpy(states).to(torch.bfloat16), torch.from_numpy(ids), mask, vectors
+        return torch.from_numpy(states).to(native()), torch.from_numpy(ids), mask, vectors
 
 
 class Prepared:

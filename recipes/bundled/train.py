@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from crossrank.training.split_bert import SplitBertConfig, SplitHead
 from recipes.bundled.prepared import Prepared, Texts
+from recipes.bundled.processor import native
 
 TEACHER = torch.tensor([20.0, 10.0, 4.0])
 LISTS = 24
@@ -65,7 +66,7 @@ def signals_and_logits(head: SplitHead, queries: Texts, documents: Texts, q: np.
     qs, qi, qm, _ = queries.take(q)
     ds, di, dm, vectors = documents.take(d)
     qs, qi, qm = (t.repeat_interleave(repeat, 0) for t in (qs, qi, qm))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=native() == torch.bfloat16):
         logits, signals = head(qs, qi, qm, ds, di, dm)
     return logits.float(), signals.float(), vectors
 

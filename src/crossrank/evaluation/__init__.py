@@ -1,0 +1,1 @@
+"""Does it help: datasets, measures, significance, disagreements and why, calibration, reports."""

@@ -1,0 +1,1 @@
+"""At home in other frameworks: one thin adapter each."""

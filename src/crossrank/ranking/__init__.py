@@ -1,0 +1,1 @@
+"""Scores to a ranking: stages, and the one place that sorts."""
