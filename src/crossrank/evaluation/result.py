@@ -1,0 +1,159 @@
+"""What an evaluation found: plain data, for the terminal, for JSON and for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A document near the top of one system's ranking of one query.
+
+    :param score: What the system gave it, raw; for a reranker the logit.
+    :param grade: Its judgement, ``None`` where it was not judged.
+    """
+
+    document: str
+    score: float
+    grade: int | None
+
+
+@dataclass(frozen=True)
+class System:
+    """One way to rank the candidates.
+
+    :param name: As tables show it, such as ``"BM25"``.
+    :param kind: ``"first stage"``, ``"bi-encoder"``, ``"cross-encoder"`` or ``"run"``.
+    :param values: Measure -> its value for each query, ``[queries]``, in the order of :attr:`Evaluation.queries`.
+    :param intervals: Measure -> the ends of the 95 % interval of its mean (bootstrap over queries).
+    :param top: Query -> its first documents, best first.
+    :param milliseconds: Of each query, ``[queries]``; ``None`` where nothing was computed.
+    :param pairs: Pairs scored.
+    :param seconds: What scoring took.
+    :param pairs_cut: Pairs that lost a token.
+    :param ties: Candidates whose raw score equals that of another candidate of the query.
+    :param facts: What it ran with (engine, precision, threads, revision, ...).
+    """
+
+    name: str
+    kind: str
+    values: Mapping[str, Floats]
+    intervals: Mapping[str, tuple[float, float]]
+    top: Mapping[str, Sequence[Shown]]
+    milliseconds: Floats | None = None
+    pairs: int = 0
+    seconds: float = 0.0
+    pairs_cut: int = 0
+    ties: int = 0
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    def mean(self, measure: str) -> float:
+        """The mean of a measure over all queries."""
+        return float(self.values[measure].mean())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems on one measure, query by query.
+
+    :param difference: The mean of ``after`` less that of ``before``.
+    :param p: Of a two-sided paired permutation test (random sign flips).
+    :param p_corrected: After Holm's correction for all the pairs compared on this measure.
+    :param won: Queries on which ``after`` is better.
+    """
+
+    before: str
+    after: str
+    measure: str
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    p_corrected: float
+    won: int
+    lost: int
+    tied: int
+
+
+@dataclass(frozen=True)
+class DepthPoint:
+    """The measure when only the first ``depth`` candidates are re-ranked and the rest keep their order behind them."""
+
+    depth: int
+    value: float
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class DepthCurve:
+    """One reranker over depths, in rising order.
+
+    :param best: The smallest depth that is within noise of the best value.
+    :param harmful_after: After which depth more candidates make it significantly worse; ``None`` if they never do.
+    :param advice: The recommendation in words.
+    """
+
+    system: str
+    measure: str
+    points: Sequence[DepthPoint]
+    best: int
+    harmful_after: int | None
+    advice: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Scores of judged pairs. Counts are ``[bins]``, edges ``[bins + 1]``; of raw logits and, where there are
+    probabilities, their reliability: in each tenth of the probability the mean probability, the share of relevant
+    pairs and the count.
+    """
+
+    system: str
+    edges: Floats
+    relevant: NDArray[np.int64]
+    irrelevant: NDArray[np.int64]
+    reliability: Sequence[tuple[float, float, int]] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A warning in words.
+
+    :param code: Short and stable, for scripts: ``"no-gain"``, ``"scores-pile-up"``, ``"many-cut"``, ...
+    """
+
+    code: str
+    system: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that one evaluation of one dataset found.
+
+    :param dataset: Its name.
+    :param queries: Identifiers of the queries that count, in the order of all per-query arrays.
+    :param query_texts: Query -> its text; likewise ``document_texts`` of the documents in any ``top``.
+    :param measures: As ir-measures prints them, the main one first.
+    :param systems: The first stage first, then the bi-encoder, then the rerankers.
+    :param left_out: What was left out and why -> how many; said in the report.
+    :param settings: What it was asked for: depth, seed, test, versions, ...
+    """
+
+    dataset: str
+    queries: Sequence[str]
+    query_texts: Mapping[str, str]
+    document_texts: Mapping[str, str]
+    measures: Sequence[str]
+    systems: Sequence[System]
+    comparisons: Sequence[Comparison]
+    curves: Sequence[DepthCurve]
+    histograms: Sequence[Histogram]
+    findings: Sequence[Finding]
+    left_out: Mapping[str, int]
+    settings: Mapping[str, object]
