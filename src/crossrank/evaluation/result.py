@@ -108,9 +108,11 @@ class DepthCurve:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Scores of judged pairs. Counts are ``[bins]``, edges ``[bins + 1]``; of raw logits and, where there are
-    probabilities, their reliability: in each tenth of the probability the mean probability, the share of relevant
-    pairs and the count.
+    """Raw scores of judged pairs.
+
+    :param edges: ``[bins + 1]``; the counts ``relevant`` and ``irrelevant`` are ``[bins]``.
+    :param reliability: Where scores are probabilities, of each tenth of the range: their mean, the share of relevant
+        pairs, and the count.
     """
 
     system: str
