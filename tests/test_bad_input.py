@@ -171,6 +171,8 @@ def test_activations_that_do_not_fit(model: CrossEncoder) -> None:
     got = message(InputError, predict(lambda x: x.sum()))
     assert "activation_fn turned logits of shape (2,) into ()." in got
     assert "keeps the shape" in got
+    got = message(InputError, predict(lambda x: np.full_like(x, np.nan)))
+    assert "into NaN, which can't be ranked. Give a function that is defined" in got
     assert "each pair has a single score. Give 'sigmoid' or 'identity'" in message(InputError, predict("softmax"))
     import torch
 

@@ -105,6 +105,12 @@ def _checked(function: Callable[[Floats], Any]) -> Callable[[Floats], Floats]:
                 f"activation_fn turned logits of shape {x.shape} into {values.shape}. "
                 "Give a function that keeps the shape, such as lambda x: 1 / (1 + np.exp(-x))."
             )
+        lost = np.isnan(values) & ~np.isnan(x)
+        if lost.any():
+            raise InputError(
+                f"activation_fn turned the logit {float(x[lost][0])} into NaN, which can't be ranked. "
+                "Give a function that is defined for every real number, such as lambda x: 1 / (1 + np.exp(-x))."
+            )
         return values
 
     return apply
