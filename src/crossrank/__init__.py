@@ -17,6 +17,7 @@ from crossrank.errors import (
     ModelAccessError,
     ModelError,
     ModelNotFoundError,
+    StageError,
     UnsupportedModelError,
 )
 from crossrank.scoring.cross_encoder import CrossEncoder
@@ -36,6 +37,7 @@ __all__ = [
     "ModelError",
     "ModelNotFoundError",
     "PairScores",
+    "StageError",
     "UnsupportedModelError",
     "__version__",
 ]

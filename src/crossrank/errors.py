@@ -10,6 +10,7 @@
     │   ├── DownloadError                 the hub can't be reached, or a download broke off
     │   ├── CheckpointError               the files are there but damaged, incomplete or inconsistent
     │   └── UnsupportedModelError         sound files for which there is no graph here
+    ├── StageError                        a stage of a pipeline can't score: a network, a provider, an answer
     └── MissingExtraError (also ImportError)   an optional package is not installed
 
     CrossRankWarning (UserWarning)        said once, never an error
@@ -48,6 +49,21 @@ class CheckpointError(ModelError):
 
 class UnsupportedModelError(ModelError):
     """A sound checkpoint that crossrank has no graph for, or refuses to run."""
+
+
+class StageError(CrossRankError):
+    """A stage of a pipeline that can't give scores.
+
+    :param reason: What happened, with the remedy.
+    :param retryable: Whether the same call may work later.
+    :param stage: The stage's name, where it is known.
+    """
+
+    def __init__(self, reason: str, *, retryable: bool = False, stage: str | None = None) -> None:
+        super().__init__(reason if stage is None else f"{stage}: {reason}")
+        self.reason = reason
+        self.retryable = retryable
+        self.stage = stage
 
 
 class MissingExtraError(CrossRankError, ImportError):

@@ -1,0 +1,150 @@
+"""The seam of a pipeline: a stage scores, it never sorts.
+
+A stage of your own is any object with these members; nothing has to be inherited.
+
+>>> class Shortest:
+...     name, keep, threshold = "shortest", None, None
+...     def warm_up(self): ...
+...     def score(self, query, documents, context):
+...         return StageScores(np.array([-len(text) for text in documents], np.float64), kind="negative length")
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.ranking.deadline import Deadline
+
+# A part of a text, as offsets of its first character and of the one behind its last.
+Passage = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class StageScores:
+    """What a stage says of some documents, in the order in which it got them.
+
+    :param scores: ``[documents]``, higher is better. NaN is "not scored", for want of time for instance: such documents
+        stand behind all that were scored, in the order in which they came.
+    :param kind: What the scores are: ``"logit"``, ``"sigmoid"``, ``"softmax"``, ``"custom"``, ``"calibrated"``,
+        ``"provider"``, ``"grade"``, ``"rank"``, ``"fused"``, ``"first_stage"``, or a word of your own.
+    :param relevance: ``[documents]``, what to sort by where it is not the scores: raw logits, in which nothing has
+        been rounded to a tie. NaN where ``scores`` is.
+    :param tokens: Tokens that were read.
+    :param pairs_cut: Documents whose text did not fit.
+    :param cost: In the provider's own unit, where it reports one.
+    :param notes: What the caller should know, a sentence each.
+    :param passages: For each document the offsets of its best part, where there is one.
+    :param degraded: Why this is less than what was asked for; ``None`` where nothing is wrong.
+    :param details: For each document what else there is to say, such as a judge's reason; JSON-safe.
+    """
+
+    scores: NDArray[np.float64]
+    kind: str
+    relevance: NDArray[np.float64] | None = None
+    tokens: int = 0
+    pairs_cut: int = 0
+    cost: float | None = None
+    notes: Sequence[str] = ()
+    passages: Sequence[Passage | None] | None = None
+    degraded: str | None = None
+    details: Sequence[Mapping[str, Any]] | None = None
+
+    @property
+    def sort_by(self) -> NDArray[np.float64]:
+        """``[documents]``: ``relevance`` where there is one, else ``scores``."""
+        return self.scores if self.relevance is None else self.relevance
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """``[documents]``: which of them have a score."""
+        return ~np.isnan(self.scores)
+
+
+@dataclass
+class Context:
+    """What a stage may want to know of the call that it is a part of.
+
+    :param deadline: When the whole call has to be back. A stage that talks to a network takes its timeouts from it; a
+        local one scores as many documents as fit, from the first on.
+    :param cancelled: Set when nobody waits for the answer any more; to be looked at between chunks of work.
+    :param first_stage: ``[documents]``, scores of the search that found the documents; NaN where there is none.
+    :param positions: ``[documents]``, where each stood in the caller's list, from 0.
+    :param earlier: What the stages before this one said of these same documents, by name, in the order they ran.
+    """
+
+    deadline: Deadline = field(default_factory=Deadline)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    first_stage: NDArray[np.float64] | None = None
+    positions: NDArray[np.int64] | None = None
+    earlier: Mapping[str, StageScores] = field(default_factory=dict)
+
+
+class Stage(Protocol):
+    """One step of a pipeline.
+
+    ``name`` is unique within a pipeline (a :class:`~crossrank.ranking.reranker.Reranker` numbers repeated ones).
+    ``keep`` is how many documents go on to the next stage, best first, ``None`` all. ``threshold`` is the least score
+    with which a document goes on.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it is called in results and messages."""
+        ...
+
+    @property
+    def keep(self) -> int | None:
+        """How many documents go on."""
+        ...
+
+    @property
+    def threshold(self) -> float | None:
+        """The least score with which a document goes on."""
+        ...
+
+    def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
+        """Score the documents, best candidates first.
+
+        :raises StageError: If no scores can be given.
+        """
+        ...
+
+    def warm_up(self) -> None:
+        """Do now what would make the first call slow, such as loading a model. Does nothing where nothing is."""
+        ...
+
+
+@runtime_checkable
+class AsyncStage(Protocol):
+    """A stage that can wait without a thread. Others are run in one by ``arank``."""
+
+    async def ascore(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
+        """Score the documents, as ``score`` does."""
+        ...
+
+
+@runtime_checkable
+class CacheableStage(Protocol):
+    """A stage in which a document's score depends on nothing but itself, the query and the fingerprint."""
+
+    def fingerprint(self) -> str | None:
+        """All that the scores depend on besides the texts: model, revision, template, length, precision.
+
+        ``None`` where that can't be told; nothing is cached then.
+        """
+        ...
+
+
+@runtime_checkable
+class ClosableStage(Protocol):
+    """A stage that holds something open, such as connections."""
+
+    def close(self) -> None:
+        """Let go of it. May be called twice."""
+        ...
