@@ -166,12 +166,11 @@ class CrossEncoder:
                 query_cut[here] = encoded.query_cut[encoded.inverse]
                 document_cut[here] = encoded.document_cut[encoded.inverse]
                 progress(len(encoded.inverse) - len(encoded.pairs))
-        single = self._single(logits)
-        scores = activation.apply(single)
+        scores, relevance = self._scores(logits, activation)
         return PairScores(
             scores=scores,
             logits=logits,
-            relevance=None if single.ndim > 1 else single if activation.monotone else scores,
+            relevance=relevance,
             kind=activation.kind,
             query_tokens_cut=query_cut,
             document_tokens_cut=document_cut,
@@ -354,6 +353,14 @@ class CrossEncoder:
         if wide.shape[1] == 1:
             return wide[:, 0]
         return wide if self._label_index is None else label_logit(wide, self._label_index)
+
+    def _scores(
+        self, logits: NDArray[np.float32], activation: Activation
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """``scores`` and ``relevance`` of :class:`PairScores`, from logits ``[pairs, labels]``."""
+        single = self._single(logits)
+        scores = activation.apply(single)
+        return scores, None if single.ndim > 1 else single if activation.monotone else scores
 
     def _check_labels(self, labels: tuple[str, ...]) -> int | None:
         """Find the index of the label that counts, if one is named."""

@@ -51,7 +51,7 @@ class DecoderEncoder:
         # Special tokens are part of the prompt; what is left of the post-processor would only trim the offsets.
         tokenizer.post_processor = None
         self.max_length = max_length
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._strip = prompt.strip
         self._pad_id = pad_id
         chunks = [tuple(bos or "" if part is BOS else part for part in chunk) for chunk in prompt.chunks]
@@ -111,7 +111,7 @@ class DecoderEncoder:
 
         :raises CheckpointError: If the tokenizer makes several tokens of it.
         """
-        ids = self._tokenizer.encode(token, add_special_tokens=False).ids
+        ids = self.tokenizer.encode(token, add_special_tokens=False).ids
         if len(ids) != 1:
             raise CheckpointError(
                 f"The tokenizer makes {len(ids)} tokens of the answer {token!r}, but this model's score is the logit "
@@ -129,7 +129,7 @@ class DecoderEncoder:
         for key in keys:
             places.setdefault(key, len(places))
         texts, spans = zip(*(self._fill(chunk, *key) for key in places), strict=True) if places else ((), ())
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
         pieces = []
         for encoding, (query, document) in zip(encodings, spans, strict=True):
             ends = [end for _, end in encoding.offsets]

@@ -47,6 +47,7 @@ class Encoder(Protocol):
     """What turns pairs of texts into batches for an engine."""
 
     max_length: int
+    tokenizer: Tokenizer
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
         """Tokenize, cap and measure."""
@@ -77,14 +78,14 @@ class PairEncoder:
                 f"pair, so at least {template.specials + 2} are needed."
             )
         self.max_length = max_length
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._template = template
         self._token_types = token_types
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
         """Tokenize each distinct text once; cap queries at half of the room; measure what documents will lose."""
         room = self.max_length - self._template.specials
-        return encode_pairs(self._tokenizer, pairs, room=room, specials=self._template.specials)
+        return encode_pairs(self.tokenizer, pairs, room=room, specials=self._template.specials)
 
     def assemble(self, encoded: EncodedPairs, rows: NDArray[np.int64]) -> Batch:
         """Join query and document of each pair and pad to the longest."""
@@ -151,6 +152,10 @@ def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, room
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
     """Ids of each text, without special tokens and uncut."""
-    # Lone surrogates, which JSON may carry, can't be encoded as UTF-8; the tokenizer would refuse the whole batch.
-    clean = [text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text for text in texts]
+    clean = [encodable(text) for text in texts]
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(clean, add_special_tokens=False)]
+
+
+def encodable(text: str) -> str:
+    """Put a question mark for each lone surrogate, which JSON may carry: the tokenizer would refuse the whole batch."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

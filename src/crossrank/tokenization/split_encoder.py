@@ -38,12 +38,12 @@ class SplitEncoder:
             )
         self.max_length = max_length
         self.max_query_length = min(max_query_length, max_length)
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._start, self._end, self._pad = template.prefix[0], template.suffix[-1], template.pad_id
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
         """Tokenize each distinct text once and measure what each will lose."""
-        whole = encode_pairs(self._tokenizer, pairs, room=_UNLIMITED, specials=0)
+        whole = encode_pairs(self.tokenizer, pairs, room=_UNLIMITED, specials=0)
         query_kept = np.minimum(whole.query_kept, self.max_query_length - 2)
         document_kept = np.minimum(whole.document_kept, self.max_length - 2)
         return replace(
