@@ -76,18 +76,32 @@ def embed(ids: Node, types: Node | None, weights: Weights, args: Args) -> Node:
     return ops.layer_norm(x, weights, "LayerNorm", args.hidden, args.eps)
 
 
+def body(
+    config: ModelConfig, weights: Weights, *, first_only: bool = False, typed: bool = False
+) -> tuple[list[Node], Node]:
+    """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
+
+    :param weights: Named as in the bare body, without ``bert.``.
+    :param typed: Whether token types are read; without, all tokens are of type 0.
+    :returns: The graph's inputs and the states.
+    """
+    args = Args.of(config)
+    ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
+    types = ops.parameter("token_type_ids", -1, -1) if typed and args.types > 1 else None
+    bias = ops.attention_bias(mask)
+    x = embed(ids, types, weights.under("embeddings."), args)
+    for i in range(args.layers):
+        below = weights.under(f"encoder.layer.{i}.")
+        x = layer(x, bias, below, args, first_only=first_only and i == args.layers - 1)
+    return [ids, mask] + ([types] if types is not None else []), x
+
+
 def build(config: ModelConfig, weights: Weights) -> Graphs:
     """Graphs of a ``BertForSequenceClassification`` checkpoint."""
     args = Args.of(config)
-    ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
-    types = ops.parameter("token_type_ids", -1, -1) if args.types > 1 else None
-    bias = ops.attention_bias(mask)
-    x = embed(ids, types, weights.under("bert.embeddings."), args)
-    for i in range(args.layers):
-        x = layer(x, bias, weights.under(f"bert.encoder.layer.{i}."), args, first_only=i == args.layers - 1)
+    inputs, x = body(config, weights.under("bert."), first_only=True, typed=True)
     pooled = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
     logits = heads.dense(
         pooled, weights, "bert.pooler.dense", "classifier", args.hidden, len(config.labels), activation="tanh"
     )
-    inputs = [ids, mask] + ([types] if types is not None else [])
     return ops.graphs(inputs, [heads.squeeze_first(x)], [pooled], logits, "bert")

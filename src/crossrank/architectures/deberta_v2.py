@@ -244,20 +244,34 @@ def embed(ids: Node, types: Node | None, weights: Weights, args: Args) -> Node:
     return ops.layer_norm(x, weights, "LayerNorm", args.hidden, args.eps)
 
 
+def body(
+    config: ModelConfig, weights: Weights, *, first_only: bool = False, typed: bool = False
+) -> tuple[list[Node], Node]:
+    """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
+
+    :param weights: Named as in the bare body, without ``deberta.``.
+    :param typed: Whether token types are read; without, all tokens are of type 0.
+    :returns: The graph's inputs and the states.
+    """
+    args = Args.of(config)
+    ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
+    types = ops.parameter("token_type_ids", -1, -1) if typed and args.types > 1 else None
+    bias = ops.attention_bias(mask)
+    x = embed(ids, types, weights.under("embeddings."), args)
+    encoder = weights.under("encoder.")
+    known = distances(ids, encoder, args) if args.relative else None
+    for i in range(args.layers):
+        below = encoder.under(f"layer.{i}.")
+        x = layer(x, bias, known, below, args, first_only=first_only and i == args.layers - 1)
+    return [ids, mask] + ([types] if types is not None else []), x
+
+
 def build(config: ModelConfig, weights: Weights) -> Graphs:
     """Graphs of a ``DebertaV2ForSequenceClassification`` checkpoint."""
     args = Args.of(config)
-    ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
-    types = ops.parameter("token_type_ids", -1, -1) if args.types > 1 else None
-    bias = ops.attention_bias(mask)
-    x = embed(ids, types, weights.under("deberta.embeddings."), args)
-    encoder = weights.under("deberta.encoder.")
-    known = distances(ids, encoder, args) if args.relative else None
-    for i in range(args.layers):
-        x = layer(x, bias, known, encoder.under(f"layer.{i}."), args, first_only=i == args.layers - 1)
+    inputs, x = body(config, weights.under("deberta."), first_only=True, typed=True)
     first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
     logits = heads.dense(
         first, weights, "pooler.dense", "classifier", args.hidden, len(config.labels), activation=args.pooler_activation
     )
-    inputs = [ids, mask] + ([types] if types is not None else [])
     return ops.graphs(inputs, [heads.squeeze_first(x)], [first], logits, "deberta_v2")

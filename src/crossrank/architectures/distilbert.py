@@ -68,17 +68,28 @@ def embed(ids: Node, weights: Weights, args: Args) -> Node:
     return ops.layer_norm(x, weights, "LayerNorm", args.hidden, _EPS)
 
 
-def build(config: ModelConfig, weights: Weights) -> Graphs:
-    """Graphs of a ``DistilBertForSequenceClassification`` checkpoint."""
+def body(config: ModelConfig, weights: Weights, *, first_only: bool = False) -> tuple[list[Node], Node]:
+    """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
+
+    :param weights: Named as in the bare body, without ``distilbert.``.
+    :returns: The graph's inputs and the states.
+    """
     args = Args.of(config)
     ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
     bias = ops.attention_bias(mask)
-    x = embed(ids, weights.under("distilbert.embeddings."), args)
+    x = embed(ids, weights.under("embeddings."), args)
     for i in range(args.layers):
-        below = weights.under(f"distilbert.transformer.layer.{i}.")
-        x = layer(x, bias, below, args, first_only=i == args.layers - 1)
+        below = weights.under(f"transformer.layer.{i}.")
+        x = layer(x, bias, below, args, first_only=first_only and i == args.layers - 1)
+    return [ids, mask], x
+
+
+def build(config: ModelConfig, weights: Weights) -> Graphs:
+    """Graphs of a ``DistilBertForSequenceClassification`` checkpoint."""
+    args = Args.of(config)
+    inputs, x = body(config, weights.under("distilbert."), first_only=True)
     first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
     logits = heads.dense(
         first, weights, "pre_classifier", "classifier", args.hidden, len(config.labels), activation="relu"
     )
-    return ops.graphs([ids, mask], [heads.squeeze_first(x)], [first], logits, "distilbert")
+    return ops.graphs(inputs, [heads.squeeze_first(x)], [first], logits, "distilbert")

@@ -179,8 +179,12 @@ def layer(x: Node, kind: Kind, weights: Weights, args: Args, *, first: bool, fir
     return opset.add(rows, feed_forward(normed, weights.under("mlp."), args))
 
 
-def build(config: ModelConfig, weights: Weights) -> Graphs:
-    """Graphs of a ``ModernBertForSequenceClassification`` checkpoint."""
+def body(config: ModelConfig, weights: Weights, *, first_only: bool = False) -> tuple[list[Node], Node]:
+    """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
+
+    :param weights: Named as in the bare body, without ``model.``.
+    :returns: The graph's inputs and the states.
+    """
     args = Args.of(config)
     ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
     bias = ops.attention_bias(mask)
@@ -188,18 +192,24 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
         _GLOBAL: kind_of(args.thetas[_GLOBAL], bias, ids, args),
         _LOCAL: kind_of(args.thetas[_LOCAL], window_bias(bias, ids, args.window), ids, args),
     }
-    below = weights.under("model.")
-    x = ops.embedding(below, "embeddings.tok_embeddings", args.vocab, args.hidden, ids)
-    x = ops.layer_norm(x, below, "embeddings.norm", args.hidden, args.eps, bias=args.norm_bias)
+    x = ops.embedding(weights, "embeddings.tok_embeddings", args.vocab, args.hidden, ids)
+    x = ops.layer_norm(x, weights, "embeddings.norm", args.hidden, args.eps, bias=args.norm_bias)
     last = len(args.kinds) - 1
     for i, kind in enumerate(args.kinds):
-        first_only = i == last and args.pooling == "cls"
-        x = layer(x, kinds[kind], below.under(f"layers.{i}."), args, first=i == 0, first_only=first_only)
-    x = ops.layer_norm(x, below, "final_norm", args.hidden, args.eps, bias=args.norm_bias)
-    hidden = heads.squeeze_first(x) if args.pooling == "cls" else ops.masked_mean(x, mask)
+        x = layer(
+            x, kinds[kind], weights.under(f"layers.{i}."), args, first=i == 0, first_only=first_only and i == last
+        )
+    return [ids, mask], ops.layer_norm(x, weights, "final_norm", args.hidden, args.eps, bias=args.norm_bias)
+
+
+def build(config: ModelConfig, weights: Weights) -> Graphs:
+    """Graphs of a ``ModernBertForSequenceClassification`` checkpoint."""
+    args = Args.of(config)
+    inputs, x = body(config, weights.under("model."), first_only=args.pooling == "cls")
+    hidden = heads.squeeze_first(x) if args.pooling == "cls" else ops.masked_mean(x, inputs[1])
     pooled = ops.parameter("pooled", -1, args.hidden, dtype=np.float32)
     logits = head(pooled, weights.compressed(False), args, len(config.labels))
-    return ops.graphs([ids, mask], [hidden], [pooled], logits, "modernbert")
+    return ops.graphs(inputs, [hidden], [pooled], logits, "modernbert")
 
 
 def head(x: Node, weights: Weights, args: Args, labels: int) -> Node:

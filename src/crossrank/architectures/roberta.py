@@ -29,19 +29,32 @@ def embed(ids: Node, types: Node | None, weights: Weights, args: bert.Args, padd
     return ops.layer_norm(x, weights, "LayerNorm", args.hidden, args.eps)
 
 
+def body(
+    config: ModelConfig, weights: Weights, *, first_only: bool = False, typed: bool = False
+) -> tuple[list[Node], Node]:
+    """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
+
+    :param weights: Named as in the bare body, without ``roberta.``.
+    :param typed: Whether token types are read; without, all tokens are of type 0.
+    :returns: The graph's inputs and the states.
+    """
+    args = bert.Args.of(config)
+    ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
+    types = ops.parameter("token_type_ids", -1, -1) if typed and args.types > 1 else None
+    bias = ops.attention_bias(mask)
+    x = embed(ids, types, weights.under("embeddings."), args, config.get("pad_token_id", 1))
+    for i in range(args.layers):
+        below = weights.under(f"encoder.layer.{i}.")
+        x = bert.layer(x, bias, below, args, first_only=first_only and i == args.layers - 1)
+    return [ids, mask] + ([types] if types is not None else []), x
+
+
 def build(config: ModelConfig, weights: Weights) -> Graphs:
     """Graphs of a ``RobertaForSequenceClassification`` checkpoint or one of its kin: all call the body ``roberta``."""
     args = bert.Args.of(config)
-    ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
-    types = ops.parameter("token_type_ids", -1, -1) if args.types > 1 else None
-    bias = ops.attention_bias(mask)
-    x = embed(ids, types, weights.under("roberta.embeddings."), args, config.get("pad_token_id", 1))
-    for i in range(args.layers):
-        below = weights.under(f"roberta.encoder.layer.{i}.")
-        x = bert.layer(x, bias, below, args, first_only=i == args.layers - 1)
+    inputs, x = body(config, weights.under("roberta."), first_only=True, typed=True)
     first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
     logits = heads.dense(
         first, weights, "classifier.dense", "classifier.out_proj", args.hidden, len(config.labels), activation="tanh"
     )
-    inputs = [ids, mask] + ([types] if types is not None else [])
     return ops.graphs(inputs, [heads.squeeze_first(x)], [first], logits, "roberta")

@@ -76,13 +76,7 @@ class Side:
 
 def body(config: ModelConfig, weights: Weights) -> tuple[list[Node], Node]:
     """Token ids of texts to their states, ``[B, L, H]``."""
-    args = bert.Args.of(config)
-    ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
-    bias = ops.attention_bias(mask)
-    x = bert.embed(ids, None, weights.under("bert.embeddings."), args)
-    for i in range(args.layers):
-        x = bert.layer(x, bias, weights.under(f"bert.encoder.layer.{i}."), args)
-    return [ids, mask], x
+    return bert.body(config, weights.under("bert."))
 
 
 def unit(x: Node) -> Node:

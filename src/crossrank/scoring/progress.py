@@ -8,8 +8,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_of(total: int, show: bool | Callable[[int], object] | None) -> Iterator[Callable[[int], object]]:
-    """Give what is told how many more pairs are done: a bar, the caller's function, or nobody.
+def progress_of(
+    total: int, show: bool | Callable[[int], object] | None, *, unit: str = "pair"
+) -> Iterator[Callable[[int], object]]:
+    """Give what is told how many more are done: a bar, the caller's function, or nobody.
 
     ``show=None`` means a bar where there is a terminal, and only after two seconds.
     """
@@ -19,7 +21,7 @@ def progress_of(total: int, show: bool | Callable[[int], object] | None) -> Iter
         # Only here: its import takes a twentieth of a second.
         from tqdm.auto import tqdm
 
-        with tqdm(total=total, unit="pair", delay=2 if show is None else 0) as bar:
+        with tqdm(total=total, unit=unit, delay=2 if show is None else 0) as bar:
             yield bar.update
     else:
         yield lambda done: None

@@ -1,0 +1,145 @@
+"""The files of a bi-encoder -> how its token states become one vector, and what stands before its texts.
+
+Read from sentence_transformers 6.2 (sentence_transformer/modules/pooling.py, base/model.py) and the files that versions
+2 to 5 saved. A plain transformers checkpoint has none of these files: the mean of all tokens is taken.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossrank.checkpoint.config import ModelConfig, read_json
+from crossrank.errors import CheckpointError, UnsupportedModelError
+
+POOLINGS = ("mean", "cls")
+# How versions before 6 wrote the modes.
+_OLD_MODES: Mapping[str, str] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+# The prompts of documents by the names that sentence-transformers looks for, in its order.
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+_HEAD = re.compile(r"\w+For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice)")
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What a bi-encoder does with texts besides its graph.
+
+    :param pooling: ``"mean"`` over all tokens, or ``"cls"``: the first token.
+    :param lowercase: Whether texts are put in lower case before they are tokenized.
+    :param query_prompt: Goes before a query; empty for none.
+    :param document_prompt: Goes before a document.
+    :param default_prompt: Goes before a text of which nobody says which it is.
+    """
+
+    pooling: str
+    lowercase: bool
+    query_prompt: str
+    document_prompt: str
+    default_prompt: str
+
+
+def read_embedding(folder: Path, config: ModelConfig, weight_names: list[str]) -> Embedding:
+    """Read how a checkpoint makes embeddings.
+
+    :param weight_names: Names of all its tensors.
+    :raises UnsupportedModelError: If it is a cross-encoder, or has a module that crossrank does not know; it is named.
+    :raises CheckpointError: If a file is damaged.
+    """
+    settings = read_json(folder / "config_sentence_transformers.json")
+    listed = _modules(folder)
+    _refuse_cross_encoder(folder, config, settings, listed is not None, weight_names)
+    pooling = "mean"
+    if listed is not None:
+        if not listed or listed[0] != ("Transformer", ""):
+            raise _unsupported(folder, f"{listed[0][0] if listed else 'nothing'!r} as its first module")
+        others = [(kind, path) for kind, path in listed[1:] if kind != "Normalize"]
+        for kind, _ in others:
+            if kind != "Pooling":
+                raise _unsupported(folder, f"the module {kind}")
+        if len(others) > 1:
+            raise _unsupported(folder, "more than one module Pooling")
+        pooling = _pooling(folder, others[0][1]) if others else "mean"
+    prompts = settings.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(text, str) or text is None for text in prompts.values()):
+        raise CheckpointError(
+            f"{folder / 'config_sentence_transformers.json'} has prompts={prompts!r}; names and their texts are "
+            "expected. Download the checkpoint again."
+        )
+    document = next((name for name in _DOCUMENT_PROMPTS if name in prompts), "")
+    return Embedding(
+        pooling=pooling,
+        lowercase=bool(read_json(folder / "sentence_bert_config.json").get("do_lower_case", False)),
+        query_prompt=prompts.get("query") or "",
+        document_prompt=prompts.get(document) or "",
+        default_prompt=prompts.get(settings.get("default_prompt_name")) or "",
+    )
+
+
+def _modules(folder: Path) -> list[tuple[str, str]] | None:
+    """Class name and folder of each module; ``None`` if the checkpoint lists none."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return None
+    try:
+        entries = [(str(entry["type"]), str(entry["path"])) for entry in json.loads(path.read_text("utf-8"))]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} is not a list of modules ({error!r}). Download the checkpoint again.") from error
+    for name, _ in entries:
+        if not name.startswith("sentence_transformers."):
+            raise UnsupportedModelError(
+                f"{folder} wants the module {name!r}, which is code from outside sentence-transformers. crossrank "
+                "never runs code out of a checkpoint. Take a bi-encoder of a Transformer and Pooling."
+            )
+    return [(name.rpartition(".")[2], path) for name, path in entries]
+
+
+def _pooling(folder: Path, path: str) -> str:
+    config = read_json(folder / path / "config.json")
+    if not config:
+        raise CheckpointError(f"{folder / path} has no config.json. Download the checkpoint again.")
+    mode: Any = config.get("pooling_mode")
+    if mode is None:
+        mode = [name for key, name in _OLD_MODES.items() if config.get(key)] or ["mean"]
+    modes = [mode] if isinstance(mode, str) else list(mode)
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise _unsupported(folder, f"the module Pooling with the mode {' + '.join(map(str, modes))}")
+    if config.get("include_prompt") is False:
+        raise _unsupported(folder, "the module Pooling that leaves out the prompt (include_prompt is false)")
+    return str(modes[0])
+
+
+def _refuse_cross_encoder(
+    folder: Path, config: ModelConfig, settings: Mapping[str, Any], modular: bool, weight_names: list[str]
+) -> None:
+    if settings.get("model_type") == "CrossEncoder" or config.model_type == "split_bert":
+        sign = "it calls itself a cross-encoder"
+    elif modular:
+        return  # the modules say what it is, whatever the body was trained for before
+    elif _HEAD.fullmatch(config.architecture):
+        sign = f"config.json names the architecture {config.architecture!r}"
+    elif any(name.startswith("classifier.") for name in weight_names):
+        sign = "it has a classifier"
+    else:
+        return
+    raise UnsupportedModelError(
+        f"{folder} is not a bi-encoder: {sign}. A bi-encoder turns each text into a vector of its own, such as "
+        "sentence-transformers/all-MiniLM-L6-v2; a cross-encoder goes into CrossEncoder(...)."
+    )
+
+
+def _unsupported(folder: Path, found: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{folder} is a sentence-transformers model with {found}; crossrank knows Transformer, Pooling with the mode "
+        f"{' or '.join(POOLINGS)}, and Normalize. Take a bi-encoder made of these, or embed with sentence-transformers."
+    )

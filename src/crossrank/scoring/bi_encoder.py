@@ -1,0 +1,221 @@
+"""BiEncoder: each text to a vector of its own, and the cosine of two: what a reranker is compared with."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.checkpoint.source import ModelFiles, resolve
+from crossrank.engines.select import check_settings
+from crossrank.errors import InputError
+from crossrank.scoring.inputs import check_documents, check_text
+from crossrank.scoring.progress import progress_of
+from crossrank.tokenization.batching import make_batches
+
+if TYPE_CHECKING:
+    from crossrank.engines.embedding_engine import LoadedBiEncoder
+
+# Padded tokens of one forward pass, and texts that are tokenized and sorted together: see cross_encoder.py.
+TOKEN_BUDGET = 2048
+CHUNK = 2048
+
+Floats = NDArray[np.float32]
+ROLES = ("query", "document")
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors of texts, in input order, with the facts.
+
+    :param vectors: ``[texts, H]``, float32, each of length 1.
+    :param tokens_cut: ``[texts]``, tokens that each lost because it was too long.
+    :param tokens: Tokens that went through the model, special tokens included, padding and repeated texts not.
+    :param seconds: Wall time, loading the model excluded.
+    """
+
+    vectors: Floats
+    tokens_cut: NDArray[np.int64]
+    tokens: int
+    seconds: float
+
+
+class BiEncoder:
+    """Embeds texts with a sentence-transformers or transformers bi-encoder, without torch.
+
+    Construction is cheap: files are found and read at the first use, or by :meth:`load`. One object may be used from
+    many threads. Pooling (mean or first token), length limit and prompts are the checkpoint's own.
+
+    :param name_or_folder: A name on the Hugging Face hub, or a folder.
+    :param revision: Branch, tag or commit on the hub.
+    :param max_length: The most tokens of a text, special tokens included; by default what the model says.
+    :param precision: ``"float32"``, ``"bfloat16"``, ``"int8"``, or ``"auto"``: the fastest that this processor runs
+        well.
+    :param num_threads: Threads to use; by default ``CROSSRANK_NUM_THREADS``, or all that the process may use.
+    :param local_files_only: Never ask the hub.
+    :param token: Token for the hub; by default the one that ``hf auth login`` stored.
+    :param cache_folder: Where downloads are kept; by default the hub's usual cache.
+    :raises InputError: If a setting can't be used.
+    """
+
+    def __init__(
+        self,
+        name_or_folder: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        max_length: int | None = None,
+        precision: str = "auto",
+        num_threads: int | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        cache_folder: str | Path | None = None,
+    ) -> None:
+        check_settings(None, precision, max_length)
+        if not isinstance(name_or_folder, (str, os.PathLike)):
+            raise InputError(
+                f"name_or_folder={name_or_folder!r} is neither a string nor a path. Give a name on the hub, such as "
+                "'sentence-transformers/all-MiniLM-L6-v2', or a folder."
+            )
+        if revision is not None and not isinstance(revision, str):
+            raise InputError(f"revision={revision!r} is not a string. Give a branch, a tag or a commit.")
+        self.name = os.fspath(name_or_folder)
+        self._find = partial(
+            resolve,
+            name_or_folder,
+            revision=revision,
+            token=token,
+            cache_folder=cache_folder,
+            local_files_only=local_files_only,
+        )
+        self._precision, self._max_length, self._num_threads = precision, max_length, num_threads
+        self._lock = threading.Lock()
+        self._loaded: tuple[ModelFiles, LoadedBiEncoder] | None = None
+
+    def __repr__(self) -> str:
+        return f"BiEncoder({self.name!r}, {'loaded' if self._loaded else 'not loaded yet'})"
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        role: str | None = None,
+        show_progress_bar: bool | Callable[[int], object] | None = None,
+    ) -> Floats:
+        """Vectors of texts: float32, ``[texts, H]``, each of length 1.
+
+        The arguments and errors are those of :meth:`embed`.
+        """
+        return self.embed(texts, role=role, show_progress_bar=show_progress_bar).vectors
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        role: str | None = None,
+        show_progress_bar: bool | Callable[[int], object] | None = None,
+    ) -> Embeddings:
+        """Embed texts and say how it was done.
+
+        :param texts: A text that occurs twice is embedded once.
+        :param role: ``"query"`` or ``"document"``, for a model whose texts have a prompt by what they are; by default
+            the checkpoint's default prompt, which most have none of.
+        :param show_progress_bar: By default shown on a terminal when it takes over two seconds. A function is called
+            instead with the number of texts that were just done.
+        :raises InputError: If a text is not a string, or the role is not known.
+        :raises ModelError: If the model can't be loaded.
+        """
+        checked = check_documents(texts)
+        if role is not None and role not in ROLES:
+            raise InputError(f"role={role!r} is not known: give one of {', '.join(ROLES)}, or leave it out.")
+        _, model = self._load()
+        prompts = {"query": model.embedding.query_prompt, "document": model.embedding.document_prompt}
+        prompt = model.embedding.default_prompt if role is None else prompts[role]
+        started = time.perf_counter()
+        row_of: dict[str, int] = {}
+        inverse = np.fromiter((row_of.setdefault(text, len(row_of)) for text in checked), np.int64, len(checked))
+        distinct = list(row_of)
+        vectors = np.zeros((len(distinct), model.engine.size), np.float32)
+        cut = np.zeros(len(distinct), np.int64)
+        tokens = 0
+        with progress_of(len(checked), show_progress_bar, unit="text") as progress:
+            for start in range(0, len(distinct), CHUNK):
+                chunk = [prompt + text for text in distinct[start : start + CHUNK]]
+                chunk = [text.lower() for text in chunk] if model.embedding.lowercase else chunk
+                encoded, cut[start : start + CHUNK] = model.encoder.encode(chunk)
+                lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+                assemble = partial(model.encoder.assemble, encoded)
+                for batch in make_batches(lengths, np.arange(len(encoded)), assemble, token_budget=TOKEN_BUDGET):
+                    vectors[start + batch.rows] = model.engine.embed(batch)
+                    tokens += batch.tokens
+                    progress(len(batch.rows))
+            progress(len(checked) - len(distinct))
+        return Embeddings(vectors[inverse], cut[inverse], tokens, time.perf_counter() - started)
+
+    def cosine(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        show_progress_bar: bool | Callable[[int], object] | None = False,
+    ) -> Floats:
+        """Cosines of a query with documents, ``[documents]``, each with its prompt if the model has such.
+
+        :raises InputError: If a text is not a string.
+        :raises ModelError: If the model can't be loaded.
+        """
+        vector = self.encode([check_text(query, "query")], role="query", show_progress_bar=False)[0]
+        return np.asarray(self.encode(documents, role="document", show_progress_bar=show_progress_bar) @ vector)
+
+    def load(self) -> BiEncoder:
+        """Find, read and compile the model now rather than at the first call.
+
+        :raises ModelError: If that fails.
+        """
+        self._load()
+        return self
+
+    def info(self) -> Mapping[str, Any]:
+        """Say what the model is and what it runs with. Loads it.
+
+        :raises ModelError: If it can't be loaded.
+        """
+        files, model = self._load()
+        return {
+            "model": self.name,
+            "folder": str(files.folder),
+            "revision": files.revision,
+            "architecture": model.config.model_type,
+            "dimension": model.engine.size,
+            "pooling": model.embedding.pooling,
+            "usable_length": model.config.usable_length,
+            "max_length": model.encoder.max_length,
+            "query_prompt": model.embedding.query_prompt,
+            "document_prompt": model.embedding.document_prompt,
+            **model.engine.facts,
+        }
+
+    def _load(self) -> tuple[ModelFiles, LoadedBiEncoder]:
+        loaded = self._loaded
+        if loaded is None:
+            with self._lock:
+                if self._loaded is None:
+                    # Only here: it brings in OpenVINO.
+                    from crossrank.engines.embedding_engine import load_bi_encoder
+
+                    files = self._find()
+                    settings = {
+                        "precision": self._precision,
+                        "max_length": self._max_length,
+                        "num_threads": self._num_threads,
+                    }
+                    self._loaded = files, load_bi_encoder(files.folder, **settings)  # type: ignore[arg-type]
+                loaded = self._loaded
+        return loaded
