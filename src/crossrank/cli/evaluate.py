@@ -1,0 +1,198 @@
+"""``crossrank evaluate DATASET...``: what models do for the ranking of a test collection."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossrank.cli.options import add_model_options, positive
+from crossrank.cli.output import remark, to_json
+from crossrank.errors import InputError
+
+if TYPE_CHECKING:
+    from crossrank.evaluation.datasets import Dataset
+    from crossrank.evaluation.result import Evaluation
+    from crossrank.scoring.cross_encoder import CrossEncoder
+
+WORK = "crossrank-work"
+
+EPILOG = """\
+datasets:
+  A folder in BEIR's layout: corpus.jsonl, queries.jsonl, qrels/test.tsv, and if
+  the candidates are given candidates.tsv (query-id, corpus-id, rank, score).
+  A file of JSON lines {"query", "positives", "negatives"}; each a text or a
+  list. A name on the Hugging Face hub, such as BeIR's scifact.
+  Or, without DATASET, TREC's files: --qrels, --topics, --corpus and --run.
+  Where no candidates are given, BM25 finds them.
+
+output:
+  Tables and words; with --json one JSON object a dataset, a line each. Every
+  field, measure and test is described in docs/evaluation.md.
+
+examples:
+  crossrank evaluate data/scifact
+  crossrank evaluate data/* --model ./mine --model BAAI/bge-reranker-base --json
+  crossrank evaluate pairs.jsonl --queries 200 --report report.html
+  crossrank evaluate --qrels q.qrels --topics q.tsv --corpus docs.jsonl --run bm25.run
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure what models do for the ranking of a test collection",
+        description="Measure what models do for the ranking of a test collection.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("datasets", metavar="DATASET", nargs="*", help="a folder, a file or a name, see below")
+    parser.add_argument(
+        "--model", action="append", metavar="NAME", help="a reranker; may be repeated (default: the model in the box)"
+    )
+    parser.add_argument("--bi-encoder", metavar="NAME", help="also rank by the cosine of this bi-encoder")
+    add_measure_options(parser)
+    group = parser.add_argument_group("the data")
+    group.add_argument("--split", default="test", metavar="NAME", help="which qrels/NAME.tsv (default: test)")
+    group.add_argument("--queries", type=positive, metavar="N", help="draw so many queries, seeded (default: all)")
+    group.add_argument("--depth", type=positive, default=100, metavar="N", help="candidates to re-rank (default: 100)")
+    group.add_argument("--first-stage", metavar="NAME", help="how tables call the order of the given candidates")
+    group.add_argument("--run", metavar="FILE", help="a TREC run that gives the candidates")
+    group.add_argument("--qrels", metavar="FILE", help="TREC's judgements")
+    group.add_argument("--topics", metavar="FILE", help="with --qrels: the queries, JSON lines or id, tab, text")
+    group.add_argument("--corpus", metavar="FILE", help="with --qrels: the documents, likewise")
+    group = parser.add_argument_group("what comes out")
+    group.add_argument("--json", action="store_true", help="a JSON object for each dataset")
+    group.add_argument("--run-out", metavar="PATH", help="write TREC runs: a folder, or a file for the one model")
+    group.add_argument("--per-query", metavar="FILE", help="values of each query: .csv, or .parquet with pyarrow")
+    group.add_argument("--report", metavar="FILE.html", help="write a report to look at")
+    group.add_argument("--resume", action="store_true", help="go on with an evaluation that was interrupted")
+    group.add_argument("--work", metavar="FOLDER", help=f"keeps the scores (default: {WORK}, removed when done)")
+    add_model_options(parser)
+    parser.set_defaults(execute=execute)
+
+
+def add_measure_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is measured and how chance is drawn."""
+    parser.add_argument(
+        "--measures",
+        nargs="+",
+        metavar="NAME",
+        help="as ir-measures calls them, the main one first (default: nDCG@10 MRR@10 Hit@1 Hit@3 Hit@10 MAP R@100)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of samples and tests (default: 0)")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    :raises CrossRankError: If something can't be used.
+    """
+    from crossrank.cli.evaluation_files import check_outputs, write_per_query, write_report, write_runs
+    from crossrank.cli.findings_output import write_evaluation, write_summary
+    from crossrank.evaluation.as_json import as_json
+    from crossrank.evaluation.measures import DEFAULT, parse
+
+    check_outputs(args)
+    measures = args.measures or DEFAULT
+    parse(measures)  # a misspelt one is told before anything is scored
+    datasets = _open(args)
+    models = _models(args)
+    work = Path(args.work or WORK)
+    evaluations: list[Evaluation] = []
+    try:
+        for number, dataset in enumerate(datasets):
+            evaluation = _evaluate(args, dataset, models, measures, work)
+            evaluations.append(evaluation)
+            if args.json:
+                print(to_json(as_json(evaluation)))
+            else:
+                print(end="\n\n" if number else "")
+                write_evaluation(evaluation)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        if work.is_dir():
+            remark(f"What is scored so far is kept in {work}. The same command with --resume goes on.")
+        raise
+    if len(evaluations) > 1 and not args.json:
+        print("\n")
+        write_summary(evaluations)
+    if args.run_out:
+        write_runs(work / "runs", Path(args.run_out), evaluations)
+    if args.per_query:
+        write_per_query(Path(args.per_query), evaluations)
+    if args.report:
+        write_report(Path(args.report), evaluations)
+    if args.work is None:
+        shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+def _evaluate(
+    args: argparse.Namespace, dataset: Dataset, models: list[CrossEncoder], measures: Any, work: Path
+) -> Evaluation:
+    from crossrank.evaluation.evaluate import evaluate
+    from crossrank.evaluation.work import slug
+
+    return evaluate(
+        dataset,
+        models,
+        bi_encoder=_bi_encoder(args),
+        measures=measures,
+        depth=args.depth,
+        seed=args.seed,
+        work=work,
+        resume=args.resume,
+        runs=work / "runs" / slug(dataset.name) if args.run_out else None,
+    )
+
+
+def _open(args: argparse.Namespace) -> list[Dataset]:
+    from crossrank.evaluation.sources import open_dataset, read_trec
+
+    if args.qrels:
+        if args.datasets:
+            raise InputError(f"Give either DATASET ({args.datasets[0]}) or --qrels with --topics and --corpus.")
+        if not args.topics or not args.corpus:
+            raise InputError("--qrels needs --topics and --corpus: the files of the queries' and documents' texts.")
+        datasets = [read_trec(qrels=args.qrels, queries=args.topics, corpus=args.corpus, run=args.run)]
+    elif args.datasets:
+        datasets = [open_dataset(name, split=args.split, run=args.run) for name in args.datasets]
+    else:
+        raise InputError("There is no dataset. Name a folder or a file; or give --qrels, --topics and --corpus.")
+    if args.first_stage:
+        datasets = [replace(one, first_stage=args.first_stage) if one.candidates else one for one in datasets]
+    names = [one.name for one in datasets]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"Two datasets are called {twice!r}, so their results could not be told apart. Rename one.")
+    return [one if args.queries is None else one.sample(args.queries, args.seed) for one in datasets]
+
+
+def _models(args: argparse.Namespace) -> list[CrossEncoder]:
+    from crossrank.scoring.cross_encoder import CrossEncoder
+
+    return [
+        CrossEncoder(
+            name,
+            max_length=args.max_length,
+            device=args.device,
+            precision=args.precision,
+            num_threads=args.num_threads,
+            revision=args.revision,
+            label=args.label,
+        )
+        for name in args.model or [None]
+    ]
+
+
+def _bi_encoder(args: argparse.Namespace) -> Any:
+    if args.bi_encoder is None:
+        return None
+    from crossrank.scoring.bi_encoder import BiEncoder
+
+    return BiEncoder(os.fspath(args.bi_encoder), num_threads=args.num_threads)

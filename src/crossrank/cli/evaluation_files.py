@@ -1,0 +1,88 @@
+"""What an evaluation leaves in files: runs, values per query, the report."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from crossrank.errors import InputError
+from crossrank.evaluation.as_json import per_query_rows
+from crossrank.evaluation.result import Evaluation
+from crossrank.evaluation.work import slug
+from crossrank.optional import require
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Say before anything is scored that something can't be written.
+
+    :raises InputError: If a file's ending or folder is wrong, or a package is missing.
+    """
+    if args.per_query:
+        path = Path(args.per_query)
+        if path.suffix not in (".csv", ".parquet"):
+            raise InputError(f"--per-query {args.per_query}: the name ends in .csv or .parquet.")
+        if path.suffix == ".parquet":
+            _pyarrow()
+    if args.run_out and _is_file(Path(args.run_out)) and (len(args.model or [None]) > 1 or len(args.datasets) > 1):
+        raise InputError(f"--run-out {args.run_out}: one file can't hold several runs. Name a folder.")
+    for name in (args.per_query, args.report):
+        if name and not Path(name).resolve().parent.is_dir():
+            raise InputError(f"There is no folder for {name}. Make it first, or name another.")
+
+
+def write_runs(made: Path, out: Path, evaluations: Sequence[Evaluation]) -> None:
+    """Put the runs where they were asked for: ``DIR/system.run``, with several datasets ``DIR/dataset/system.run``.
+
+    A file gets the run of the reranker.
+    """
+    for evaluation in evaluations:
+        folder = made / slug(evaluation.dataset)
+        if _is_file(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / f"{slug(evaluation.systems[-1].name)}.run", out)
+        else:
+            target = out if len(evaluations) == 1 else out / slug(evaluation.dataset)
+            shutil.copytree(folder, target, dirs_exist_ok=True)
+
+
+def write_per_query(path: Path, evaluations: Sequence[Evaluation]) -> None:
+    """Write a row for each query and system, as CSV or Parquet.
+
+    :raises InputError: If it is Parquet and pyarrow is not installed.
+    """
+    rows = [row for evaluation in evaluations for row in per_query_rows(evaluation)]
+    if path.suffix == ".parquet":
+        pyarrow = _pyarrow()
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        return
+    with path.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_report(path: Path, evaluations: Sequence[Evaluation]) -> None:
+    """Write the report to look at."""
+    from crossrank.evaluation.report import write_report as write
+
+    write(evaluations, path)
+
+
+def _is_file(path: Path) -> bool:
+    return path.suffix in (".run", ".trec", ".txt", ".tsv") and not path.is_dir()
+
+
+def _pyarrow() -> Any:
+    import importlib.util
+
+    if importlib.util.find_spec("pyarrow") is None:
+        raise InputError(
+            "--per-query with .parquet needs the package 'pyarrow', which is not installed. "
+            "Install it with: pip install pyarrow; or name a .csv file."
+        )
+    require("pyarrow.parquet", extra="evaluation", purpose="Parquet")
+    return require("pyarrow", extra="evaluation", purpose="Parquet")

@@ -1,0 +1,144 @@
+"""An evaluation for eyes: tables, and the comparisons in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from crossrank.cli.output import one_line
+from crossrank.evaluation.measures import shown
+from crossrank.evaluation.result import Comparison, DepthCurve, Evaluation, System
+
+LEVEL = 0.05
+
+
+def write_evaluation(evaluation: Evaluation) -> None:
+    """Write what was found in one dataset."""
+    settings = evaluation.settings
+    facts = [f"{len(evaluation.queries)} queries"]
+    if "documents" in settings:
+        facts += [f"{settings['documents']} documents", f"{settings['candidates']} candidates"]
+    if "depth" in settings:
+        facts.append(f"the first {settings['depth']} re-ranked")
+    print(f"{one_line(evaluation.dataset)}: {', '.join(facts)}\n")
+    _table(_measure_rows(evaluation))
+    if any(one.pairs for one in evaluation.systems):
+        print()
+        _table(_speed_rows(evaluation.systems))
+    main = [one for one in evaluation.comparisons if one.measure == evaluation.measures[0]]
+    if main:
+        print(f"\nBy {shown(evaluation.measures[0])}, query by query (paired permutation test, Holm's correction):")
+        for one in main:
+            print(f"  {in_words(one)}")
+    for curve in evaluation.curves:
+        print()
+        _write_curve(curve)
+    if evaluation.findings:
+        print("\nTo look at:")
+        for finding in evaluation.findings:
+            print(f"  [{finding.code}] {finding.text}")
+    _write_left_out(evaluation)
+
+
+def write_summary(evaluations: Sequence[Evaluation]) -> None:
+    """Write the main measure of several datasets in one table, with the mean over the datasets."""
+    measure = evaluations[0].measures[0]
+    names = list(dict.fromkeys(one.name for evaluation in evaluations for one in evaluation.systems))
+    rows = [[shown(measure), "queries", *names]]
+    columns: dict[str, list[float]] = {name: [] for name in names}
+    for evaluation in evaluations:
+        by_name = {one.name: one for one in evaluation.systems}
+        cells = []
+        for name in names:
+            if name in by_name:
+                columns[name].append(by_name[name].mean(measure))
+                cells.append(_with_interval(by_name[name], measure))
+            else:
+                cells.append("")
+        rows.append([evaluation.dataset, str(len(evaluation.queries)), *cells])
+    complete = {name: values for name, values in columns.items() if len(values) == len(evaluations)}
+    rows.append(["mean", "", *(number(float(np.mean(complete[n]))) if n in complete else "" for n in names)])
+    print(f"All {len(evaluations)} datasets:\n")
+    _table(rows)
+
+
+def in_words(c: Comparison) -> str:
+    """Say a comparison: who is better, by how much, and whether that is more than chance."""
+    ends = f"95 % {signed(c.interval[0])} to {signed(c.interval[1])}"
+    chance = f"p {_p(c.p_corrected)}"
+    counts = f"won {c.won}, lost {c.lost}, tied {c.tied}"
+    size = number(abs(c.difference))
+    if c.p_corrected < LEVEL:
+        verb = "beats" if c.difference > 0 else "is worse than"
+        return f"{c.after} {verb} {c.before} by {size} ({ends}), {chance}; {counts}"
+    return f"{c.after} and {c.before} are not told apart: {signed(c.difference)} ({ends}), {chance}; {counts}"
+
+
+def number(value: float) -> str:
+    """Write a value between 0 and 1 as tables do: ``.382``."""
+    text = f"{value:.3f}"
+    return text[1:] if text.startswith("0.") else text
+
+
+def signed(value: float) -> str:
+    """Write a difference, with its sign."""
+    return ("-" if value < 0 else "+") + number(abs(value))
+
+
+def _p(value: float) -> str:
+    return "< .001" if value < 0.001 else f"= {number(value)}"
+
+
+def _with_interval(system: System, measure: str) -> str:
+    low, high = system.intervals[measure]
+    return f"{number(system.mean(measure))} ({number(low)}-{number(high)})"
+
+
+def _measure_rows(evaluation: Evaluation) -> list[list[str]]:
+    first, *others = evaluation.measures
+    rows = [["", f"{shown(first)} (95 %)", *map(shown, others)]]
+    rows += [
+        [one.name, _with_interval(one, first), *(number(one.mean(measure)) for measure in others)]
+        for one in evaluation.systems
+    ]
+    return rows
+
+
+def _speed_rows(systems: Sequence[System]) -> list[list[str]]:
+    rows = [["", "ms/query", "pairs/s", "pairs", "cut", "runs in"]]
+    for one in systems:
+        if one.milliseconds is not None:
+            speed = f"{one.pairs / one.seconds:.0f}" if one.seconds else ""
+            cut = f"{one.pairs_cut / one.pairs:.1%}" if one.pairs else ""
+            runs = ", ".join(str(one.facts[key]) for key in ("engine", "precision") if one.facts.get(key))
+            rows.append([one.name, f"{one.milliseconds.mean():.1f}", speed, str(one.pairs), cut, runs])
+    return rows
+
+
+def _write_curve(curve: DepthCurve) -> None:
+    print(f"How deep to re-rank with {curve.system}:")
+    rows = [["first", *(str(point.depth) for point in curve.points)]]
+    rows.append([shown(curve.measure), *(number(point.value) for point in curve.points)])
+    rows.append(["ms/query", *(f"{point.milliseconds:.1f}" for point in curve.points)])
+    _table(rows)
+    print(f"  {curve.advice}")
+
+
+def _write_left_out(evaluation: Evaluation) -> None:
+    first = evaluation.settings.get("left_out_first")
+    places: Mapping[str, str] = first if isinstance(first, Mapping) else {}
+    if evaluation.left_out:
+        print("\nLeft out or changed:")
+        for what, count in evaluation.left_out.items():
+            where = f" (first: {one_line(places[what])})" if what in places else ""
+            print(f"  {count} {what}{where}")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    """Write a table: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        print(f"  {'  '.join(cells)}".rstrip().replace(os.linesep, " "))

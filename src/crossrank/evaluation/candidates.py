@@ -1,0 +1,166 @@
+"""Candidates of many queries in three arrays: twelve bytes a pair and no Python object."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.evaluation.corpus import Corpus
+from crossrank.evaluation.lines import Notes
+from crossrank.optional import require
+from crossrank.scoring.progress import progress_of
+
+DUPLICATES = "candidates given twice for a query (the better place was kept)"
+AGAINST = "candidates whose rank and score tell different orders (the score was followed)"
+EXCLUDED = "candidates that the collection excludes for their query"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a first stage found, best first.
+
+    :param documents: ``[pairs]``, numbers of documents in the corpus.
+    :param scores: ``[pairs]``, the first stage's own; never rising within a query.
+    :param starts: ``[queries + 1]``, where each query's begin.
+    """
+
+    documents: NDArray[np.int32]
+    scores: NDArray[np.float64]
+    starts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """How many queries."""
+        return len(self.starts) - 1
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many candidates each query has; ``[queries]``."""
+        return np.diff(self.starts)
+
+    def of(self, query: int) -> slice:
+        """Where a query's candidates lie in the arrays."""
+        return slice(int(self.starts[query]), int(self.starts[query + 1]))
+
+    def chosen(self, queries: Sequence[int]) -> Candidates:
+        """Keep some of the queries, in the order given."""
+        pieces = [self.of(query) for query in queries]
+        empty = np.empty(0)
+        return Candidates(
+            np.concatenate([self.documents[piece] for piece in pieces] or [empty.astype(np.int32)]),
+            np.concatenate([self.scores[piece] for piece in pieces] or [empty]),
+            np.cumsum([0, *(piece.stop - piece.start for piece in pieces)], dtype=np.int64),
+        )
+
+
+class CandidateRows:
+    """Collects candidates in any order; :meth:`build` sorts them.
+
+    By score, highest first; equal ones by rank, lowest first; those equal too in the order they came.
+    """
+
+    def __init__(self) -> None:
+        self._queries, self._documents = array("i"), array("i")
+        self._scores, self._ranks = array("d"), array("d")
+
+    def add(self, query: int, document: int, score: float, rank: float) -> None:
+        """Take one."""
+        self._queries.append(query)
+        self._documents.append(document)
+        self._scores.append(score)
+        self._ranks.append(rank)
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    def build(self, queries: int, notes: Notes) -> Candidates:
+        """Sort them, and leave out what was given twice.
+
+        :param queries: How many queries there are; those without a candidate have none.
+        """
+        query, document = np.frombuffer(self._queries, np.int32), np.frombuffer(self._documents, np.int32)
+        score, rank = np.frombuffer(self._scores, np.float64), np.frombuffer(self._ranks, np.float64)
+        if not len(query):
+            return Candidates(document.copy(), score.copy(), np.zeros(queries + 1, np.int64))
+        order = np.lexsort((rank, -score, query))
+        query, document, score, rank = query[order], document[order], score[order], rank[order]
+        same = query[1:] == query[:-1]
+        notes.add(AGAINST, count=int((same & (rank[1:] < rank[:-1])).sum()))
+        pair = query.astype(np.int64) << 32 | document
+        _, first = np.unique(pair, return_index=True)
+        notes.add(DUPLICATES, count=len(pair) - len(first))
+        kept = np.sort(first)
+        starts = np.searchsorted(query[kept], np.arange(queries + 1))
+        return Candidates(document[kept].copy(), score[kept].copy(), starts.astype(np.int64))
+
+
+def bm25(
+    queries: Sequence[str],
+    corpus: Corpus,
+    depth: int,
+    *,
+    excluded: Sequence[frozenset[int]] | None = None,
+    notes: Notes,
+    show_progress: bool | None = None,
+) -> Candidates:
+    """Rank a whole corpus for each query by BM25: Lucene's form, k1 = 1.5, b = 0.75, English stop words, no stemmer.
+
+    These are bm25s's defaults. Documents that score 0 are no candidates; equal scores keep the corpus's order.
+
+    :param queries: Their texts.
+    :param depth: The most candidates of a query.
+    :param excluded: For each query, documents that must not come up.
+    :raises MissingExtraError: If bm25s is not installed.
+    """
+    lexical = Bm25([corpus.text(i) for i in range(len(corpus.ids))])
+    rows: list[tuple[NDArray[np.int32], NDArray[np.float64]]] = []
+    with progress_of(len(queries), show_progress) as progress:
+        for number, query in enumerate(queries):
+            scores = lexical.scores(query)
+            out = excluded[number] if excluded is not None else frozenset()
+            found = [i for i in best(scores, depth + len(out)) if i not in out][:depth]
+            notes.add(EXCLUDED, count=sum(scores[i] > 0 for i in out))
+            rows.append((np.array(found, np.int32), scores[found].astype(np.float64)))
+            progress(1)
+    return Candidates(
+        np.concatenate([documents for documents, _ in rows] or [np.empty(0, np.int32)]),
+        np.concatenate([scores for _, scores in rows] or [np.empty(0)]),
+        np.cumsum([0, *(len(documents) for documents, _ in rows)], dtype=np.int64),
+    )
+
+
+class Bm25:
+    """An index of texts by bm25s; its defaults, quiet.
+
+    :raises MissingExtraError: If bm25s is not installed.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._bm25s = require("bm25s", extra="evaluation", purpose="Candidates by BM25")
+        self._count = len(texts)
+        tokens = self._bm25s.tokenize(list(texts), stopwords="en", show_progress=False)
+        self._index = self._bm25s.BM25()
+        self._empty = not any(len(ids) for ids in tokens.ids)
+        if not self._empty:
+            self._index.index(tokens, show_progress=False)
+
+    def scores(self, query: str) -> NDArray[np.float64]:
+        """The score of each text; ``[texts]``."""
+        [words] = self._bm25s.tokenize([query], stopwords="en", return_ids=False, show_progress=False)
+        if self._empty or not words:
+            return np.zeros(self._count)
+        return np.asarray(self._index.get_scores(words), np.float64)
+
+
+def best(scores: NDArray[np.float64], most: int) -> Iterator[int]:
+    """Give the numbers of the highest scores above 0, best first, equal ones in their order."""
+    if most < len(scores):
+        # Everything as good as the last that fits, so that equal scores are not cut at random.
+        limit = np.partition(scores, len(scores) - most)[len(scores) - most]
+        found = np.flatnonzero((scores >= limit) & (scores > 0))
+    else:
+        found = np.flatnonzero(scores > 0)
+    return iter(found[np.argsort(-scores[found], kind="stable")][:most].tolist())

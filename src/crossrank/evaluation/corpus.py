@@ -1,0 +1,161 @@
+"""Documents' texts by number: in memory, or left in their file and read when they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from array import array
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from crossrank.errors import InputError
+from crossrank.evaluation.lines import Notes, Place, decoded, identifier, numbered, record, text_of, wrong
+
+DUPLICATES = "documents given twice with the same text (the first was kept)"
+
+
+class Corpus(Protocol):
+    """Documents in a fixed order.
+
+    :param ids: Their identifiers.
+    :param index: Identifier -> its place in ``ids``.
+    :param digest: Changes when a text changes.
+    """
+
+    @property
+    def ids(self) -> list[str]:
+        """All identifiers, in order."""
+
+    @property
+    def index(self) -> Mapping[str, int]:
+        """Identifier to number."""
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of the texts."""
+
+    def text(self, number: int) -> str:
+        """The text of one document: title and text with a space between."""
+
+
+class MemoryCorpus:
+    """Texts that are at hand.
+
+    :param texts: Identifier -> text.
+    """
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self.ids = list(texts)
+        self.index = {name: number for number, name in enumerate(self.ids)}
+        self._texts = list(texts.values())
+        hashed = hashlib.sha256()
+        for name, text in texts.items():
+            hashed.update(f"{len(name)} {len(text)} {name}{text}".encode("utf-8", "surrogatepass"))
+        self.digest = hashed.hexdigest()
+
+    def text(self, number: int) -> str:
+        """The text of one document."""
+        return self._texts[number]
+
+
+class FileCorpus:
+    """The lines of a ``corpus.jsonl``: of each only where it begins is kept, eight bytes; texts are read on demand.
+
+    :param path: A file of JSON objects ``{"_id", "title", "text"}``, a line each.
+    :param notes: Where repeated documents are counted.
+    :raises InputError: If a line can't be used, or an identifier has two different texts.
+    """
+
+    def __init__(self, path: Path, notes: Notes) -> None:
+        self.path = path
+        self.ids: list[str] = []
+        self.index: dict[str, int] = {}
+        self._starts = array("q")
+        self._numbers = array("l")
+        self._lock = threading.Lock()
+        hashed = hashlib.sha256()
+        try:
+            self._stream = path.open("rb")
+        except OSError as error:
+            raise InputError(f"{path} can't be read: {error.strerror}. Check the path.") from error
+        start = 0
+        for line_number, raw in enumerate(self._stream, start=1):
+            if raw.strip():
+                self._add(Place(path, line_number), raw, start, notes)
+            hashed.update(raw)
+            start += len(raw)
+        self.digest = hashed.hexdigest()
+        if not self.ids:
+            raise InputError(f"{path} holds no document. Give a JSON object a line: _id, title, text.")
+
+    def _add(self, place: Place, raw: bytes, start: int, notes: Notes) -> None:
+        row = record(place, decoded(place, raw))
+        name, text = identifier(place, row), text_of(place, row)
+        if (known := self.index.get(name)) is None:
+            self.index[name] = len(self.ids)
+            self.ids.append(name)
+            self._starts.append(start)
+            self._numbers.append(place.number)
+            return
+        here = self._stream.tell()
+        if self.text(known) != text:
+            raise wrong(
+                place,
+                f"document {name!r} has another text than in line {self._numbers[known]}",
+                "Give each document an identifier of its own.",
+            )
+        self._stream.seek(here)
+        notes.add(DUPLICATES, f"{place}: {name!r}")
+
+    def text(self, number: int) -> str:
+        """The text of one document, read from its file."""
+        place = Place(self.path, self._numbers[number])
+        with self._lock:
+            self._stream.seek(self._starts[number])
+            raw = self._stream.readline()
+        return text_of(place, record(place, decoded(place, raw)))
+
+
+def read_corpus(path: Path, notes: Notes) -> Corpus:
+    """Open a corpus: ``.jsonl`` stays in its file; ``.jsonl.gz`` and tab-separated ``id, text`` go to memory.
+
+    :raises InputError: If a line can't be used.
+    """
+    if path.suffix in (".jsonl", ".ndjson", ".json"):
+        return FileCorpus(path, notes)
+    texts = read_texts(path, notes, "document")
+    if not texts:
+        raise InputError(f"{path} holds no document. Give a line each: the identifier, a tab, the text.")
+    return MemoryCorpus(texts)
+
+
+def read_texts(path: Path, notes: Notes, what: str) -> dict[str, str]:
+    """Read queries or documents: JSON lines, or tab-separated ``id, text``; identifier -> text.
+
+    :param what: ``"query"`` or ``"document"``, for messages.
+    :raises InputError: If a line can't be used, or an identifier has two different texts.
+    """
+    texts: dict[str, str] = {}
+    first: dict[str, int] = {}
+    is_json = any(suffix in (".jsonl", ".ndjson", ".json") for suffix in path.suffixes)
+    for place, line in numbered(path):
+        if is_json:
+            row = record(place, line)
+            name, text = identifier(place, row), text_of(place, row)
+        else:
+            name, tab, text = line.partition("\t")
+            if not tab:
+                raise wrong(place, "there is no tab in it", f"Give the {what}'s identifier, a tab and its text.")
+        if name not in texts:
+            texts[name], first[name] = text, place.number
+        elif texts[name] == text:
+            plural = "queries" if what == "query" else "documents"
+            notes.add(f"{plural} given twice with the same text (the first was kept)", f"{place}: {name!r}")
+        else:
+            raise wrong(
+                place,
+                f"{what} {name!r} has another text than in line {first[name]}",
+                "Give each text an identifier of its own.",
+            )
+    return texts

@@ -1,0 +1,200 @@
+"""Dataset: queries, texts, judgements and candidates, checked against each other; what is left out is counted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from crossrank.errors import InputError
+from crossrank.evaluation.candidates import EXCLUDED, CandidateRows, Candidates, bm25
+from crossrank.evaluation.corpus import Corpus
+from crossrank.evaluation.lines import Notes, Place
+from crossrank.evaluation.trec import Qrels, RunRow, diagnose
+
+NO_JUDGEMENT = "queries without a judgement"
+NO_RELEVANT = "queries without a relevant document"
+NO_CANDIDATES = "queries without candidates (kept: they count 0)"
+UNKNOWN_QUERY = "judgements of queries that are not among the queries"
+UNKNOWN_DOCUMENT = "judgements of documents that are not in the corpus (kept: they count as missed)"
+CANDIDATE_QUERY = "candidates of queries that are not among the queries"
+CANDIDATE_DOCUMENT = "candidates that are not in the corpus"
+SAMPLED = "queries not drawn into the sample"
+
+_LOOKED_AT = 1000  # lines of a file in which nothing is known, that are looked at to say why
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A test collection.
+
+    :param name: As tables show it.
+    :param queries: Query -> text: those that count, in the order of all per-query arrays. Each has a relevant document.
+    :param corpus: The documents.
+    :param qrels: Query -> document -> grade; 1 and more is relevant.
+    :param candidates: What the first stage found; ``None`` until :meth:`with_bm25` makes them.
+    :param first_stage: What found them, such as ``"BM25"``.
+    :param excluded: Query -> documents that must not come up for it.
+    :param left_out: What was left out or changed -> how many.
+    :param first_places: The same -> the first one's file and line.
+    """
+
+    name: str
+    queries: Mapping[str, str]
+    corpus: Corpus
+    qrels: Qrels
+    candidates: Candidates | None
+    first_stage: str
+    excluded: Mapping[str, frozenset[str]]
+    left_out: Mapping[str, int]
+    first_places: Mapping[str, str]
+
+    def with_bm25(self, depth: int, *, show_progress: bool | None = None) -> Dataset:
+        """Make the candidates by BM25 over the whole corpus.
+
+        :param depth: The most candidates of a query.
+        :raises MissingExtraError: If bm25s is not installed.
+        """
+        notes = Notes(dict(self.left_out), dict(self.first_places))
+        index = self.corpus.index
+        excluded = [
+            frozenset(index[document] for document in self.excluded.get(query, ()) if document in index)
+            for query in self.queries
+        ]
+        found = bm25(
+            list(self.queries.values()), self.corpus, depth, excluded=excluded, notes=notes, show_progress=show_progress
+        )
+        return replace(
+            self, candidates=found, first_stage="BM25", left_out=_count_empty(found, notes), first_places=notes.first
+        )
+
+    def sample(self, most: int, seed: int = 0) -> Dataset:
+        """Draw some of the queries, without order and seeded; what there is if it is no more than that."""
+        names = list(self.queries)
+        if len(names) <= most:
+            return self
+        chosen = sorted(np.random.default_rng(seed).permutation(len(names))[:most].tolist())
+        left_out = {**self.left_out, SAMPLED: len(names) - most}
+        candidates = None if self.candidates is None else self.candidates.chosen(chosen)
+        notes = Notes(left_out, dict(self.first_places))
+        return replace(
+            self,
+            queries={names[i]: self.queries[names[i]] for i in chosen},
+            qrels={names[i]: self.qrels[names[i]] for i in chosen},
+            candidates=candidates,
+            left_out=left_out if candidates is None else _count_empty(candidates, notes),
+        )
+
+    def fingerprint(self) -> str:
+        """A digest of what is scored: queries, texts and candidates."""
+        hashed = hashlib.sha256(self.corpus.digest.encode())
+        for name, text in self.queries.items():
+            hashed.update(f"{len(name)} {len(text)} {name}{text}".encode("utf-8", "surrogatepass"))
+        if self.candidates is not None:
+            hashed.update(self.candidates.documents.tobytes())
+            hashed.update(self.candidates.starts.tobytes())
+        return hashed.hexdigest()[:16]
+
+
+def assemble(
+    name: str,
+    queries: Mapping[str, str],
+    corpus: Corpus,
+    judgements: tuple[Qrels, Mapping[str, Place], Path],
+    notes: Notes,
+    *,
+    rows: tuple[Iterable[RunRow], Path] | None = None,
+    first_stage: str = "given",
+    excluded: Mapping[str, frozenset[str]] | None = None,
+) -> Dataset:
+    """Put the parts together and check each against the others.
+
+    :param judgements: As read, each query's first place, and the file.
+    :param rows: The candidates as they are read, and their file; ``None`` if there are none.
+    :raises InputError: If no query is left, or no candidate names both a known query and a known document.
+    """
+    qrels, places, path = judgements
+    counting = _counting(queries, corpus, qrels, places, path, notes)
+    candidates = None
+    if rows is not None:
+        candidates = _candidates(list(counting), queries, corpus, rows, excluded or {}, notes)
+    left_out = notes.counts if candidates is None else _count_empty(candidates, notes)
+    return Dataset(
+        name,
+        {query: queries[query] for query in counting},
+        corpus,
+        counting,
+        candidates,
+        first_stage,
+        excluded or {},
+        left_out,
+        notes.first,
+    )
+
+
+def _counting(
+    queries: Mapping[str, str], corpus: Corpus, qrels: Qrels, places: Mapping[str, Place], path: Path, notes: Notes
+) -> Qrels:
+    """Keep the judgements of queries that count: known ones with a relevant document, in the queries' order."""
+    known = corpus.index
+    if not any(q in queries and any(d in known for d in judged) for q, judged in qrels.items()):
+        some = [(q, d) for q, judged in qrels.items() for d in judged][:_LOOKED_AT]
+        raise diagnose(path, {"queries": [q for q, _ in some], "documents": [d for _, d in some]}, queries, known)
+    for query, judged in qrels.items():
+        place = f"{places[query]}: {query!r}" if query in places else None
+        if query not in queries:
+            notes.add(UNKNOWN_QUERY, place, len(judged))
+            continue
+        unknown = [document for document in judged if document not in known]
+        if unknown:
+            notes.add(UNKNOWN_DOCUMENT, f"{path}: {query!r} with {unknown[0]!r}", len(unknown))
+        if not any(grade > 0 for grade in judged.values()):
+            notes.add(NO_RELEVANT, place)
+    notes.add(NO_JUDGEMENT, count=sum(query not in qrels for query in queries))
+    counting = {q: qrels[q] for q in queries if q in qrels and any(grade > 0 for grade in qrels[q].values())}
+    if not counting:
+        raise InputError(f"{path}: no query has a relevant document, a grade of 1 or more, so nothing can be measured.")
+    return counting
+
+
+def _candidates(
+    counting: list[str],
+    queries: Mapping[str, str],
+    corpus: Corpus,
+    rows: tuple[Iterable[RunRow], Path],
+    excluded: Mapping[str, frozenset[str]],
+    notes: Notes,
+) -> Candidates:
+    numbers = {query: i for i, query in enumerate(counting)}
+    collected = CandidateRows()
+    looked_at: list[RunRow] = []
+    any_known = False
+    for row in rows[0]:
+        if row.query not in queries:
+            notes.add(CANDIDATE_QUERY, f"{row.place}: {row.query!r}")
+        elif (document := corpus.index.get(row.document)) is None:
+            notes.add(CANDIDATE_DOCUMENT, f"{row.place}: {row.document!r}")
+        else:
+            any_known = True
+            if row.query in numbers:  # the others are counted as queries
+                if row.document in excluded.get(row.query, ()):
+                    notes.add(EXCLUDED, str(row.place))
+                else:
+                    collected.add(numbers[row.query], document, row.score, row.rank)
+        if not any_known and len(looked_at) < _LOOKED_AT:
+            looked_at.append(row)
+    if not any_known:
+        columns = {"queries": [row.query for row in looked_at], "documents": [row.document for row in looked_at]}
+        raise diagnose(rows[1], columns, queries, corpus.index)
+    return collected.build(len(counting), notes)
+
+
+def _count_empty(candidates: Candidates, notes: Notes) -> dict[str, int]:
+    """Count anew the queries that have no candidate."""
+    counts = {what: count for what, count in notes.counts.items() if what != NO_CANDIDATES}
+    if empty := int((candidates.counts == 0).sum()):
+        counts[NO_CANDIDATES] = empty
+    return counts

@@ -1,0 +1,257 @@
+"""evaluate(): a dataset and models -> what they do for its ranking."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.errors import InputError
+from crossrank.evaluation import significance
+from crossrank.evaluation.candidates import Candidates
+from crossrank.evaluation.comparing import compare_all, mean_intervals
+from crossrank.evaluation.datasets import Dataset
+from crossrank.evaluation.depth import depth_curve, depths_up_to
+from crossrank.evaluation.findings import findings
+from crossrank.evaluation.histograms import histogram
+from crossrank.evaluation.lazily import Texts, Tops
+from crossrank.evaluation.measures import DEFAULT, parse, per_query
+from crossrank.evaluation.result import Comparison, DepthCurve, Evaluation, Finding, Histogram, System
+from crossrank.evaluation.systems import Embedder, Scored, Scorer, bi_encoder, cross_encoder, first_stage
+from crossrank.evaluation.trec import write_run
+from crossrank.evaluation.work import slug
+
+TOP = 10
+
+
+def evaluate(
+    dataset: Dataset,
+    models: Sequence[Scorer],
+    *,
+    bi_encoder: Embedder | None = None,
+    measures: Sequence[str] = DEFAULT,
+    depth: int = 100,
+    seed: int = 0,
+    work: str | Path | None = None,
+    resume: bool = False,
+    runs: str | Path | None = None,
+    show_progress: bool | None = None,
+) -> Evaluation:
+    """Measure what models do for a dataset's ranking.
+
+    All systems are measured on the same candidates and against all judgements. What a reranker leaves behind its depth
+    keeps the first stage's order.
+
+    :param dataset: As :func:`crossrank.evaluation.sources.open_dataset` reads it. Without candidates, BM25 makes them.
+    :param models: Rerankers; objects such as :class:`~crossrank.scoring.cross_encoder.CrossEncoder`.
+    :param bi_encoder: Ranks the same candidates by cosine.
+    :param measures: By their names in ir-measures; the first is the main one, which the depth curve and the findings
+        are about.
+    :param depth: How many of a query's candidates are re-ranked.
+    :param seed: Of the permutation test and the bootstrap.
+    :param work: Folder for the scores as they come; by default one that is removed at the end.
+    :param resume: Go on with the scores in ``work``.
+    :param runs: Folder to write every system's whole ranking to, as TREC runs.
+    :param show_progress: By default on a terminal.
+    :raises InputError: If something can't be used.
+    :raises MissingExtraError: If a package of the extra ``evaluation`` is not installed.
+    """
+    if not isinstance(depth, int) or isinstance(depth, bool) or depth < 1:
+        raise InputError(f"depth={depth!r} is not a positive integer. It is how many candidates are re-ranked.")
+    if resume and work is None:
+        raise InputError("resume=True needs work=, the folder in which the scores of the interrupted evaluation lie.")
+    parsed = parse(measures)
+    if dataset.candidates is None:
+        dataset = dataset.with_bm25(depth, show_progress=show_progress)
+    assert dataset.candidates is not None  # for the type checker; with_bm25 has made them
+    candidates = dataset.candidates
+    with _folder(work) as folder:
+        scored = [first_stage(dataset, candidates)]
+        common: dict[str, Any] = {"depth": depth, "work": Path(folder), "show_progress": show_progress}
+        if bi_encoder is not None:
+            name = _name(bi_encoder, [one.name for one in scored])
+            scored.append(_bi_encoder(dataset, candidates, bi_encoder, name, **common))
+        for model in models:
+            name = _name(model, [one.name for one in scored])
+            scored.append(cross_encoder(dataset, candidates, model, name, resume=resume, **common))
+    results = _Results(dataset, candidates, scored, parsed, seed)
+    if runs is not None:
+        for one in scored:
+            write_run(Path(runs) / f"{slug(one.name)}.run", slug(one.name), results.rankings(one))
+    settings = {
+        "depth": depth,
+        "seed": seed,
+        "test": significance.TEST,
+        "draws": significance.DRAWS,
+        "interval": f"95 %, percentile bootstrap over queries, {significance.RESAMPLES} resamples",
+        "first_stage": dataset.first_stage,
+        "documents": len(dataset.corpus.ids),
+        "candidates": len(candidates.documents),
+        "left_out_first": dict(dataset.first_places),
+        "versions": _versions(),
+    }
+    return results.evaluation(settings)
+
+
+class _Results:
+    """Scores -> measures, tests, curves, findings."""
+
+    def __init__(
+        self, dataset: Dataset, candidates: Candidates, scored: Sequence[Scored], measures: Sequence[Any], seed: int
+    ) -> None:
+        self._dataset, self._candidates, self._scored = dataset, candidates, scored
+        self._measures = measures
+        self._main = str(measures[0])
+        self._seed = seed
+        self._queries = {query: number for number, query in enumerate(dataset.queries)}
+        self._relevant = self._judged_relevant()
+
+    def evaluation(self, settings: Mapping[str, object]) -> Evaluation:
+        """Put everything together."""
+        dataset = self._dataset
+        systems = [self._system(one) for one in self._scored]
+        names = list(map(str, self._measures))
+        comparisons = compare_all([(one.name, one.values) for one in systems], names, seed=self._seed)
+        rerankers = [
+            (one, system)
+            for one, system in zip(self._scored, systems, strict=True)
+            if one.kind == "cross-encoder" and one.pairs
+        ]
+        tops = [one.top.documents for one in systems if isinstance(one.top, Tops)]
+        shown = np.unique(np.concatenate([top.ravel() for top in tops]))
+        return Evaluation(
+            dataset=dataset.name,
+            queries=list(dataset.queries),
+            query_texts=dataset.queries,
+            document_texts=Texts(dataset.corpus, shown[shown >= 0]),
+            measures=names,
+            systems=systems,
+            comparisons=comparisons,
+            curves=[self._curve(one, systems[0]) for one, _ in rerankers],
+            histograms=[self._histogram(one) for one, _ in rerankers],
+            findings=[
+                finding for one, system in rerankers for finding in self._findings(one, system, systems[0], comparisons)
+            ],
+            left_out=dataset.left_out,
+            settings=settings,
+        )
+
+    def rankings(self, one: Scored) -> Iterator[tuple[str, list[tuple[str, float]]]]:
+        """Give each query's whole ranking with scores; what was not re-ranked falls below what was."""
+        ids = self._dataset.corpus.ids
+        for query, number in self._queries.items():
+            order = one.order(self._candidates, number)
+            scores = one.relevance[order]
+            if one.depth and len(order):
+                known = scores[~np.isnan(scores)]
+                behind = np.cumsum(np.isnan(scores))
+                scores = np.where(np.isnan(scores), known.min(initial=np.inf) - behind, scores)
+            documents = self._candidates.documents[order].tolist()
+            yield query, [(ids[d], float(score)) for d, score in zip(documents, scores, strict=True)]
+
+    def _documents(self, one: Scored, query: int, depth: int | None = None) -> list[str]:
+        ids = self._dataset.corpus.ids
+        return [ids[i] for i in self._candidates.documents[one.order(self._candidates, query, depth)].tolist()]
+
+    def _system(self, one: Scored) -> System:
+        values = per_query(self._measures, self._dataset.qrels, lambda query: self._documents(one, query))
+        return System(
+            name=one.name,
+            kind=one.kind,
+            values=values,
+            intervals=mean_intervals(values, seed=self._seed),
+            top=self._top(one),
+            milliseconds=one.milliseconds,
+            pairs=one.pairs,
+            seconds=one.seconds,
+            pairs_cut=one.pairs_cut,
+            ties=self._ties(one),
+            facts=one.facts,
+        )
+
+    def _top(self, one: Scored) -> Tops:
+        documents = np.full((len(self._queries), TOP), -1, np.int32)
+        scores = np.full((len(self._queries), TOP), np.nan)
+        for query in range(len(self._queries)):
+            order = one.order(self._candidates, query)[:TOP]
+            documents[query, : len(order)] = self._candidates.documents[order]
+            scores[query, : len(order)] = one.relevance[order]
+        return Tops(self._queries, self._dataset.corpus.ids, self._dataset.qrels, documents, scores)
+
+    def _ties(self, one: Scored) -> int:
+        ties = 0
+        for query in range(len(self._queries)):
+            scores = one.relevance[self._candidates.of(query)]
+            _, counts = np.unique(scores[~np.isnan(scores)], return_counts=True)
+            ties += int(counts[counts > 1].sum())
+        return ties
+
+    def _curve(self, one: Scored, first: System) -> DepthCurve:
+        counts = self._candidates.counts
+        depths = depths_up_to(min(one.depth, int(counts.max())))
+        main = [self._measures[0]]
+        values = [
+            per_query(main, self._dataset.qrels, partial(self._documents, one, depth=depth))[self._main]
+            for depth in depths
+        ]
+        milliseconds = one.milliseconds if one.milliseconds is not None else np.zeros(len(counts))
+        scored = np.maximum(np.minimum(counts, one.depth), 1)
+        # One pass serves all depths, so the time of a query is shared by its pairs.
+        costs = [float((milliseconds * np.minimum(scored, depth) / scored).mean()) for depth in depths]
+        return depth_curve(
+            one.name, self._main, depths, np.stack(values), first.values[self._main], costs, seed=self._seed
+        )
+
+    def _histogram(self, one: Scored) -> Histogram:
+        done = ~np.isnan(one.relevance)
+        probabilities = None if one.probabilities is None else one.probabilities[done].astype(np.float64)
+        return histogram(one.name, one.relevance[done], self._relevant[done], probabilities)
+
+    def _findings(self, one: Scored, system: System, first: System, comparisons: Sequence[Comparison]) -> list[Finding]:
+        [comparison] = [c for c in comparisons if (c.before, c.after, c.measure) == (first.name, one.name, self._main)]
+        done = ~np.isnan(one.relevance)
+        scores = one.relevance if one.probabilities is None else one.probabilities.astype(np.float64)
+        return findings(
+            system, first, comparison, scores[done], self._relevant[done], probabilities=one.probabilities is not None
+        )
+
+    def _judged_relevant(self) -> NDArray[np.bool_]:
+        index = self._dataset.corpus.index
+        relevant = np.zeros(len(self._candidates.documents), bool)
+        for query, number in self._queries.items():
+            here = self._candidates.of(number)
+            good = [index[d] for d, grade in self._dataset.qrels[query].items() if grade > 0 and d in index]
+            relevant[here] = np.isin(self._candidates.documents[here], good)
+        return relevant
+
+
+_bi_encoder = bi_encoder
+
+
+def _folder(work: str | Path | None) -> AbstractContextManager[str | Path]:
+    return tempfile.TemporaryDirectory(prefix="crossrank-") if work is None else nullcontext(work)
+
+
+def _name(model: Any, taken: Sequence[str]) -> str:
+    """How tables call a model: the end of its name, with a number where two are the same."""
+    full = str(getattr(model, "name", type(model).__name__))
+    name = "model in the box" if full == "bundled" else full.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    number = 2
+    unique = name
+    while unique in taken:
+        unique = f"{name} ({number})"
+        number += 1
+    return unique
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import distributions
+
+    wanted = ("crossrank", "ir-measures", "bm25s", "openvino", "numpy")
+    return {name: one.version for one in distributions() if (name := (one.metadata["Name"] or "").lower()) in wanted}

@@ -1,0 +1,78 @@
+"""Test collections by name: a dataset repository on the Hugging Face hub in BEIR's layout -> a local folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from crossrank.errors import DownloadError, InputError
+
+# Short names -> repositories that hold plain files in BEIR's layout.
+_BEIR = ("arguana", "fiqa", "nfcorpus", "scidocs", "scifact", "trec-covid", "quora", "nq", "hotpotqa", "fever")
+KNOWN: Mapping[str, str] = {name: f"mteb/{name}" for name in _BEIR}
+
+_OPTIONAL = ("candidates.tsv", "source_documents.tsv")
+
+
+def fetch(name: str, split: str) -> Path:
+    """Fetch a dataset's corpus, queries and judgements into the hub's usual cache, and return the folder.
+
+    ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_TOKEN`` and ``HF_HOME`` mean what they mean to huggingface_hub.
+
+    :param name: One of :data:`KNOWN`, or ``"owner/name"``.
+    :param split: Which of ``qrels/*.tsv``.
+    :raises InputError: If it is no such name, or the repository has other files.
+    :raises DownloadError: If the hub can't be reached or refuses.
+    """
+    repository = KNOWN.get(name.lower().removeprefix("beir/"), name)
+    if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
+        raise InputError(
+            f"There is no folder or file {name!r}, and it is no dataset that is known by name: {', '.join(KNOWN)}. "
+            "Give a path, one of these, or a repository on the hub as owner/name."
+        )
+    # Its import also sets huggingface_hub to send no usage data.
+    from crossrank.checkpoint.hub import DOWNLOAD_ERRORS
+
+    from huggingface_hub import HfApi, constants, hf_hub_download  # isort: skip
+
+    endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    try:
+        info = HfApi(endpoint=endpoint).dataset_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        listed = [file.rfilename for file in info.siblings or []]
+        folder = None
+        for file in _needed(repository, listed, split):
+            path = hf_hub_download(repository, file, repo_type="dataset", revision=info.sha, endpoint=endpoint)
+            folder = folder or _root(Path(path), file)
+    except InputError:
+        raise
+    except DOWNLOAD_ERRORS as error:
+        raise DownloadError(
+            f"The dataset {repository!r} can't be fetched from {endpoint}: {error} "
+            "Check the name and the connection; or download it and give its folder."
+        ) from error
+    assert folder is not None  # _needed names three files at least
+    return folder
+
+
+def _needed(repository: str, listed: list[str], split: str) -> list[str]:
+    needed = [
+        next((name for name in (f"{stem}.jsonl", f"{stem}.jsonl.gz") if name in listed), None)
+        for stem in ("corpus", "queries")
+    ]
+    judged = f"qrels/{split}.tsv"
+    found = [name for name in needed if name is not None]
+    if len(found) == 2 and judged in listed:
+        return [*found, judged, *(name for name in _OPTIONAL if name in listed)]
+    parquet = any(name.endswith(".parquet") for name in listed)
+    why = "it holds Parquet files, which are not read here" if parquet else f"it has {', '.join(listed[:8])}"
+    raise InputError(
+        f"The dataset {repository!r} has no corpus.jsonl, queries.jsonl and {judged}: {why}. "
+        "Download it and save it in BEIR's layout; or name another split with --split."
+    )
+
+
+def _root(path: Path, file: str) -> Path:
+    for _ in Path(file).parts:
+        path = path.parent
+    return path

@@ -1,0 +1,119 @@
+"""Lines of files with their numbers, and what is told of them: an error names file and line, and so does a count."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossrank.errors import InputError
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of a file, for messages."""
+
+    path: Path
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, line {self.number}"
+
+
+def wrong(place: Place, reason: str, remedy: str) -> InputError:
+    """Make the error of a line that can't be used."""
+    return InputError(f"{place}: {reason}. {remedy}")
+
+
+@dataclass
+class Notes:
+    """What was left out or changed on the way: how many, and where the first was.
+
+    :param counts: Words for it -> how many.
+    :param first: The same words -> the first one's place and what it was.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, what: str, where: object = None, count: int = 1) -> None:
+        """Count one more."""
+        if count:
+            self.counts[what] = self.counts.get(what, 0) + count
+            if where is not None:
+                self.first.setdefault(what, str(where))
+
+
+def numbered(path: Path) -> Iterator[tuple[Place, str]]:
+    r"""Give each line that is not blank, without its end; ``.gz`` is read as it is.
+
+    :raises InputError: If there is no such file, or a line is not UTF-8.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder where a file is expected. Name the file in it.")
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
+            for number, raw in enumerate(stream, start=1):
+                if raw.strip():
+                    yield Place(path, number), decoded(Place(path, number), raw)
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {path}. Check the path.") from error
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise InputError(f"{path} is not a whole gzip file ({error}). Copy or download it again.") from error
+
+
+def decoded(place: Place, raw: bytes) -> str:
+    """Read a line's bytes as UTF-8, without a byte order mark and the line's end."""
+    try:
+        return raw.decode("utf-8-sig" if place.number == 1 else "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start + 1} (0x{raw[error.start]:02x}) is not UTF-8"
+        raise wrong(place, reason, "Convert the file, for instance with: iconv -f WINDOWS-1252 -t UTF-8.") from error
+
+
+def record(place: Place, line: str) -> Mapping[str, Any]:
+    """Read a line as a JSON object.
+
+    :raises InputError: If it is none.
+    """
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise wrong(place, f"{cut(line)} is not JSON ({error})", "Give one JSON object a line.") from error
+    if not isinstance(value, dict):
+        raise wrong(place, f"{cut(line)} is not a JSON object", "Give one JSON object a line.")
+    return value
+
+
+def identifier(place: Place, row: Mapping[str, Any], names: tuple[str, ...] = ("_id", "id", "docno", "qid")) -> str:
+    """Find a record's identifier, a string or a number.
+
+    :raises InputError: If there is none.
+    """
+    for name in names:
+        if isinstance(value := row.get(name), (str, int)) and not isinstance(value, bool) and value != "":
+            return str(value)
+    has = ", ".join(map(repr, list(row)[:12])) or "none"
+    raise wrong(place, f"no identifier in {' or '.join(map(repr, names))}; its fields: {has}", "Give each one an _id.")
+
+
+def text_of(place: Place, row: Mapping[str, Any]) -> str:
+    """Give a record's text, after its title if it has one; the joint is a space.
+
+    :raises InputError: If there is no text, or it is no string.
+    """
+    title, text = row.get("title"), row.get("text", row.get("contents"))
+    if title is None:
+        title = ""
+    if not isinstance(text, str) or not isinstance(title, str):
+        has = ", ".join(map(repr, list(row)[:12])) or "none"
+        raise wrong(place, f"its text or title is missing or not a string; its fields: {has}", "Give it as 'text'.")
+    return f"{title} {text}".strip()
+
+
+def cut(text: str, most: int = 60) -> str:
+    """Show the beginning of a text."""
+    return repr(text if len(text) <= most else text[:most] + "...")

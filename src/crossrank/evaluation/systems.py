@@ -1,0 +1,254 @@
+"""Systems score a dataset's candidates: the first stage has, a bi-encoder and cross-encoders do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.errors import InputError
+from crossrank.evaluation.candidates import Candidates
+from crossrank.evaluation.datasets import Dataset
+from crossrank.evaluation.work import ScoredQuery, WorkFile, slug
+from crossrank.scoring.progress import progress_of
+from crossrank.types import PairScores
+
+Floats = NDArray[np.float64]
+
+# Pairs that go to a model in one call: as many as CrossEncoder takes in one piece, so that a document which several
+# queries share is read once for all of them.
+GROUP = 2048
+# Documents that a bi-encoder embeds in one call.
+_EMBEDDED = 512
+# Kinds of scores that are probabilities, or mean to be.
+PROBABILITIES = ("sigmoid", "softmax", "calibrated")
+
+
+class Scorer(Protocol):
+    """What re-ranks: a :class:`~crossrank.scoring.cross_encoder.CrossEncoder`, or anything that does as it does."""
+
+    name: str
+
+    def score(self, pairs: Any, *, show_progress_bar: Any = None) -> PairScores:
+        """Score pairs of texts; ``show_progress_bar`` is called with the number of pairs just done."""
+
+    def info(self) -> Mapping[str, Any]:
+        """Say what it is and what it runs with."""
+
+
+class Embedder(Protocol):
+    """A bi-encoder."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts: ``[texts, width]``, each of length 1."""
+
+    def info(self) -> Mapping[str, Any]:
+        """Say what it is and what it runs with."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All candidates as one system scored them, in the order of the first stage.
+
+    :param relevance: ``[pairs]``, what to rank by; NaN for those behind the depth.
+    :param depth: So many of a query's candidates were re-ranked, the others keep their places behind; 0 for none.
+    :param probabilities: ``[pairs]``, or ``None``.
+    :param milliseconds: ``[queries]``, or ``None`` where nothing was computed.
+    """
+
+    name: str
+    kind: str
+    relevance: Floats
+    depth: int
+    probabilities: NDArray[np.float32] | None
+    milliseconds: Floats | None
+    pairs: int
+    seconds: float
+    pairs_cut: int
+    facts: Mapping[str, object]
+
+    def order(self, candidates: Candidates, query: int, depth: int | None = None) -> NDArray[np.int64]:
+        """Give the ranking of a query's candidates, as positions in the arrays; ties keep the first stage's order.
+
+        :param depth: Take only so many into account, as if no more had been re-ranked.
+        """
+        here = candidates.of(query)
+        end = min(here.stop, here.start + min(self.depth, self.depth if depth is None else depth))
+        head = here.start + np.argsort(-self.relevance[here.start : end], kind="stable")
+        return np.concatenate([head, np.arange(end, here.stop)])
+
+
+def first_stage(dataset: Dataset, candidates: Candidates) -> Scored:
+    """Take the candidates as they are."""
+    return Scored(dataset.first_stage, "first stage", candidates.scores, 0, None, None, 0, 0.0, 0, {})
+
+
+def cross_encoder(
+    dataset: Dataset,
+    candidates: Candidates,
+    model: Scorer,
+    name: str,
+    *,
+    depth: int,
+    work: Path,
+    resume: bool,
+    show_progress: bool | None,
+) -> Scored:
+    """Score the first ``depth`` candidates of each query; what is done is kept in the work folder.
+
+    :raises InputError: If the model has several labels and none is named, a score is NaN, or the work folder does not
+        fit.
+    """
+    facts = dict(model.info())
+    settings = {"system": name, "dataset": dataset.name, "texts": dataset.fingerprint(), "depth": depth, **_kept(facts)}
+    texts = list(dataset.queries.values())
+    names = list(dataset.queries)
+    counts = np.minimum(candidates.counts, depth)
+    with WorkFile(_path(work, dataset, name), settings, resume=resume) as file:
+        left = [i for i, query in enumerate(names) if query not in file.done and counts[i]]
+        with progress_of(int(counts.sum()), show_progress) as progress:
+            progress(int(sum(counts[i] for i, query in enumerate(names) if query in file.done)))
+            for group in _groups(left, counts):
+                numbers = [candidates.documents[candidates.starts[i] :][: counts[i]] for i in group]
+                read = {d: dataset.corpus.text(d) for d in np.unique(np.concatenate(numbers)).tolist()}
+                pairs = [(texts[i], read[d]) for i, found in zip(group, numbers, strict=True) for d in found.tolist()]
+                result = model.score(pairs, show_progress_bar=progress)
+                rows = _rows([names[i] for i in group], [int(counts[i]) for i in group], result, name)
+                file.add(rows)
+                file.done.update((row.query, row) for row in rows)
+        return _collected(file.done, names, candidates, name, depth, facts)
+
+
+def bi_encoder(
+    dataset: Dataset,
+    candidates: Candidates,
+    model: Embedder,
+    name: str,
+    *,
+    depth: int,
+    work: Path,
+    show_progress: bool | None,
+) -> Scored:
+    """Order the first ``depth`` candidates by the cosine with the query; each document is embedded once.
+
+    The vectors lie in a file in the work folder. Milliseconds are of the query's own vector and the products: documents
+    are embedded before, as an index does.
+    """
+    counts = np.minimum(candidates.counts, depth)
+    places = [candidates.documents[candidates.starts[i] :][: counts[i]] for i in range(len(candidates))]
+    needed = np.unique(np.concatenate([*places, np.empty(0, np.int32)]))
+    relevance = np.full(len(candidates.documents), np.nan)
+    milliseconds = np.zeros(len(candidates))
+    started = time.perf_counter()
+    vectors: Any = None
+    path = _path(work, dataset, name).with_suffix(".vectors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with progress_of(len(needed) + len(candidates), show_progress) as progress:
+        for start in range(0, len(needed), _EMBEDDED):
+            rows = needed[start : start + _EMBEDDED].tolist()
+            piece = np.asarray(model.encode([dataset.corpus.text(i) for i in rows]), np.float32)
+            if vectors is None:
+                vectors = np.memmap(path, np.float32, "w+", shape=(len(needed), piece.shape[1]))
+            vectors[start : start + len(rows)] = piece
+            progress(len(rows))
+        documents_seconds = time.perf_counter() - started
+        for i, text in enumerate(dataset.queries.values()):
+            before = time.perf_counter()
+            if counts[i]:
+                found = vectors[np.searchsorted(needed, places[i])]
+                at = int(candidates.starts[i])
+                relevance[at : at + int(counts[i])] = found @ np.asarray(model.encode([text]))[0]
+            milliseconds[i] = 1000 * (time.perf_counter() - before)
+            progress(1)
+    del vectors
+    path.unlink(missing_ok=True)
+    seconds = time.perf_counter() - started
+    facts = {**model.info(), "documents_embedded": len(needed), "seconds_for_documents": documents_seconds}
+    if int(np.isnan(relevance).sum()) > len(relevance) - int(counts.sum()):
+        raise InputError(f"{name}: a cosine is NaN. The model gives no usable vectors; try precision='float32'.")
+    return Scored(name, "bi-encoder", relevance, depth, None, milliseconds, int(counts.sum()), seconds, 0, facts)
+
+
+def _rows(names: list[str], counts: list[int], result: PairScores, system: str) -> list[ScoredQuery]:
+    if result.relevance is None:
+        raise InputError(
+            f"{system} has {result.logits.shape[1]} labels, so there is no one score to rank by. "
+            "Name the one that means relevant: CrossEncoder(..., label=...) or --label."
+        )
+    if np.isnan(result.relevance).any():
+        raise InputError(
+            f"{system} gave NaN for {int(np.isnan(result.relevance).sum())} of {len(result.relevance)} pairs, "
+            f"the first for query {names[0]!r} or one after it. NaN can't be ranked; try --precision float32."
+        )
+    cut = (result.query_tokens_cut + result.document_tokens_cut) > 0
+    rows, at = [], 0
+    for query, count in zip(names, counts, strict=True):
+        here = slice(at, at + count)
+        at += count
+        probabilities = result.scores[here].tolist() if result.kind in PROBABILITIES else []
+        share = result.seconds * count / len(result.relevance)
+        rows.append(ScoredQuery(query, result.relevance[here].tolist(), probabilities, int(cut[here].sum()), share))
+    return rows
+
+
+def _collected(
+    done: Mapping[str, ScoredQuery],
+    names: Sequence[str],
+    candidates: Candidates,
+    name: str,
+    depth: int,
+    facts: Mapping[str, object],
+) -> Scored:
+    relevance = np.full(len(candidates.documents), np.nan)
+    probabilities = np.full(len(candidates.documents), np.nan, np.float32)
+    milliseconds = np.zeros(len(names))
+    pairs = cut = 0
+    for i, query in enumerate(names):
+        if (row := done.get(query)) is not None:
+            at = int(candidates.starts[i])
+            relevance[at : at + len(row.relevance)] = row.relevance
+            probabilities[at : at + len(row.probabilities)] = row.probabilities
+            milliseconds[i] = 1000 * row.seconds
+            pairs += len(row.relevance)
+            cut += row.cut
+    whole = not np.isnan(probabilities[~np.isnan(relevance)]).any()
+    seconds = float(milliseconds.sum()) / 1000
+    return Scored(
+        name,
+        "cross-encoder",
+        relevance,
+        depth,
+        probabilities if whole else None,
+        milliseconds,
+        pairs,
+        seconds,
+        cut,
+        facts,
+    )
+
+
+def _groups(queries: Sequence[int], counts: NDArray[np.int64]) -> Iterator[list[int]]:
+    group: list[int] = []
+    pairs = 0
+    for query in queries:
+        if group and pairs + counts[query] > GROUP:
+            yield group
+            group, pairs = [], 0
+        group.append(query)
+        pairs += int(counts[query])
+    if group:
+        yield group
+
+
+def _kept(facts: Mapping[str, object]) -> dict[str, object]:
+    """What scores depend on: the folder may move, and threads change nothing."""
+    return {key: value for key, value in facts.items() if key not in ("folder", "threads")}
+
+
+def _path(work: Path, dataset: Dataset, name: str) -> Path:
+    return work / f"{slug(dataset.name)}-{slug(name)}.jsonl"

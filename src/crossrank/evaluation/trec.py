@@ -1,0 +1,220 @@
+"""Rankings and judgements in files: TREC's columns, and the tab-separated tables of BEIR.
+
+The formats are those of trec_eval's README (https://github.com/usnistgov/trec_eval); in a run the score counts, not the
+rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossrank.errors import InputError
+from crossrank.evaluation.lines import Notes, Place, cut, numbered, wrong
+
+Qrels = dict[str, dict[str, int]]
+
+NEGATIVE = "judgements with a negative grade (treated as not relevant)"
+REPEATED = "judgements given twice with the same grade (the first was kept)"
+
+_RUN_ORDER = "The columns of a run are: query, Q0, document, rank, score, tag."
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A line of a run or of a candidates table."""
+
+    place: Place
+    query: str
+    document: str
+    rank: float
+    score: float
+
+
+def read_run(path: Path) -> Iterator[RunRow]:
+    """Read a TREC run, ``query Q0 document rank score tag``.
+
+    :raises InputError: If a line can't be used, the columns look swapped, or there is no line.
+    """
+    ranks_as_scores = _RanksAsScores()
+    row = None
+    for place, line in numbered(path):
+        columns = line.split()
+        if len(columns) not in (5, 6):
+            raise wrong(place, f"{cut(line)} has {len(columns)} columns, not 6", _RUN_ORDER)
+        query, _, document, rank, score = columns[:5]
+        if not _is_integer(rank):
+            hint = " and column 5 an integer: rank and score look swapped" if _is_integer(score) else ""
+            raise wrong(place, f"column 4 should be the rank, but is {cut(rank)}{hint}", _RUN_ORDER)
+        row = RunRow(place, query, document, int(float(rank)), number(place, score, "column 5, the score,"))
+        ranks_as_scores.look(row)
+        yield row
+    if row is None:
+        raise InputError(f"{path} is empty: it holds no ranking. {_RUN_ORDER}")
+    ranks_as_scores.judge(row)
+
+
+def read_table(path: Path) -> Iterator[RunRow]:
+    """Read candidates, tab-separated with a header: ``query-id corpus-id [rank] [score]``.
+
+    Without a score the rank counts, without either the order of the lines.
+
+    :raises InputError: If a line can't be used, or there is no line.
+    """
+    count = 0
+    names: list[str] = []
+    for place, line in numbered(path):
+        columns = line.split("\t")
+        if not names:
+            names = [name.strip().lower() for name in columns]
+            if names[:2] != ["query-id", "corpus-id"]:
+                remedy = "The first line names the columns, with tabs between: query-id, corpus-id, rank, score."
+                raise wrong(place, f"{cut(line)} is no header", remedy)
+            continue
+        if len(columns) != len(names):
+            raise wrong(place, f"{len(columns)} columns, but the header has {len(names)}", "Check for stray tabs.")
+        values = dict(zip(names, columns, strict=True))
+        count += 1
+        rank = number(place, values["rank"], "the rank") if "rank" in values else float(count)
+        score = number(place, values["score"], "the score") if "score" in values else -rank
+        yield RunRow(place, columns[0], columns[1], rank, score)
+    if not count:
+        raise InputError(f"{path} is empty: it holds no candidate. Delete it to have candidates made by BM25.")
+
+
+def read_qrels(path: Path, notes: Notes) -> tuple[Qrels, dict[str, Place]]:
+    """Read judgements: TREC's ``query 0 document grade``, or with a header ``query-id corpus-id score``.
+
+    :returns: Query -> document -> grade; and each query's first place in the file.
+    :raises InputError: If a line can't be used, the columns look swapped, a pair has two grades, or there is no line.
+    """
+    qrels: Qrels = {}
+    places: dict[str, Place] = {}
+    width = 0
+    for place, line in numbered(path):
+        columns = line.split("\t") if "\t" in line else line.split()
+        if not width:
+            width = len(columns)
+            order = "query, 0, document, grade" if width == 4 else "query, document, grade"
+            if width not in (3, 4):
+                expected = "TREC's have 4 (query, 0, document, grade), BEIR's 3 with a header"
+                raise wrong(place, f"{cut(line)} has {width} columns", f"Judgements: {expected}.")
+            if not _is_integer(columns[-1]) and columns[-1].strip().lower() in ("score", "grade", "relevance", "label"):
+                continue
+        if len(columns) != width:
+            raise wrong(place, f"{len(columns)} columns, but the first line has {width}", f"The columns are: {order}.")
+        query, document, grade = columns[0], columns[-2], columns[-1]
+        if not _is_integer(grade):
+            others = [i + 1 for i, column in enumerate(columns[:-1]) if i and _is_integer(column) and width == 3]
+            hint = f"; column {others[0]} looks like it" if others else ""
+            raise wrong(
+                place,
+                f"column {width} should be the grade, an integer, but is {cut(grade)}{hint}",
+                f"The columns are: {order}.",
+            )
+        _judge(qrels, places, (query, document, int(float(grade))), place, notes)
+    if not qrels:
+        raise InputError(f"{path} is empty: it holds no judgement. Name the file with the judgements.")
+    return qrels, places
+
+
+def _judge(qrels: Qrels, places: dict[str, Place], judgement: tuple[str, str, int], place: Place, notes: Notes) -> None:
+    query, document, grade = judgement
+    if grade < 0:
+        notes.add(NEGATIVE, f"{place}: {grade}")
+        grade = 0
+    places.setdefault(query, place)
+    judged = qrels.setdefault(query, {})
+    if document not in judged:
+        judged[document] = grade
+    elif judged[document] != grade:
+        raise wrong(
+            place,
+            f"query {query!r} with document {document!r} has grade {grade} here and {judged[document]} further up",
+            "Keep one of the two.",
+        )
+    else:
+        notes.add(REPEATED, f"{place}: {query!r} with {document!r}")
+
+
+def number(place: Place, text: str, what: str) -> float:
+    """Read a number.
+
+    :raises InputError: If it is none, or NaN.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        raise wrong(place, f"{what} is {cut(text)}, not a number", "Check the order of the columns.") from None
+    if math.isnan(value):
+        raise wrong(place, f"{what} is NaN", "A NaN can't be ranked; find out what made it, and leave the line out.")
+    return value
+
+
+def write_run(path: Path, tag: str, rankings: Iterable[tuple[str, Iterable[tuple[str, float]]]]) -> None:
+    """Write a run; scores are written so that they fall strictly, as readers sort by them and break ties their own way.
+
+    :param tag: Its name, without white space.
+    :param rankings: Queries, each with its documents and scores, best first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="\n") as out:
+        for query, ranking in rankings:
+            before = math.inf
+            for rank, (document, score) in enumerate(ranking, start=1):
+                before = score if score < before else math.nextafter(before, -math.inf)
+                out.write(f"{query} Q0 {document} {rank} {before!r} {tag}\n")
+
+
+def diagnose(
+    path: Path, rows: Mapping[str, Iterable[str]], queries: Iterable[str], documents: Iterable[str]
+) -> InputError:
+    """Say why nothing in a file is known: which of its columns hold what.
+
+    :param rows: Name of a column -> some of its values.
+    """
+    known_queries, known_documents = set(queries), set(documents)
+    seen = []
+    for column, values in rows.items():
+        distinct = set(values)
+        for what, known in (("queries", known_queries), ("documents", known_documents)):
+            if (shared := len(distinct & known)) and column != what:
+                seen.append(f"its column for {column} holds {what} ({shared} of {len(distinct)} values)")
+    examples = "; ".join(f"{column}: {', '.join(map(cut, sorted(set(values))[:2]))}" for column, values in rows.items())
+    hint = f"The columns look swapped: {' and '.join(seen)}." if seen else f"It has, for instance, {examples}."
+    return InputError(f"{path}: no line names both a known query and a known document. {hint}")
+
+
+class _RanksAsScores:
+    """Notices a run whose score column counts 1, 2, 3, ... as ranks do: read as scores, it would be upside down."""
+
+    def __init__(self) -> None:
+        self._query: str | None = None
+        self._expected = 0
+        self._longest = 0
+        self._counts_up = True
+
+    def look(self, row: RunRow) -> None:
+        """Take note of a line."""
+        self._expected = self._expected + 1 if row.query == self._query else 1
+        self._query = row.query
+        self._longest = max(self._longest, self._expected)
+        self._counts_up &= row.score in (self._expected, self._expected - 1)
+
+    def judge(self, last: RunRow) -> None:
+        """Say so, at the end of the file.
+
+        :raises InputError: If every line counts up.
+        """
+        if self._counts_up and self._longest >= 3:
+            reason = "column 5 counts 1, 2, 3, ... from the first line of each query to its last, as ranks do"
+            raise wrong(last.place, reason, f"A higher score is better. {_RUN_ORDER}")
+
+
+def _is_integer(text: str) -> bool:
+    try:
+        return float(text).is_integer()
+    except ValueError:
+        return False

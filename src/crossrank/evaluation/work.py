@@ -1,0 +1,103 @@
+"""What is scored so far, in files: an interrupted evaluation goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from crossrank.errors import InputError
+
+
+@dataclass(frozen=True)
+class ScoredQuery:
+    """A query's candidates as one system scored them.
+
+    :param relevance: Of the first ``depth`` candidates, in their order: what to rank by.
+    :param probabilities: The same through the model's activation; empty where that gives no probability.
+    :param cut: How many of the pairs lost a token.
+    :param seconds: Its share of the time that its batch took.
+    """
+
+    query: str
+    relevance: Sequence[float]
+    probabilities: Sequence[float]
+    cut: int
+    seconds: float
+
+
+class WorkFile:
+    """One system's scores on one dataset: a line of settings, then a line for each query.
+
+    :param path: The file; its folder is made.
+    :param settings: What the scores depend on.
+    :param resume: Go on with what is there.
+    :raises InputError: If there are scores and ``resume`` is false, or they were made with other settings.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, object], *, resume: bool) -> None:
+        self.done: dict[str, ScoredQuery] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        head = json.dumps({"version": 1, **settings}, sort_keys=True)
+        whole = 0
+        if path.exists() and path.stat().st_size:
+            if not resume:
+                raise InputError(
+                    f"{path} holds the scores of an earlier evaluation. --resume goes on with them; "
+                    "to start anew, delete the folder or name another with --work."
+                )
+            whole = self._read(path, json.loads(head))
+        # A line that was being written when the process ended is not whole: it is written over.
+        self._stream = path.open("r+b" if whole else "wb")
+        self._stream.truncate(whole)
+        self._stream.seek(whole)
+        if not whole:
+            self._stream.write(head.encode() + b"\n")
+
+    def add(self, rows: Sequence[ScoredQuery]) -> None:
+        """Keep some more, on the disk before this returns."""
+        for row in rows:
+            self._stream.write(json.dumps(asdict(row)).encode() + b"\n")
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+
+    def __enter__(self) -> WorkFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+    def _read(self, path: Path, wanted: Mapping[str, object]) -> int:
+        whole = 0
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream):
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    row = json.loads(line)
+                    if number:
+                        one = ScoredQuery(**row)
+                        self.done[one.query] = one
+                except (ValueError, TypeError) as error:
+                    remedy = "Delete the folder, or name another with --work."
+                    raise InputError(f"{path}, line {number + 1} is damaged ({error}). {remedy}") from error
+                if not number and row != wanted:
+                    keys = sorted(key for key in {*row, *wanted} if row.get(key) != wanted.get(key))
+                    differing = "; ".join(f"{key} was {row.get(key)!r} and is {wanted.get(key)!r}" for key in keys)
+                    raise InputError(
+                        f"{path} was made with other settings: {differing}. "
+                        "Give the same again, or name another folder with --work."
+                    )
+                whole += len(line)
+        return whole
+
+
+def slug(text: str) -> str:
+    """Make a file name, or a run's tag, of a name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "unnamed"
