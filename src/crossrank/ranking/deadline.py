@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from crossrank.errors import InputError
+
+T = TypeVar("T")
 
 
 class Deadline:
@@ -53,3 +57,27 @@ class Deadline:
         """What is left as a timeout for one request: not above ``most``; ``None`` means none of both limits."""
         left = min(self.remaining(), math.inf if most is None else most)
         return None if math.isinf(left) else left
+
+
+def run_within(deadline: Deadline, work: Callable[[], T]) -> T | None:
+    """Do some work, and be back in time whether it is done or not; it then goes on in a thread of its own.
+
+    :returns: What it gave, or ``None`` if it has not come to an end.
+    """
+    if not deadline.is_limited:
+        return work()
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # raised where the caller is
+            failures.append(error)
+
+    worker = threading.Thread(target=run, name="crossrank-within")
+    worker.start()
+    worker.join(deadline.remaining())
+    if failures:
+        raise failures[0]
+    return results[0] if results else None

@@ -36,7 +36,8 @@ class StageScores:
     :param relevance: ``[documents]``, what to sort by where it is not the scores: raw logits, in which nothing has
         been rounded to a tie. NaN where ``scores`` is.
     :param tokens: Tokens that were read.
-    :param pairs_cut: Documents whose text did not fit.
+    :param pairs_cut: How many documents' texts did not fit.
+    :param cut: ``[documents]``, which of them, where that is known; a score cache remembers it.
     :param cost: In the provider's own unit, where it reports one.
     :param notes: What the caller should know, a sentence each.
     :param passages: For each document the offsets of its best part, where there is one.
@@ -54,6 +55,7 @@ class StageScores:
     passages: Sequence[Passage | None] | None = None
     degraded: str | None = None
     details: Sequence[Mapping[str, Any]] | None = None
+    cut: NDArray[np.bool_] | None = None
 
     @property
     def sort_by(self) -> NDArray[np.float64]:

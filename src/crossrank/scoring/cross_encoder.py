@@ -103,7 +103,7 @@ class CrossEncoder:
         }
         activation_fn = default_activation_function if activation_fn is None else activation_fn
         self._activation = None if activation_fn is None else resolve_activation(activation_fn)
-        self._label = label
+        self.label = label
         self._num_labels = num_labels
         self._label_index: int | None = None  # known once the model is loaded
         self._lock = threading.Lock()
@@ -369,15 +369,15 @@ class CrossEncoder:
                 f"num_labels={self._num_labels!r}, but {self.name} has {len(labels)}: {', '.join(labels)}. "
                 "A checkpoint is run with the head that it has; leave num_labels out."
             )
-        if self._label is None:
+        if self.label is None:
             return None
-        if isinstance(self._label, str) and self._label in labels:
-            return labels.index(self._label)
-        index = int(self._label) if isinstance(self._label, str) and self._label.isdecimal() else self._label
+        if isinstance(self.label, str) and self.label in labels:
+            return labels.index(self.label)
+        index = int(self.label) if isinstance(self.label, str) and self.label.isdecimal() else self.label
         if isinstance(index, int) and not isinstance(index, bool) and 0 <= index < len(labels):
             return index
         raise InputError(
-            f"label={self._label!r} is not one of this model's labels: {', '.join(labels)}. "
+            f"label={self.label!r} is not one of this model's labels: {', '.join(labels)}. "
             f"Give one of these names, or an index from 0 to {len(labels) - 1}."
         )
 

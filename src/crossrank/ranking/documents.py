@@ -1,0 +1,207 @@
+"""Whatever an application calls documents -> texts and first-stage scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from crossrank.errors import InputError
+from crossrank.ranking.template import Template, as_text
+
+# Where a document's text stands, first come first served.
+TEXT_FIELDS = ("text", "page_content", "content", "passage", "body", "document")
+# Where frameworks keep a document's other fields: LangChain and LlamaIndex, Haystack, vector stores.
+_HOLDERS = ("metadata", "meta", "payload", "fields")
+
+TextOf = Callable[[Any], str] | str
+ScoreOf = Callable[[Any], float | None] | str
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A document as it came in.
+
+    :param document: The caller's own object; of a ``(document, score)`` tuple the document.
+    :param text: What stages read.
+    :param first_stage_score: Of the search that found it, if there is one.
+    """
+
+    document: Any
+    text: str
+    first_stage_score: float | None
+
+
+class DocumentReader:
+    """Reads documents of any kind.
+
+    Strings, dictionaries, objects with one of :data:`TEXT_FIELDS`, documents of LangChain, Haystack and LlamaIndex
+    (nodes with or without a score), and tuples ``(document, score)`` of any of these.
+
+    A field is looked for in a dictionary's keys or an object's attributes, then in what it holds as ``metadata``,
+    ``meta``, ``payload`` or ``fields``; ``{metadata.year}`` says where.
+
+    :param text: A function from a document to its text; a field's name; or a :class:`Template` such as
+        ``"{title} ({year}): {text}"``, in which ``{text}`` is the document's text wherever it stands.
+    :param score: A function from a document to its first-stage score, higher is better, or a field's name. By default
+        the second of a tuple, else the field ``score``.
+    :raises InputError: If one of them can't be used.
+    """
+
+    def __init__(self, text: TextOf | None = None, score: ScoreOf | None = None) -> None:
+        if not (text is None or callable(text) or (isinstance(text, str) and text)):
+            raise InputError(
+                f"text={text!r} is neither a function, nor a field's name, nor a template such as '{{title}}: {{text}}'."
+            )
+        if not (score is None or callable(score) or (isinstance(score, str) and score)):
+            raise InputError(f"score={score!r} is neither a function nor a field's name.")
+        self._text = Template(text) if isinstance(text, str) and ("{" in text or "}" in text) else text
+        self._score = score
+
+    def read(self, documents: Iterable[Any]) -> list[Candidate]:
+        """Read a list of documents.
+
+        :raises InputError: If it is no list, or a document has no text where it should be.
+        """
+        if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
+            raise InputError(
+                f"documents is {_shown(documents)}; a list of documents is expected. For one, pass [document]."
+            )
+        return [self._candidate(i, given) for i, given in enumerate(documents)]
+
+    def unknown(self, candidates: Sequence[Candidate]) -> list[str]:
+        """Fields of the template that not one of the documents has: most likely misspelt."""
+        if not isinstance(self._text, Template) or not candidates:
+            return []
+        return [
+            field
+            for field in dict.fromkeys(self._text.fields)
+            if all(_value(candidate.document, field) is _MISSING for candidate in candidates)
+        ]
+
+    def _candidate(self, i: int, given: Any) -> Candidate:
+        document, beside = given, None
+        if isinstance(given, tuple) and len(given) == 2 and _is_number(given[1]):
+            document, beside = given
+        return Candidate(document, self._text_of(i, document), self._score_of(i, document, beside))
+
+    def _text_of(self, i: int, document: Any) -> str:
+        where = f"documents[{i}]"
+        if self._text is None:
+            text = _default_text(document)
+            if text is None:
+                raise InputError(
+                    f"{where} is {_shown(document)} and has no text in {', '.join(TEXT_FIELDS)}{_fields_of(document)}. "
+                    "Say where its text is: text=, a function, a field's name or a template."
+                )
+            return text
+        if isinstance(self._text, Template):
+            if all(_value(document, field) is _MISSING for field in self._text.fields):
+                raise InputError(
+                    f"{where} has no field of text={self._text.template!r}{_fields_of(document)}. Check the spelling."
+                )
+            return self._text.fill(lambda field: _none_if_missing(_value(document, field)))
+        if isinstance(self._text, str):
+            value = _value(document, self._text)
+            if value is _MISSING:
+                raise InputError(f"{where} has no field text={self._text!r}{_fields_of(document)}. Check the spelling.")
+            return as_text(value)
+        text = _called(self._text, document, f"text= on {where}")
+        if not isinstance(text, str):
+            raise InputError(f"text= gave {_shown(text)} for {where}, not a string.")
+        return text
+
+    def _score_of(self, i: int, document: Any, beside: Any) -> float | None:
+        if callable(self._score):
+            value = _called(self._score, document, f"score= on documents[{i}]")
+        elif self._score is not None:
+            value = _none_if_missing(_value(document, self._score))
+        elif beside is not None:
+            return _number(beside)
+        else:
+            value = _none_if_missing(_value(document, "score"))
+            # What happens to be called so and is something else, such as a musical one, is not ours to complain of.
+            return _number(value) if _is_number(value) else None
+        if value is not None and not _is_number(value):
+            raise InputError(f"The first-stage score of documents[{i}] is {_shown(value)}, not a number.")
+        return None if value is None else _number(value)
+
+
+def _default_text(document: Any) -> str | None:
+    if isinstance(document, str):
+        return document
+    if isinstance(document, Mapping):
+        return next((text for name in TEXT_FIELDS if isinstance(text := document.get(name), str)), None)
+    # LlamaIndex: a node, or a node with its score. Their text is what they say it is.
+    node = getattr(document, "node", document)
+    if callable(content := getattr(node, "get_content", None)):
+        text = content()
+        return text if isinstance(text, str) else None
+    return next((text for name in TEXT_FIELDS if isinstance(text := getattr(document, name, None), str)), None)
+
+
+def _value(document: Any, field: str) -> Any:
+    found = _path(document, field)
+    if found is _MISSING and hasattr(document, "node"):
+        found = _path(document.node, field)
+    if found is _MISSING and field == "text":
+        text = _default_text(document)
+        found = _MISSING if text is None else text
+    return found
+
+
+def _path(document: Any, field: str) -> Any:
+    first, _, rest = field.partition(".")
+    found = _direct(document, first)
+    if found is _MISSING:
+        holders = (_direct(document, name) for name in _HOLDERS)
+        found = next((holder[first] for holder in holders if isinstance(holder, Mapping) and first in holder), _MISSING)
+    return found if found is _MISSING or not rest else _path(found, rest)
+
+
+def _direct(document: Any, name: str) -> Any:
+    if isinstance(document, Mapping):
+        return document.get(name, _MISSING)
+    if isinstance(document, str) or name.startswith("_"):
+        return _MISSING
+    try:
+        value = getattr(document, name, _MISSING)
+    except Exception:  # a property that can't be had, as of a node that is no text
+        return _MISSING
+    return _MISSING if callable(value) else value
+
+
+def _fields_of(document: Any) -> str:
+    if isinstance(document, str):
+        return "; it is a string"
+    names = list(document) if isinstance(document, Mapping) else [name for name in getattr(document, "__dict__", ())]
+    shown = [str(name) for name in names if not str(name).startswith("_")]
+    return f"; its fields: {', '.join(shown[:12])}" if shown else ""
+
+
+def _called(function: Callable[[Any], Any], document: Any, what: str) -> Any:
+    try:
+        return function(document)
+    except Exception as error:
+        raise InputError(f"The function {what} failed: {type(error).__name__}: {error}") from error
+
+
+def _none_if_missing(value: Any) -> Any:
+    return None if value is _MISSING else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> float | None:
+    number = float(value)
+    return None if math.isnan(number) else number
+
+
+def _shown(value: Any, most: int = 60) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= most else text[:most] + '...'} ({type(value).__name__})"

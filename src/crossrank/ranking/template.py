@@ -1,0 +1,117 @@
+"""``"{title} ({year}): {text}"``: fields of a document -> the text that a model reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from string import Formatter
+from typing import Any
+
+from crossrank.errors import InputError
+
+# In a filled-in template's outline they stand for a field that is there and for one that is left out. They belong to
+# Unicode's private use, so that no template needs them.
+_THERE, _GONE = "\ue000", "\ue001"
+_BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("<", ">"), ('"', '"'), ("“", "”"), ("«", "»"), ("‘", "’"))
+_OPENING, _CLOSING = "".join(pair[0] for pair in _BRACKETS), "".join(pair[1] for pair in _BRACKETS)
+# Brackets around nothing but fields that are left out (and the words beside them), with the space in front.
+_EMPTY = re.compile(
+    "|".join(
+        rf"[ \t]*{re.escape(left)}[^{_THERE}{re.escape(left + right)}]*{_GONE}[^{_THERE}{re.escape(left + right)}]*"
+        rf"{re.escape(right)}"
+        for left, right in _BRACKETS
+    )
+)
+_SEPARATOR = rf"[^\w\n{_THERE}{_GONE}{re.escape(_OPENING + _CLOSING)}]*"
+_GAP = re.compile(rf"(?P<left>{_SEPARATOR})(?:{_GONE}(?P<right>{_SEPARATOR}))+")
+
+
+class Template:
+    """A text with fields in braces; ``{{`` and ``}}`` are braces themselves.
+
+    A field that is missing, ``None`` or blank is left out, and what stood around it is put in order, so that the model
+    does not read ``None``, ``()`` or ``: :``. Of the template's own characters (never of the fields' values):
+
+    1. a line goes if all of its fields are left out, words and all;
+    2. brackets and quotation marks go if all the fields in them are left out, words and all;
+    3. of the separators (white space and punctuation) on both sides of a left-out field one stays: the right one, or
+       the left one where the right one is white space only; none stays at the start or end of a line or bracket.
+
+    Words elsewhere stay.
+
+    >>> template = Template("{title} ({year}): {text}")
+    >>> template.fill({"title": "Emma", "text": "A novel."}.get)
+    'Emma: A novel.'
+    >>> template.fill({"year": 1815, "text": "A novel."}.get)
+    '(1815): A novel.'
+
+    :raises InputError: If it is not a template, or has no field.
+    """
+
+    def __init__(self, template: str) -> None:
+        self.template = template
+        self.fields: list[str] = []
+        outline: list[str] = []
+        remedy = "A field is a name in braces, such as {title} or {metadata.year}; a brace itself is written twice."
+        if _THERE in template or _GONE in template:
+            raise InputError(f"text={template!r} has a character of Unicode's private use in it. {remedy}")
+        try:
+            parts = list(Formatter().parse(template))
+        except ValueError as error:
+            raise InputError(f"text={template!r} is not a template: {error}. {remedy}") from error
+        for literal, field, form, conversion in parts:
+            outline.append(literal)
+            if field is None:
+                continue
+            if form or conversion or not re.fullmatch(r"[^\W\d][\w-]*(\.[\w-]+)*", field):
+                shown = field + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+                raise InputError(f"text={template!r}: {{{shown}}} is not a field. {remedy}")
+            self.fields.append(field)
+            outline.append(_THERE)
+        if not self.fields:
+            raise InputError(f"text={template!r} has no field, so all documents would read the same. {remedy}")
+        self._outline = "".join(outline)
+
+    def fill(self, value_of: Callable[[str], Any]) -> str:
+        """Put the values in.
+
+        :param value_of: From a field's name to its value; ``None`` if there is none.
+        """
+        values = [as_text(value_of(field)) for field in self.fields]
+        if all(values):
+            outline = self._outline
+        else:
+            marks = iter(_THERE if value else _GONE for value in values)
+            outline = _tidy(re.sub(_THERE, lambda _: next(marks), self._outline))
+        there = iter(filter(None, values))
+        return re.sub(_THERE, lambda _: next(there), outline)
+
+
+def as_text(value: Any) -> str:
+    """Say a field's value as text: ``""`` for ``None`` and blanks, lists with commas between."""
+    if value is None or (isinstance(value, float) and value != value):  # NaN, as pandas says None
+        return ""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        value = ", ".join(filter(None, map(as_text, value)))
+    text = str(value)
+    return text if text.strip() else ""
+
+
+def _tidy(outline: str) -> str:
+    lines = outline.split("\n")
+    lines = [line for line in lines if _GONE not in line or _THERE in line]
+    outline = "\n".join(lines)
+    before = None
+    while before != outline:  # brackets in brackets
+        before, outline = outline, _EMPTY.sub(_GONE, outline)
+    return _GAP.sub(_joined, outline)
+
+
+def _joined(gap: re.Match[str]) -> str:
+    whole = gap.string
+    at_start = gap.start() == 0 or whole[gap.start() - 1] in "\n" + _OPENING
+    at_end = gap.end() == len(whole) or whole[gap.end()] in "\n" + _CLOSING
+    if at_start or at_end:
+        return ""
+    left, right = gap["left"], gap["right"]
+    return right if right.strip() or not left else left
