@@ -27,8 +27,9 @@ def check_outputs(args: argparse.Namespace) -> None:
             raise InputError(f"--per-query {args.per_query}: the name ends in .csv or .parquet.")
         if path.suffix == ".parquet":
             _pyarrow()
-    if args.run_out and _is_file(Path(args.run_out)) and (len(args.model or [None]) > 1 or len(args.datasets) > 1):
-        raise InputError(f"--run-out {args.run_out}: one file can't hold several runs. Name a folder.")
+    out = getattr(args, "run_out", None)
+    if out and _is_file(Path(out)) and (len(args.model or [None]) > 1 or len(args.datasets) > 1):
+        raise InputError(f"--run-out {out}: one file can't hold several runs. Name a folder.")
     for name in (args.per_query, args.report):
         if name and not Path(name).resolve().parent.is_dir():
             raise InputError(f"There is no folder for {name}. Make it first, or name another.")

@@ -15,6 +15,7 @@ from crossrank.errors import InputError
 from crossrank.evaluation.candidates import Candidates
 from crossrank.evaluation.datasets import Dataset
 from crossrank.evaluation.work import ScoredQuery, WorkFile, slug
+from crossrank.scoring.bi_encoder import Embeddings
 from crossrank.scoring.progress import progress_of
 from crossrank.types import PairScores
 
@@ -44,8 +45,10 @@ class Scorer(Protocol):
 class Embedder(Protocol):
     """A bi-encoder."""
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts: ``[texts, width]``, each of length 1."""
+    name: str
+
+    def embed(self, texts: Sequence[str], *, role: str | None = None, show_progress_bar: Any = None) -> Embeddings:
+        """Embed texts as queries or as documents: vectors ``[texts, width]``, each of length 1."""
 
     def info(self) -> Mapping[str, Any]:
         """Say what it is and what it runs with."""
@@ -146,23 +149,27 @@ def bi_encoder(
     milliseconds = np.zeros(len(candidates))
     started = time.perf_counter()
     vectors: Any = None
+    document_cut, cut = np.zeros(len(needed), bool), 0
     path = _path(work, dataset, name).with_suffix(".vectors")
     path.parent.mkdir(parents=True, exist_ok=True)
     with progress_of(len(needed) + len(candidates), show_progress) as progress:
         for start in range(0, len(needed), _EMBEDDED):
             rows = needed[start : start + _EMBEDDED].tolist()
-            piece = np.asarray(model.encode([dataset.corpus.text(i) for i in rows]), np.float32)
+            texts = [dataset.corpus.text(i) for i in rows]
+            embedded = model.embed(texts, role="document", show_progress_bar=progress)
             if vectors is None:
-                vectors = np.memmap(path, np.float32, "w+", shape=(len(needed), piece.shape[1]))
-            vectors[start : start + len(rows)] = piece
-            progress(len(rows))
+                vectors = np.memmap(path, np.float32, "w+", shape=(len(needed), embedded.vectors.shape[1]))
+            vectors[start : start + len(rows)] = embedded.vectors
+            document_cut[start : start + len(rows)] = embedded.tokens_cut > 0
         documents_seconds = time.perf_counter() - started
         for i, text in enumerate(dataset.queries.values()):
             before = time.perf_counter()
             if counts[i]:
-                found = vectors[np.searchsorted(needed, places[i])]
+                rows_of_query = np.searchsorted(needed, places[i])
+                query = model.embed([text], role="query", show_progress_bar=False)
                 at = int(candidates.starts[i])
-                relevance[at : at + int(counts[i])] = found @ np.asarray(model.encode([text]))[0]
+                relevance[at : at + int(counts[i])] = vectors[rows_of_query] @ query.vectors[0]
+                cut += len(rows_of_query) if query.tokens_cut[0] else int(document_cut[rows_of_query].sum())
             milliseconds[i] = 1000 * (time.perf_counter() - before)
             progress(1)
     del vectors
@@ -171,7 +178,7 @@ def bi_encoder(
     facts = {**model.info(), "documents_embedded": len(needed), "seconds_for_documents": documents_seconds}
     if int(np.isnan(relevance).sum()) > len(relevance) - int(counts.sum()):
         raise InputError(f"{name}: a cosine is NaN. The model gives no usable vectors; try precision='float32'.")
-    return Scored(name, "bi-encoder", relevance, depth, None, milliseconds, int(counts.sum()), seconds, 0, facts)
+    return Scored(name, "bi-encoder", relevance, depth, None, milliseconds, int(counts.sum()), seconds, cut, facts)
 
 
 def _rows(names: list[str], counts: list[int], result: PairScores, system: str) -> list[ScoredQuery]:

@@ -45,12 +45,13 @@ class WorkFile:
         head = json.dumps({"version": 1, **settings}, sort_keys=True)
         whole = 0
         if path.exists() and path.stat().st_size:
-            if not resume:
+            if not resume and _has_scores(path):
                 raise InputError(
                     f"{path} holds the scores of an earlier evaluation. --resume goes on with them; "
                     "to start anew, delete the folder or name another with --work."
                 )
-            whole = self._read(path, json.loads(head))
+            if resume:
+                whole = self._read(path, json.loads(head))
         # A line that was being written when the process ended is not whole: it is written over.
         self._stream = path.open("r+b" if whole else "wb")
         self._stream.truncate(whole)
@@ -96,6 +97,12 @@ class WorkFile:
                     )
                 whole += len(line)
         return whole
+
+
+def _has_scores(path: Path) -> bool:
+    with path.open("rb") as stream:
+        stream.readline()
+        return bool(stream.readline())
 
 
 def slug(text: str) -> str:
