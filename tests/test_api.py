@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -43,11 +44,19 @@ def theirs(tiny_bert: Path) -> Any:
 
 def test_all_is_exact() -> None:
     public = {name for name, value in vars(crossrank).items() if name[0] != "_" and not inspect.ismodule(value)}
-    assert public - {"annotations"} | {"__version__"} == set(crossrank.__all__)
+    assert public - {"annotations"} | {"__version__", *crossrank._LAZY} == set(crossrank.__all__)
     assert sorted(crossrank.__all__, key=lambda name: (name[0] == "_", name)) == crossrank.__all__
     for name in crossrank.__all__:
         if isinstance(value := getattr(crossrank, name), type) and issubclass(value, CrossRankError):
             assert f" {name} " in f" {crossrank.errors.__doc__} ".replace("\n", " ")
+
+
+def test_what_is_not_needed_for_scoring_is_not_imported() -> None:
+    code = "import sys, crossrank; print([name for name in sys.modules if name.startswith('crossrank.ranking')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert set(crossrank._LAZY) <= set(dir(crossrank))
+    with pytest.raises(AttributeError, match="no attribute 'Rerank'"):
+        _ = crossrank.Rerank
 
 
 def test_the_errors_are_also_what_callers_catch_already() -> None:

@@ -7,6 +7,9 @@
 
 from __future__ import annotations
 
+import importlib
+import typing
+
 from crossrank.errors import (
     CheckpointError,
     CrossRankError,
@@ -23,21 +26,66 @@ from crossrank.errors import (
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.types import PairScores
 
+if typing.TYPE_CHECKING:
+    from crossrank.ranking.cache import MemoryCache
+    from crossrank.ranking.cross_encoder_stage import CrossEncoderStage
+    from crossrank.ranking.disk_cache import DiskCache
+    from crossrank.ranking.fallback import FirstThatWorks
+    from crossrank.ranking.first_stage import FirstStage
+    from crossrank.ranking.hosted import HostedReranker
+    from crossrank.ranking.llm_judge import LLMJudge
+    from crossrank.ranking.reranker import Reranker
+    from crossrank.ranking.types import RankedDocument, Ranking
+
 __version__ = "0.1.0"
+
+# Public names that are imported when they are first asked for, so that scoring alone starts as fast as it can.
+_LAZY = {
+    "CrossEncoderStage": "crossrank.ranking.cross_encoder_stage",
+    "DiskCache": "crossrank.ranking.disk_cache",
+    "FirstStage": "crossrank.ranking.first_stage",
+    "FirstThatWorks": "crossrank.ranking.fallback",
+    "HostedReranker": "crossrank.ranking.hosted",
+    "LLMJudge": "crossrank.ranking.llm_judge",
+    "MemoryCache": "crossrank.ranking.cache",
+    "RankedDocument": "crossrank.ranking.types",
+    "Ranking": "crossrank.ranking.types",
+    "Reranker": "crossrank.ranking.reranker",
+}
 
 __all__ = [
     "CheckpointError",
     "CrossEncoder",
+    "CrossEncoderStage",
     "CrossRankError",
     "CrossRankWarning",
+    "DiskCache",
     "DownloadError",
+    "FirstStage",
+    "FirstThatWorks",
+    "HostedReranker",
     "InputError",
+    "LLMJudge",
+    "MemoryCache",
     "MissingExtraError",
     "ModelAccessError",
     "ModelError",
     "ModelNotFoundError",
     "PairScores",
+    "RankedDocument",
+    "Ranking",
+    "Reranker",
     "StageError",
     "UnsupportedModelError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

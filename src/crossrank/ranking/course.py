@@ -172,7 +172,7 @@ class Course:
         self.order = self.order[: stage.keep]
 
     def _finish(self) -> None:
-        last = next(reversed(self.stages))
+        last = list(self.stages)[-1]
         if self.threshold is not None and last in self._said:
             self.order = self.order[~(self._of(last).scores < self.threshold)]
         elif self.threshold is not None and len(self.order):

@@ -93,7 +93,7 @@ class CrossEncoderStage:
     def _score(self, query: str, documents: Sequence[str], *stops: threading.Event) -> PairScores:
         def look(done: int) -> None:
             if any(stop.is_set() for stop in stops):
-                raise _Stopped("nobody waits for the answer any more")
+                raise _StoppedError("nobody waits for the answer any more")
 
         result = self.model.score(
             [(query, text) for text in documents], batch_size=self._batch_size, show_progress_bar=look
@@ -134,7 +134,7 @@ def _stamps(folder: Path) -> Iterator[tuple[str, int, int]]:
             yield path.relative_to(folder).as_posix(), facts.st_size, facts.st_mtime_ns
 
 
-class _Stopped(StageError):
+class _StoppedError(StageError):
     """The work was given up."""
 
 

@@ -54,7 +54,7 @@ class DocumentReader:
     def __init__(self, text: TextOf | None = None, score: ScoreOf | None = None) -> None:
         if not (text is None or callable(text) or (isinstance(text, str) and text)):
             raise InputError(
-                f"text={text!r} is neither a function, nor a field's name, nor a template such as '{{title}}: {{text}}'."
+                f"text={text!r} is no function, no field's name and no template such as '{{title}}: {{text}}'."
             )
         if not (score is None or callable(score) or (isinstance(score, str) and score)):
             raise InputError(f"score={score!r} is neither a function nor a field's name.")
@@ -177,7 +177,7 @@ def _direct(document: Any, name: str) -> Any:
 def _fields_of(document: Any) -> str:
     if isinstance(document, str):
         return "; it is a string"
-    names = list(document) if isinstance(document, Mapping) else [name for name in getattr(document, "__dict__", ())]
+    names = list(document) if isinstance(document, Mapping) else list(getattr(document, "__dict__", ()))
     shown = [str(name) for name in names if not str(name).startswith("_")]
     return f"; its fields: {', '.join(shown[:12])}" if shown else ""
 

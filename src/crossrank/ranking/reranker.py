@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, TypeVar
@@ -84,6 +85,17 @@ class Reranker:
 
     def __repr__(self) -> str:
         return f"Reranker([{', '.join(self.names)}], on_error={self.on_error!r}, deadline={self.deadline})"
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Reranker:
+        """Make one out of a TOML file; see docs/pipelines.md.
+
+        :raises InputError: If the file can't be read or used.
+        :raises MissingExtraError: If pydantic is not installed.
+        """
+        from crossrank.ranking.config import load_pipeline
+
+        return cls(**load_pipeline(path))
 
     # ---- rankings
 
