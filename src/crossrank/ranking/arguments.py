@@ -1,0 +1,29 @@
+"""Checks of arguments that several stages take."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from crossrank.errors import InputError
+from crossrank.scoring.inputs import is_positive_integer
+
+
+def check_counts(**given: Any) -> None:
+    """Refuse what is neither ``None`` nor a whole number above 0.
+
+    :raises InputError: With the argument's name.
+    """
+    for name, value in given.items():
+        if value is not None and not is_positive_integer(value):
+            raise InputError(f"{name}={value!r} is not a whole number above 0.")
+
+
+def check_timeout(timeout: Any) -> None:
+    """Refuse what is not a number of seconds.
+
+    :raises InputError: With its value.
+    """
+    is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if not is_number or not timeout > 0 or not math.isfinite(timeout):
+        raise InputError(f"timeout={timeout!r} is not a number of seconds above 0, such as 30.")

@@ -1,0 +1,243 @@
+"""One question to an OpenAI-compatible chat endpoint, over the ``openai`` package.
+
+Servers differ in what they take: one that refuses ``response_format`` is asked once more without it, and not again with
+it. The answer's body is read as plain JSON, so that what a server leaves out is no error of a client library.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from crossrank.errors import InputError
+from crossrank.optional import require
+from crossrank.ranking.background import PerLoop
+from crossrank.ranking.deadline import Deadline
+from crossrank.ranking.keys import Secret, find_key
+from crossrank.ranking.retry import Failure, failure_of, shorten, within
+
+KEY_NAMES = ("OPENAI_API_KEY",)
+# Statuses with which a server refuses a field that it does not know.
+_REFUSALS = frozenset({400, 422})
+_COST_HEADER = "x-litellm-response-cost"  # https://docs.litellm.ai/docs/proxy/response_headers
+
+
+@dataclass
+class Spent:
+    """What a call has used so far, requests whose answers were of no use included."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+    notes: dict[str, None] = field(default_factory=dict)
+
+    def add(self, usage: Any, headers: Mapping[str, str]) -> None:
+        """Count an answer: ``usage`` as in its body; a cost where it or a header has one."""
+        usage = usage if isinstance(usage, dict) else {}
+        self.prompt_tokens += _count(usage.get("prompt_tokens"))
+        self.completion_tokens += _count(usage.get("completion_tokens"))
+        # OpenRouter's place, then LiteLLM's.
+        cost = _amount(usage.get("cost"))
+        cost = _amount(headers.get(_COST_HEADER)) if cost is None else cost
+        if cost is not None:
+            self.cost = (self.cost or 0.0) + cost
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back.
+
+    :param text: The message's text; empty where there is none.
+    :param finish: Why the model stopped: ``"stop"``, ``"length"`` ...
+    :param refusal: The model's own word that it won't, where it sent one.
+    """
+
+    text: str
+    finish: str
+    refusal: str
+
+
+class ChatEndpoint:
+    """A model behind an OpenAI-compatible endpoint.
+
+    :param model: Its name there.
+    :param base_url: Up to ``/v1``; by default ``OPENAI_BASE_URL``, else OpenAI's.
+    :param api_key: By default ``OPENAI_API_KEY``.
+    :param timeout: Seconds for one request, from its start to its answer's end.
+    :param temperature: ``None`` sends none, for models that take none.
+    :param max_tokens: The longest answer; ``None`` leaves it to the server.
+    :param extra_body: More fields of the request.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None,
+        api_key: str | None,
+        timeout: float,
+        temperature: float | None,
+        max_tokens: int | None,
+        extra_body: Mapping[str, Any] | None,
+    ) -> None:
+        self.model = model
+        self.base_url = base_url
+        self.timeout = timeout
+        self.key: Secret = find_key(api_key, KEY_NAMES)
+        self._settings = {"temperature": temperature, "max_tokens": max_tokens}
+        self._extra = dict(extra_body or {})
+        self._refused: set[str] = set()
+        self._client: PerLoop[Any] = PerLoop(self._make_client)
+
+    def _make_client(self) -> Any:
+        openai = require("openai", extra="llm", purpose="An LLM as judge")
+        # Local servers need no key, and the package won't start without one.
+        key = self.key.value or ("none" if self.base_url else None)
+        try:
+            return openai.AsyncOpenAI(api_key=key, base_url=self.base_url, max_retries=0, timeout=None)
+        except openai.OpenAIError as error:
+            raise InputError(
+                f"There is no key for {self.model!r}: set OPENAI_API_KEY or pass api_key=, or base_url= for a server "
+                f"that needs none. ({self.shown(str(error))})"
+            ) from None
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What an answer depends on besides the messages; without the key."""
+        return (self.base_url, self.model, tuple(self._settings.items()), tuple(map(str, self._extra.items())))
+
+    def shown(self, text: str) -> str:
+        """A server's text as it may be shown: short, in one line and without the key."""
+        return self.key.hide(shorten(text))
+
+    async def warm_up(self) -> None:
+        """Import the package and make the client."""
+        self._client.get()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        client = self._client.take()
+        if client is not None:
+            await client.close()
+
+    async def ask(
+        self,
+        messages: list[dict[str, str]],
+        schema: tuple[str, dict[str, Any]],
+        deadline: Deadline,
+        spent: Spent,
+        *,
+        longer: int = 1,
+    ) -> Answer:
+        """Ask once, and a second time where the server refuses a field that it can do without.
+
+        :param schema: A name, and the JSON schema of the answer that is wanted.
+        :param longer: By how much ``max_tokens`` is to be more than it was set to.
+        :raises Failure: If there is no answer.
+        """
+        name, form = schema
+        whole: dict[str, Any] = {key: value for key, value in self._settings.items() if value is not None}
+        if "max_tokens" in whole:
+            whole["max_tokens"] *= longer
+        whole["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": name, "schema": form, "strict": True},
+        }
+        left_out: dict[str, str] = {}
+        while True:
+            fields = {key: value for key, value in whole.items() if key not in self._refused | set(left_out)}
+            try:
+                answer = await self._send({"messages": messages, **fields}, deadline, spent)
+            except _FieldError as error:
+                refused = error.field_of(fields)
+                if refused is None:
+                    raise error.failure from None
+                left_out[refused] = error.message
+            else:
+                # Only now is it known that the field was the reason.
+                self._refused |= set(left_out)
+                for refused, said in left_out.items():
+                    spent.notes[f"The server takes no {refused}, so it was left out. It said: {said}"] = None
+                return answer
+
+    async def _send(self, body: dict[str, Any], deadline: Deadline, spent: Spent) -> Answer:
+        openai = require("openai", extra="llm", purpose="An LLM as judge")
+        who = f"The judge {self.model!r}"
+        seconds = deadline.timeout(self.timeout)
+        spent.requests += 1
+        create = self._client.get().chat.completions.with_raw_response.create
+        try:
+            raw = await within(create(model=self.model, extra_body=self._extra or None, **body), seconds, who)
+        except openai.APIStatusError as error:
+            raise self._failure(who, error) from None
+        except openai.APIConnectionError as error:
+            cause = self.shown(str(error.__cause__ or error))
+            raise Failure(f"{who} can't be reached: {cause}", again=True, service=True) from None
+        except openai.OpenAIError as error:
+            raise Failure(f"{who} can't be asked: {self.shown(str(error))}", fatal=True) from None
+        return self._read(who, raw.http_response, spent)
+
+    def _failure(self, who: str, error: Any) -> Exception:
+        body = error.body if isinstance(error.body, dict) else {}
+        message = body.get("message") or body.get("detail") or body.get("error") or error.body or ""
+        message = self.shown(message if isinstance(message, str) else json.dumps(message, default=str))
+        failure = failure_of(who, error.status_code, message, error.response.headers, str(body.get("code") or ""))
+        return _FieldError(failure, message) if error.status_code in _REFUSALS else failure
+
+    def _read(self, who: str, response: Any, spent: Spent) -> Answer:
+        try:
+            body = json.loads(response.content)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            start = self.key.hide(shorten(response.text, 60))
+            raise Failure(f"{who} sent something that is not JSON: {start!r}", again=True, service=True)
+        spent.add(body.get("usage"), response.headers)
+        choices = body.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        message = choice.get("message")
+        message = message if isinstance(message, dict) else {}
+        # Some routers put an error of the model behind them into an answer of status 200.
+        if not message and body.get("error"):
+            said = self.shown(json.dumps(body["error"]))
+            raise Failure(f"{who} answered with an error: {said}", again=True, service=True)
+        return Answer(_text(message.get("content")), str(choice.get("finish_reason")), _text(message.get("refusal")))
+
+
+class _FieldError(Exception):
+    """A refusal that may be about one field of the request."""
+
+    def __init__(self, failure: Failure, message: str) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+        self.message = message
+
+    def field_of(self, fields: Mapping[str, Any]) -> str | None:
+        """Which of the fields to leave out: one that it names, else ``response_format``, the one most refused."""
+        for name in ("temperature", "max_tokens"):
+            if name in fields and name in self.message.lower() and "response_format" not in self.message:
+                return name
+        return "response_format" if "response_format" in fields else None
+
+
+def _text(value: Any) -> str:
+    # Some servers send a list of parts.
+    if isinstance(value, list):
+        return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
+    return value if isinstance(value, str) else ""
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _amount(value: Any) -> float | None:
+    try:
+        amount = float(value)
+    except (TypeError, ValueError):
+        return None
+    return amount if math.isfinite(amount) and amount >= 0 else None

@@ -1,0 +1,277 @@
+"""A reranker behind HTTP: Cohere, Jina, Voyage, or a server of one's own (text-embeddings-inference, vLLM).
+
+>>> hosted = HostedReranker("cohere", model="rerank-v3.5", keep=10)                       # doctest: +SKIP
+>>> hosted = HostedReranker("tei", base_url="http://localhost:8080", truncate=True)       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.errors import InputError, StageError
+from crossrank.optional import require
+from crossrank.ranking import background
+from crossrank.ranking.arguments import check_counts, check_timeout
+from crossrank.ranking.background import PerLoop
+from crossrank.ranking.deadline import Deadline
+from crossrank.ranking.judge_messages import sendable
+from crossrank.ranking.keys import Secret, find_key
+from crossrank.ranking.providers import PROVIDERS, Provider, at
+from crossrank.ranking.retry import Failure, RetryPolicy, failure_of, gather, retrying, shorten, summary, within
+from crossrank.ranking.stage import Context, StageScores
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The answer to one request."""
+
+    scores: NDArray[np.float64]
+    tokens: int
+    cost: float | None
+
+
+class HostedReranker:
+    """A stage that asks a service for scores.
+
+    More documents than the provider takes at once are sent as several requests. Such a model scores each document by
+    itself, so that the scores of all requests can be compared; a document that a service leaves out is not scored.
+
+    :param provider: ``"cohere"``, ``"jina"``, ``"voyage"``, ``"tei"``, ``"vllm"``, or a row of facts of your own.
+    :param model: The model's name there; ``"tei"`` has only one and needs none.
+    :param base_url: Instead of the provider's own; needed where anyone can run the server.
+    :param api_key: By default out of the provider's environment variable. Never shown.
+    :param keep: How many documents go on.
+    :param threshold: The least score with which a document goes on.
+    :param truncate: ``True`` lets the service cut what is too long, ``False`` lets it refuse; ``None`` leaves it to the
+        service. Not every provider can be told.
+    :param batch_size: Most documents of one request; by default the provider's limit.
+    :param max_concurrency: Requests at the same time.
+    :param timeout: Seconds for one request.
+    :param max_retries: Further tries for one request.
+    :param extra_body: More fields of the request, in the provider's own words.
+    :param name: What the stage is called in results.
+    :raises InputError: If an argument can't be used.
+    """
+
+    def __init__(
+        self,
+        provider: str | Provider,
+        *,
+        model: str | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        keep: int | None = None,
+        threshold: float | None = None,
+        truncate: bool | None = None,
+        batch_size: int | None = None,
+        max_concurrency: int = 4,
+        timeout: float = 30.0,
+        max_retries: int = 3,
+        extra_body: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.provider = _find(provider)
+        check_counts(keep=keep, batch_size=batch_size, max_concurrency=max_concurrency)
+        check_timeout(timeout)
+        self.name = name or self.provider.name
+        self.keep = keep
+        self.threshold = threshold
+        self.model = model
+        self._url = self._address(base_url) + self.provider.path
+        self._key: Secret = find_key(api_key, self.provider.key_names)
+        self._fields = self._fixed_fields(truncate) | dict(extra_body or {})
+        self._batch_size = min(batch_size or self.provider.most_documents, self.provider.most_documents)
+        if batch_size and not self.provider.base_url:
+            # One's own server may be set to take more.
+            self._batch_size = batch_size
+        self._timeout = timeout
+        self._policy = RetryPolicy(max_retries)
+        self._client: PerLoop[Any] = PerLoop(self._make_client)
+        self._limit = PerLoop(lambda: asyncio.Semaphore(max_concurrency))
+
+    def __repr__(self) -> str:
+        return f"HostedReranker({self.provider.name!r}, model={self.model!r}, url={self._url!r})"
+
+    def _address(self, given: str | None) -> str:
+        base = given or self.provider.base_url
+        if not isinstance(base, str) or not base.startswith(("http://", "https://")):
+            raise InputError(
+                f"base_url={given!r} is not the address of a {self.provider.name} server. Give it as "
+                "'http://localhost:8080', without the path."
+            )
+        base = base.rstrip("/")
+        # Both with and without the version are usual.
+        version = self.provider.path.split("/")[1]
+        return base.removesuffix(f"/{version}") if version != "rerank" else base
+
+    def _fixed_fields(self, truncate: bool | None) -> dict[str, Any]:
+        fields = dict(self.provider.fixed)
+        if self.provider.needs_model and not self.model:
+            raise InputError(f"model={self.model!r}: {self.provider.name} has several. Name one with model=.")
+        if self.model:
+            fields["model"] = self.model
+        if truncate is not None:
+            if self.provider.truncate is None:
+                raise InputError(
+                    f"truncate={truncate!r}: {self.provider.name} can't be told whether to cut. Leave it out."
+                )
+            fields |= self.provider.truncate[0 if truncate else 1]
+        return fields
+
+    def fingerprint(self) -> str | None:
+        """What a score depends on besides the texts."""
+        return repr((self._url, self.model, sorted((key, repr(value)) for key, value in self._fields.items())))
+
+    def warm_up(self) -> None:
+        """Import what is needed. No request is sent."""
+        background.run(self._warm_up())
+
+    async def _warm_up(self) -> None:
+        self._client.get()
+
+    def close(self) -> None:
+        """Close the connections."""
+        background.run(self._close())
+
+    async def _close(self) -> None:
+        client = self._client.take()
+        if client is not None:
+            await client.aclose()
+
+    def _make_client(self) -> Any:
+        httpx = require("httpx", extra="hosted", purpose="A hosted reranker")
+        return httpx.AsyncClient(timeout=None, follow_redirects=False)
+
+    def score(self, query: str, documents: Sequence[str], context: Context | None = None) -> StageScores:
+        """Ask for the documents' scores.
+
+        :raises StageError: If there is none.
+        :raises InputError: If there is no key for a provider that needs one.
+        """
+        return background.run(self._score(query, list(documents), context or Context()))
+
+    async def ascore(self, query: str, documents: Sequence[str], context: Context | None = None) -> StageScores:
+        """Ask for the documents' scores, as :meth:`score` does."""
+        return await background.arun(self._score(query, list(documents), context or Context()))
+
+    async def _score(self, query: str, documents: list[str], context: Context) -> StageScores:
+        if self.provider.needs_key and not self._key.value:
+            names = " or ".join(self.provider.key_names)
+            raise InputError(f"There is no key for {self.provider.name}: set {names}, or pass api_key=.")
+        starts = range(0, len(documents), self._batch_size)
+
+        def job(start: int) -> Callable[[], Awaitable[_Batch]]:
+            texts = documents[start : start + self._batch_size]
+            return lambda: retrying(lambda _: self._ask(query, texts, context.deadline), self._policy, context.deadline)
+
+        outcomes = await gather([job(start) for start in starts], self._limit.get(), context)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+        if outcomes and len(failures) == len(outcomes):
+            raise StageError(
+                summary(failures), retryable=all(failure.again for failure in failures), stage=self.name
+            ) from None
+        scores = np.full(len(documents), math.nan)
+        tokens, costs = 0, []
+        for start, outcome in zip(starts, outcomes, strict=True):
+            if not isinstance(outcome, Failure):
+                scores[start : start + self._batch_size] = outcome.scores
+                tokens += outcome.tokens
+                costs += [] if outcome.cost is None else [outcome.cost]
+        missing = int(np.count_nonzero(np.isnan(scores)))
+        degraded = None
+        if missing:
+            why = summary(failures) if failures else f"{self.provider.name} left them out of its answer"
+            degraded = f"{missing} of {len(documents)} documents have no score and keep their order: {why}"
+        notes = (
+            (f"Sent as {len(outcomes)} requests of at most {self._batch_size} documents.",) if len(starts) > 1 else ()
+        )
+        cost = math.fsum(costs) if costs else None
+        return StageScores(scores, kind="provider", tokens=tokens, cost=cost, notes=notes, degraded=degraded)
+
+    async def _ask(self, query: str, texts: list[str], deadline: Deadline) -> _Batch:
+        httpx = require("httpx", extra="hosted", purpose="A hosted reranker")
+        who = self.provider.name
+        body = {**self._fields, "query": sendable(query), self.provider.documents: [sendable(text) for text in texts]}
+        if self.provider.top is not None:
+            body.setdefault(self.provider.top, len(texts))
+        headers = {"authorization": f"Bearer {self._key.value}"} if self._key.value else {}
+        work = self._client.get().post(self._url, json=body, headers=headers)
+        try:
+            response = await within(work, deadline.timeout(self._timeout), who)
+        except httpx.TransportError as error:
+            what = self._shown(f"{type(error).__name__} {error}".strip())
+            raise Failure(f"{who} can't be reached at {self._url}: {what}", again=True, service=True) from None
+        except httpx.HTTPError as error:
+            raise Failure(f"{who} can't be asked: {self._shown(error)}", fatal=True) from None
+        return self._read(response, len(texts))
+
+    def _shown(self, text: Any) -> str:
+        return self._key.hide(shorten(text))
+
+    def _read(self, response: Any, count: int) -> _Batch:
+        who = self.provider.name
+        try:
+            body = json.loads(response.content)
+        except ValueError:
+            body = None
+        if not response.is_success:
+            found = (at(body, place) for place in self.provider.errors)
+            message = next((text for text in found if text), None)
+            if message is not None and not isinstance(message, str):
+                message = json.dumps(message)
+            raise failure_of(
+                who, response.status_code, self._shown(message or response.reason_phrase), response.headers
+            )
+        if body is None:
+            start = self._key.hide(shorten(response.text, 60))
+            raise Failure(f"{who} sent something that is not JSON: {start!r}", again=True, service=True)
+        tokens = at(body, self.provider.tokens) if self.provider.tokens else 0
+        cost = at(body, self.provider.cost) if self.provider.cost else None
+        return _Batch(
+            _scores(self.provider, at(body, self.provider.results), count),
+            tokens if isinstance(tokens, int) else 0,
+            float(cost) if isinstance(cost, (int, float)) and math.isfinite(cost) else None,
+        )
+
+
+def _scores(provider: Provider, results: Any, count: int) -> NDArray[np.float64]:
+    """``[documents]`` of a request, NaN for those without a result; anything that makes no sense refuses the whole."""
+    scores = np.full(count, math.nan)
+    where = f"{provider.name}'s answer"
+    if not isinstance(results, list):
+        place = ".".join(provider.results) or "the body"
+        raise Failure(f"{where} has no list of results in {place}", again=True, pause=False)
+    for result in results:
+        index = result.get(provider.index) if isinstance(result, dict) else None
+        score = result.get(provider.score) if isinstance(result, dict) else None
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
+            raise Failure(
+                f"{where} has a result with the index {index!r}, of {count} documents", again=True, pause=False
+            )
+        if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
+            raise Failure(f"{where} has the score {score!r} for document {index}", again=True, pause=False)
+        if not math.isnan(scores[index]):
+            raise Failure(f"{where} has two results for document {index}", again=True, pause=False)
+        scores[index] = score
+    if count and np.isnan(scores).all():
+        raise Failure(f"{where} has no results", again=True, pause=False)
+    return scores
+
+
+def _find(provider: str | Provider) -> Provider:
+    if isinstance(provider, Provider):
+        return replace(provider)
+    if provider not in PROVIDERS:
+        raise InputError(
+            f"provider={provider!r} is unknown. Give one of {', '.join(map(repr, PROVIDERS))}, or a Provider with the "
+            "facts of another service."
+        )
+    return PROVIDERS[provider]

@@ -1,0 +1,159 @@
+"""What a judge answered -> what it meant, or a plain word on why that can't be told.
+
+A judge is asked for one JSON object, and may send prose around it, a code fence, its thoughts before it, half of it, or
+something else. Ids are random and unknown to the documents, so an answer that a document dictated has none.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+GRADES = range(4)
+GRADE_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "reason": {"type": "string"},
+        "grade": {"type": "integer", "enum": list(GRADES)},
+    },
+    "required": ["id", "reason", "grade"],
+    "additionalProperties": False,
+}
+RANKING_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"ranking": {"type": "array", "items": {"type": "string"}}},
+    "required": ["ranking"],
+    "additionalProperties": False,
+}
+_THOUGHTS = re.compile(r"^\s*<(think|thinking|reasoning)>.*?</\1>", re.DOTALL)
+# A permutation as RankGPT's models write it: [a] > [b] > [c].
+_CHAIN = re.compile(r"^\W*\w+\W*(>\W*\w+\W*)*$")
+_MOST_BRACKETS = 2000  # tries to read JSON in one answer
+
+
+class UnusableError(ValueError):
+    """An answer that means nothing certain; the text is ours, in words that may be sent back to the judge."""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """How relevant a document is, and why."""
+
+    grade: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order of a window's documents.
+
+    :param positions: ``[documents]``, the best first: those that were named, then the others in their former order.
+    :param named: How many were named; 0 is an answer too: none is relevant.
+    :param repeated: Ids that were named more than once; the first counts.
+    :param invented: Names that no document has; left out.
+    """
+
+    positions: tuple[int, ...]
+    named: int
+    repeated: int = 0
+    invented: int = 0
+
+
+def parse_grade(text: str, identity: str) -> Grade:
+    """Read the answer to a request for one grade.
+
+    :param identity: The document's id in that request; the answer has to name it.
+    :raises UnusableError: If it holds no grade of 0 to 3 for that id, or two different ones.
+    """
+    found = [value for value in _objects(text) if isinstance(value, dict) and "grade" in value]
+    if not found:
+        raise UnusableError("there was no JSON object with a grade in it")
+    mine = [value for value in found if _same_id(value.get("id"), identity)]
+    if not mine:
+        raise UnusableError("it did not name the document's id")
+    grades = {_grade(value["grade"]) for value in mine}
+    if len(grades) > 1:
+        raise UnusableError("it held more than one grade")
+    reason = mine[-1].get("reason")
+    return Grade(grades.pop(), " ".join(reason.split()) if isinstance(reason, str) else "")
+
+
+def _grade(value: Any) -> int:
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value.strip()[:4])
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or value not in GRADES:
+        raise UnusableError("the grade was not one of 0, 1, 2 and 3")
+    return int(value)
+
+
+def parse_ranking(text: str, ids: Sequence[str]) -> Order:
+    """Read the answer to a request for an order.
+
+    :param ids: ``[documents]``, their ids in that request.
+    :raises UnusableError: If it holds no list of ids, several different ones, or more invented ids than real ones.
+    """
+    lists = [value["ranking"] for value in _objects(text) if isinstance(value, dict) and "ranking" in value]
+    if not lists:
+        lists = [value for value in _objects(text) if isinstance(value, list) and value]
+    if not lists and _CHAIN.match(text.strip()) and any(identity in text for identity in ids):
+        lists = [re.findall(r"\w+", text)]
+    if not lists or not all(isinstance(value, list) for value in lists):
+        raise UnusableError("there was no JSON object with a list named ranking in it")
+    orders = {_order(value, ids) for value in lists}
+    if len(orders) > 1:
+        raise UnusableError("it held more than one ranking")
+    return orders.pop()
+
+
+def _order(listed: list[Any], ids: Sequence[str]) -> Order:
+    places = {identity: place for place, identity in enumerate(ids)}
+    named: dict[int, None] = {}
+    repeated = invented = 0
+    for item in listed:
+        word = _word(item.get("id") if isinstance(item, dict) else item)
+        if word not in places:
+            invented += 1
+        elif places[word] in named:
+            repeated += 1
+        else:
+            named[places[word]] = None
+    if invented > len(named):
+        raise UnusableError("most of the ids it named were not among those given")
+    others = (place for place in range(len(ids)) if place not in named)
+    return Order((*named, *others), len(named), repeated, invented)
+
+
+def _same_id(value: Any, identity: str) -> bool:
+    return _word(value) == identity
+
+
+def _word(value: Any) -> str:
+    return value.strip(" \t\n[]\"'`").lower() if isinstance(value, str) else ""
+
+
+def _objects(text: str) -> Iterator[Any]:
+    """The JSON objects and lists in a text, outermost ones only; none that names a key twice."""
+    text = _THOUGHTS.sub("", text)
+    decoder = json.JSONDecoder(object_pairs_hook=_without_repeats)
+    position = 0
+    for _ in range(_MOST_BRACKETS):
+        starts = [start for start in (text.find("{", position), text.find("[", position)) if start >= 0]
+        if not starts:
+            return
+        try:
+            value, position = decoder.raw_decode(text, min(starts))
+        except (ValueError, RecursionError):
+            position = min(starts) + 1
+        else:
+            yield value
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key is there twice")
+    return made

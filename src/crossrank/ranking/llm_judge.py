@@ -1,0 +1,237 @@
+"""A language model as judge: grades for documents one by one, or an order of many.
+
+>>> judge = LLMJudge("gpt-4o-mini", keep=4)                                      # doctest: +SKIP
+>>> judge = LLMJudge("qwen3:8b", base_url="http://localhost:11434/v1")           # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from crossrank.errors import InputError, StageError
+from crossrank.ranking import background
+from crossrank.ranking.arguments import check_counts, check_timeout
+from crossrank.ranking.background import PerLoop
+from crossrank.ranking.chat import ChatEndpoint, Spent
+from crossrank.ranking.judge_messages import cut, load_prompt, make_request
+from crossrank.ranking.judge_modes import Judged, grade_each, rank_windows
+from crossrank.ranking.judge_parsing import (
+    GRADE_SCHEMA,
+    RANKING_SCHEMA,
+    Grade,
+    Order,
+    UnusableError,
+    parse_grade,
+    parse_ranking,
+)
+from crossrank.ranking.retry import Failure, RetryPolicy, retrying, summary
+from crossrank.ranking.stage import Context, StageScores
+
+T = TypeVar("T")
+
+# How much of a document is read, in characters: one alone, and one of a window.
+_MAX_CHARACTERS = {"grade": 8000, "listwise": 1500}
+
+
+class LLMJudge:
+    """A stage that asks a model behind an OpenAI-compatible endpoint.
+
+    ``mode="grade"`` asks about each document by itself, for a grade from 0 (irrelevant) to 3 (perfectly relevant) with
+    a reason; the score is the grade. ``mode="listwise"`` asks for the order of windows of documents, from the last to
+    the first, each overlapping the one before it (RankGPT; Sun et al. 2023, https://arxiv.org/abs/2304.09542); the
+    score is 1 / rank.
+
+    :param model: The model's name at the endpoint.
+    :param base_url: Such as ``"http://localhost:8000/v1"``; by default ``OPENAI_BASE_URL``, else OpenAI's.
+    :param api_key: By default ``OPENAI_API_KEY``. Never shown.
+    :param mode: ``"grade"`` or ``"listwise"``.
+    :param window: Documents that are ordered in one request.
+    :param step: By how many documents the window moves.
+    :param keep: How many documents go on.
+    :param threshold: The least grade with which a document goes on.
+    :param prompt: Instead of ours: a path, or the text.
+    :param max_characters: How much of a document is read; by default 8000, and 1500 of one in a window.
+    :param max_concurrency: Requests at the same time.
+    :param timeout: Seconds for one request.
+    :param max_retries: Further tries for one document or window, whatever went wrong.
+    :param temperature: ``None`` sends none.
+    :param max_tokens: The longest answer; ``None`` leaves it to the server. An answer that was cut off is asked for
+        again with twice as much.
+    :param extra_body: More fields of the request, in the server's own words.
+    :param name: What the stage is called in results.
+    :raises InputError: If an argument can't be used.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        mode: str = "grade",
+        window: int = 20,
+        step: int = 10,
+        keep: int | None = None,
+        threshold: float | None = None,
+        prompt: str | Path | None = None,
+        max_characters: int | None = None,
+        max_concurrency: int = 8,
+        timeout: float = 60.0,
+        max_retries: int = 3,
+        temperature: float | None = 0.0,
+        max_tokens: int | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        name: str = "llm_judge",
+    ) -> None:
+        if mode not in _MAX_CHARACTERS:
+            raise InputError(f"mode={mode!r} is unknown. Give one of {', '.join(map(repr, _MAX_CHARACTERS))}.")
+        check_counts(
+            keep=keep,
+            window=window,
+            step=step,
+            max_characters=max_characters,
+            max_concurrency=max_concurrency,
+            max_tokens=max_tokens,
+        )
+        check_timeout(timeout)
+        if step > window:
+            raise InputError(f"step={step} is more than window={window}, which would leave documents out. Give less.")
+        if threshold is not None and mode == "listwise":
+            raise InputError(
+                f"threshold={threshold!r} does not go with mode='listwise': a rank says nothing of how relevant a "
+                "document is. Use keep=, or mode='grade'."
+            )
+        self.name = name
+        self.keep = keep
+        self.threshold = threshold
+        self.mode = mode
+        self.window = window
+        self.step = step
+        self.max_characters = max_characters or _MAX_CHARACTERS[mode]
+        self.prompt = load_prompt(mode, prompt)
+        self._policy = RetryPolicy(max_retries)
+        self._endpoint = ChatEndpoint(
+            model,
+            base_url=base_url,
+            api_key=api_key,
+            timeout=timeout,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            extra_body=extra_body,
+        )
+        self._limit = PerLoop(lambda: asyncio.Semaphore(max_concurrency))
+
+    def __repr__(self) -> str:
+        where = f", base_url={self._endpoint.base_url!r}" if self._endpoint.base_url else ""
+        return f"LLMJudge({self._endpoint.model!r}{where}, mode={self.mode!r}, prompt={self.prompt.name!r})"
+
+    def fingerprint(self) -> str | None:
+        """What a grade depends on besides the texts; ``None`` for an order, in which documents depend on each other."""
+        if self.mode != "grade":
+            return None
+        return repr((*self._endpoint.identity, self.prompt.fingerprint, self.max_characters))
+
+    def warm_up(self) -> None:
+        """Import what is needed. No request is sent."""
+        background.run(self._endpoint.warm_up())
+
+    def close(self) -> None:
+        """Close the connections."""
+        background.run(self._endpoint.close())
+
+    def score(self, query: str, documents: Sequence[str], context: Context | None = None) -> StageScores:
+        """Judge the documents.
+
+        :raises StageError: If not one of them could be judged.
+        :raises InputError: If there is no key for a service that needs one.
+        """
+        return background.run(self._score(query, list(documents), context or Context()))
+
+    async def ascore(self, query: str, documents: Sequence[str], context: Context | None = None) -> StageScores:
+        """Judge the documents, as :meth:`score` does."""
+        return await background.arun(self._score(query, list(documents), context or Context()))
+
+    async def _score(self, query: str, documents: list[str], context: Context) -> StageScores:
+        texts = [cut(text, self.max_characters) for text in documents]
+        spent = Spent()
+        judged = await self._judge(query, texts, context, spent)
+        tokens = spent.prompt_tokens + spent.completion_tokens
+        if judged.requested and len(judged.failures) == judged.requested:
+            raise StageError(
+                f"{self._endpoint.model!r} judged nothing: {summary(judged.failures)}. "
+                f"{spent.requests} requests were sent, {tokens} tokens used.",
+                retryable=all(failure.again for failure in judged.failures),
+                stage=self.name,
+            )
+        shortened = sum(len(text) < len(whole) for text, whole in zip(texts, documents, strict=True))
+        notes = [*judged.notes, *spent.notes]
+        if shortened:
+            notes.append(f"{shortened} documents were cut at {self.max_characters} characters (max_characters).")
+        notes.append(
+            f"{spent.requests} requests: {spent.prompt_tokens} tokens read, {spent.completion_tokens} written."
+        )
+        return StageScores(
+            judged.scores,
+            kind=judged.kind,
+            tokens=tokens,
+            pairs_cut=shortened,
+            cost=spent.cost,
+            notes=tuple(notes),
+            degraded=judged.degraded,
+            details=judged.details,
+        )
+
+    async def _judge(self, query: str, texts: list[str], context: Context, spent: Spent) -> Judged:
+        limit = self._limit.get()
+
+        async def grade(row: int) -> Grade:
+            schema = ("grade", GRADE_SCHEMA)
+            return await self._ask(
+                query, [texts[row]], schema, lambda text, ids: parse_grade(text, ids[0]), context, spent
+            )
+
+        async def order(rows: list[int]) -> Order:
+            window = [texts[row] for row in rows]
+            return await self._ask(query, window, ("ranking", RANKING_SCHEMA), parse_ranking, context, spent)
+
+        if self.mode == "grade":
+            return await grade_each(len(texts), grade, limit, context)
+        return await rank_windows(len(texts), self.window, self.step, order, limit, context)
+
+    async def _ask(
+        self,
+        query: str,
+        texts: list[str],
+        schema: tuple[str, dict[str, Any]],
+        read: Callable[[str, Sequence[str]], T],
+        context: Context,
+        spent: Spent,
+    ) -> T:
+        """Ask until there is an answer that ``read`` can use. Each try has a marker and ids of its own."""
+        complaint, longer = "", 1
+
+        async def attempt(tried: int) -> T:
+            nonlocal complaint, longer
+            request = make_request(self.prompt, query, texts, complaint)
+            answer = await self._endpoint.ask(request.messages, schema, context.deadline, spent, longer=longer)
+            try:
+                return read(answer.text, request.ids)
+            except UnusableError as error:
+                complaint = str(error)
+                reason = f"the answer could not be used: {complaint}"
+                if answer.refusal or answer.finish == "content_filter":
+                    complaint, reason = (
+                        "",
+                        f"the judge refused: {self._endpoint.shown(answer.refusal) or answer.finish}",
+                    )
+                elif answer.finish == "length":
+                    longer *= 2
+                    complaint, reason = "it was too long", "the answer was cut off (max_tokens)"
+                elif not answer.text.strip():
+                    complaint, reason = "it was empty", "the answer was empty"
+                raise Failure(reason, again=True, pause=False) from None
+
+        return await retrying(attempt, self._policy, context.deadline)

@@ -1,0 +1,131 @@
+"""Facts about reranking services, one row each; read from their documentation and code in November 2026.
+
+Cohere https://docs.cohere.com/reference/rerank · Jina https://api.jina.ai/redoc · Voyage
+https://docs.voyageai.com/reference/reranker-api · text-embeddings-inference
+https://huggingface.github.io/text-embeddings-inference · vLLM
+https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# A place in an answer's body, from the outside in; () is the body itself.
+Place = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Provider:
+    """How a service is asked, and where in its answer everything stands.
+
+    :param name: What it is called here.
+    :param base_url: Its address; ``None`` for a server that anyone can run.
+    :param path: Behind the address.
+    :param key_names: Environment variables that may hold the key, the first that is set counts.
+    :param needs_key: Whether nothing is answered without one.
+    :param needs_model: Whether a request has to name a model.
+    :param documents: The request's field for the texts.
+    :param top: The request's field for how many results to return; ``None`` where there is none.
+    :param fixed: Fields that every request has.
+    :param truncate: The fields that say to cut texts that are too long, and those that say to refuse them; ``None``
+        where the service can't be told.
+    :param most_documents: Most documents of one request; more are sent as several.
+    :param results: Where the list of results is.
+    :param index: A result's field for the document's place in the request.
+    :param score: A result's field for the score.
+    :param tokens: Where the number of tokens is.
+    :param cost: Where what was billed is, in the provider's own unit.
+    :param errors: Where an error's message may be.
+    """
+
+    name: str
+    base_url: str | None
+    path: str
+    key_names: tuple[str, ...] = ()
+    needs_key: bool = False
+    needs_model: bool = True
+    documents: str = "documents"
+    top: str | None = "top_n"
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    truncate: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
+    most_documents: int = 1000
+    results: Place = ("results",)
+    index: str = "index"
+    score: str = "relevance_score"
+    tokens: Place | None = ("usage", "total_tokens")
+    cost: Place | None = None
+    errors: tuple[Place, ...] = (("message",), ("detail",), ("error", "message"), ("error",))
+
+
+PROVIDERS: dict[str, Provider] = {
+    row.name: row
+    for row in (
+        Provider(
+            name="cohere",
+            base_url="https://api.cohere.com",
+            path="/v2/rerank",
+            key_names=("COHERE_API_KEY", "CO_API_KEY"),
+            needs_key=True,
+            # 10,000 are the limit; more than 1,000 in a request are advised against.
+            most_documents=1000,
+            tokens=None,
+            cost=("meta", "billed_units", "search_units"),
+        ),
+        Provider(
+            name="jina",
+            base_url="https://api.jina.ai",
+            path="/v1/rerank",
+            key_names=("JINA_API_KEY",),
+            needs_key=True,
+            fixed={"return_documents": False},
+            # No limit is documented that could be verified; this one is ours.
+            most_documents=1000,
+        ),
+        Provider(
+            name="voyage",
+            base_url="https://api.voyageai.com",
+            path="/v1/rerank",
+            key_names=("VOYAGE_API_KEY",),
+            needs_key=True,
+            top="top_k",
+            fixed={"return_documents": False},
+            truncate=({"truncation": True}, {"truncation": False}),
+            most_documents=1000,
+            results=("data",),
+        ),
+        Provider(
+            name="tei",
+            base_url=None,
+            path="/rerank",
+            needs_model=False,
+            documents="texts",
+            top=None,
+            fixed={"raw_scores": False, "return_text": False},
+            truncate=({"truncate": True}, {"truncate": False}),
+            # --max-client-batch-size, unless the server was started with another.
+            most_documents=32,
+            results=(),
+            score="score",
+            tokens=None,
+        ),
+        Provider(
+            name="vllm",
+            base_url=None,
+            path="/v1/rerank",
+            # -1 cuts at what the model can read; without it, a longer text is refused.
+            truncate=({"truncate_prompt_tokens": -1}, {}),
+            most_documents=1000,
+        ),
+    )
+}
+
+
+def at(body: Any, place: Place) -> Any:
+    """What stands at a place; ``None`` where nothing does."""
+    for key in place:
+        if not isinstance(body, Mapping):
+            return None
+        body = body.get(key)
+    return body
