@@ -60,7 +60,7 @@ def complain(kind: str, message: str) -> None:
 
     :param kind: ``"error"`` or ``"warning"``.
     """
-    print(f"crossrank: {kind}: {_for_eyes(message)}", file=sys.stderr)
+    print(f"crossrank: {kind}: {for_eyes(message)}", file=sys.stderr)
 
 
 def remark(message: str) -> None:
@@ -82,7 +82,7 @@ def write_table(rows: Sequence[Row], *, name_files: bool) -> None:
     ranks = [str(row.rank) for row in rows]
     scores = [f"{row.score:.4f}" for row in rows]
     moves = [_moved(row.moved, out) for row in rows]
-    files = [_cut(_for_eyes(row.document.line.file), width // 4) if name_files else "" for row in rows]
+    files = [_cut(for_eyes(row.document.line.file), width // 4) if name_files else "" for row in rows]
     rank_width, score_width, move_width, file_width = (
         max(map(_columns, cells), default=0) for cells in (ranks, scores, moves, files)
     )
@@ -97,7 +97,7 @@ def write_table(rows: Sequence[Row], *, name_files: bool) -> None:
         if name_files:
             cells.append(_styled(file + " " * (file_width - _columns(file)), _DIM, out))
             left -= file_width + 2
-        print("  ".join([*cells, _cut(_for_eyes(row.document.text), left)]))
+        print("  ".join([*cells, _cut(for_eyes(row.document.text), left)]))
 
 
 def write_tabs(rows: Iterable[Row]) -> None:
@@ -166,14 +166,18 @@ class Report:
 
     def tell(self, model: CrossEncoder) -> None:
         """Warn of what was left out or cut, with what can be done; on a terminal, say how much there was."""
-        if self._first is not None:
-            lines = "1 line that can't be used was" if self._skipped == 1 else f"{self._skipped} bad lines were"
-            complain("warning", f"{lines} left out; the first is {self._first.place}: {self._first.reason}.")
+        self.tell_skipped()
         if self._documents_cut or self._queries_cut:
             complain("warning", self._cuts(model.info()))
         speed = f" ({self._pairs / self._seconds:.0f} a second)" if self._seconds > 1 else ""
         what = self._what if self._pairs != 1 else self._what.removesuffix("s")
         remark(f"{self._pairs} {what}, {self._tokens} tokens, {self._seconds * 1000:.0f} ms{speed}")
+
+    def tell_skipped(self) -> None:
+        """Warn of lines that were left out."""
+        if self._first is not None:
+            lines = "1 line that can't be used was" if self._skipped == 1 else f"{self._skipped} bad lines were"
+            complain("warning", f"{lines} left out; the first is {self._first.place}: {self._first.reason}.")
 
     def _cuts(self, info: Mapping[str, Any]) -> str:
         parts = []
@@ -199,7 +203,8 @@ def one_line(text: str) -> str:
     return "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text).strip()
 
 
-def _for_eyes(text: str) -> str:
+def for_eyes(text: str) -> str:
+    """Make one line of a text, and let it neither steer the terminal nor turn the direction of writing."""
     return "".join(c for c in one_line(text) if c not in _TURNS)
 
 
@@ -208,10 +213,13 @@ def _moved(places: int, out: TextIO) -> str:
     return f"{up}{places}" if places > 0 else f"{down}{-places}" if places else "="
 
 
+def is_plain(out: TextIO) -> bool:
+    """Whether colours are not wanted, or not possible: https://no-color.org."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not out.isatty()
+
+
 def _styled(text: str, style: str, out: TextIO) -> str:
-    # https://no-color.org
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not out.isatty()
-    return text if plain else f"{style}{text}{_PLAIN}"
+    return text if is_plain(out) else f"{style}{text}{_PLAIN}"
 
 
 def _can_write(text: str, out: TextIO) -> bool:

@@ -1,0 +1,133 @@
+"""``crossrank explain QUERY DOC [DOC2]``: which words made the model say so."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from crossrank.cli.options import add_model_options, open_model, positive
+from crossrank.cli.output import complain, remark, to_json
+from crossrank.cli.spans import write_contrast, write_explanation
+from crossrank.errors import InputError
+from crossrank.evaluation.explain import BUDGET, UNITS, Explanation, contrast, explain
+from crossrank.evaluation.matches import matches
+
+EPILOG = """\
+input:
+  A document is its text, @FILE for the text of a file, or - for standard input.
+
+output:
+  The raw score; the query and the document with the words coloured that carry
+  it (green: the score falls without them; red: it rises), the heaviest sentence
+  underlined; the heaviest spans with their weights, the drop in the raw score
+  when they alone are left out; and the words that BM25 would have matched.
+  In a pipe, or with NO_COLOR, [+words] and [-words] instead of colours.
+  With two documents both, and which words of the query make the difference.
+  With --json one object, with the offsets of all spans in characters.
+
+what it can and cannot show:
+  A weight says what this model's score of this pair loses when the span alone
+  is missing. Evidence that stands there twice hides itself; words that work
+  together each get the weight of all, so weights do not add up; a text with a
+  hole is not natural; and what is missing from a document has no weight.
+
+examples:
+  crossrank explain "how long is it kept" "We keep logs. Backups stay 30 days."
+  crossrank explain "refund policy" @terms.txt --unit sentence
+  crossrank explain "capital of France" "Paris is it." "Lyon is a city." --json
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "explain",
+        help="show which words of a query and a document their score rests on",
+        description="Show which words of a query and a document their score rests on, by leaving them out.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("query", metavar="QUERY", help="what is asked")
+    parser.add_argument("document", metavar="DOC", help="a text, @FILE, or -")
+    parser.add_argument("other", metavar="DOC2", nargs="?", help="a second document, to see what sets them apart")
+    parser.add_argument(
+        "--unit",
+        choices=UNITS,
+        default="auto",
+        help="what is left out of a document (default: auto, sentences and then the words of the heaviest)",
+    )
+    parser.add_argument(
+        "--budget", type=positive, default=BUDGET, metavar="N", help=f"the most pairs to score (default: {BUDGET})"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument(
+        "--model", metavar="NAME", help="a name on the Hugging Face hub, or a folder (default: the model in the box)"
+    )
+    add_model_options(parser)
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    :raises CrossRankError: If something can't be used.
+    """
+    if args.document == args.other == "-":
+        raise InputError("Standard input (-) is named twice. It can be read once; put the other text into a file.")
+    document = _text_of(args.document)
+    model = open_model(args)
+    if args.other is None:
+        found = explain(model, args.query, document, unit=args.unit, budget=args.budget)
+        explained, value = [found], _as_json(found)
+    else:
+        both = contrast(model, args.query, document, _text_of(args.other), unit=args.unit, budget=args.budget)
+        explained = [both.first, both.second]
+        value = {
+            "margin": both.margin,
+            "query_spans": [asdict(span) for span in both.query_spans],
+            "documents": [_as_json(each) for each in explained],
+        }
+    if args.json:
+        print(to_json(value))
+    elif args.other is None:
+        write_explanation(found)
+    else:
+        write_contrast(both)
+    sys.stdout.flush()
+    for number, each in enumerate(explained, start=1):
+        if each.tokens_cut:
+            which = "The document" if len(explained) == 1 else f"Document {number}"
+            tell = f"{which} was cut by {each.tokens_cut} tokens: the model reads {model.max_length}. What it did not"
+            complain("warning", f"{tell} read has no weight.")
+    pairs, seconds = sum(each.pairs for each in explained), sum(each.seconds for each in explained)
+    remark(f"{pairs} pairs scored in {seconds:.2f} s")
+    return 0
+
+
+def _as_json(found: Explanation) -> dict[str, Any]:
+    return {**asdict(found), "bm25": [asdict(match) for match in matches(found.query, found.document)]}
+
+
+def _text_of(given: str) -> str:
+    """Read the text itself, a file's, or standard input's.
+
+    :raises InputError: If there is no such file, or it is not UTF-8.
+    """
+    if given != "-" and not given.startswith("@"):
+        return given
+    name = "standard input" if given == "-" else given[1:]
+    try:
+        raw = sys.stdin.buffer.read() if given == "-" else Path(name).read_bytes()
+        return raw.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"There is no file {name!r} (seen from {str(Path.cwd())!r}). Check the path; a text that starts with @ "
+            "goes in through standard input (-)."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: byte {error.start + 1} is not UTF-8. Give a text file in UTF-8.") from error
+    except OSError as error:
+        raise InputError(f"{name!r} can't be read: {error.strerror}. Give a text file.") from error
