@@ -26,11 +26,16 @@ output:
   With --json an object a line: rank, score, corpus_id (the position in the
   input, from 0), moved, file, line, and the text or, from JSON lines, the whole
   object as document.
+  With --pipeline the objects also carry kind (what the score is: null where
+  there is none), stage_scores, stage_kinds, passage, details, degraded and
+  reason; in a pipe a missing score is nan. Why a ranking is less than what was
+  asked for is said on standard error.
 
 examples:
   crossrank rerank "how do I undo a commit" notes.txt
   crossrank rerank "refund policy" docs.jsonl faq.jsonl --field body --json
   grep -rih timeout docs/ | crossrank rerank "how long is it kept" - --top-k 5
+  crossrank rerank "refund policy" docs.jsonl --pipeline pipeline.toml
 """
 
 
@@ -51,6 +56,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--field", metavar="NAME", help="the field of a JSON object that holds the text")
     parser.add_argument("--format", choices=("lines", "jsonl"), help="what the files are, whatever their names")
     parser.add_argument("--skip-bad", action="store_true", help="leave out lines that can't be used, and count them")
+    parser.add_argument(
+        "--pipeline", metavar="FILE", help="rank by the stages that a TOML file names, instead of by one model"
+    )
     add_scoring_options(parser)
     parser.set_defaults(execute=execute)
 
@@ -60,8 +68,14 @@ def execute(args: argparse.Namespace) -> int:
 
     :raises CrossRankError: If something can't be used.
     """
-    model = open_model(args)
     report = Report("documents")
+    if args.pipeline is not None:
+        # Only here: its import takes time, and most rankings need no pipeline.
+        from crossrank.cli.pipeline import open_pipeline, rank
+
+        reranker = open_pipeline(args)
+        return rank(reranker, args, _read(args, report), report)
+    model = open_model(args)
     documents = _read(args, report)
     if not documents:
         report.tell(model)
