@@ -148,9 +148,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send_file(self._blob(digest), filename, {})
         if token is not None and token not in self.hub.tokens:
             return self._send(401, headers={"X-Error-Message": "Invalid credentials in Authorization header"})
-        is_api = path.startswith("/api/models/")
+        is_api = path.startswith(("/api/models/", "/api/datasets/"))
         if is_api:
-            name, _, ref = path.removeprefix("/api/models/").partition("/revision/")
+            # Datasets are repositories called "datasets/owner/name" here, as in the addresses of their files.
+            name, _, ref = path.removeprefix("/api/").removeprefix("models/").partition("/revision/")
             filename = ""
         else:
             name, _, rest = path.removeprefix("/").partition("/resolve/")

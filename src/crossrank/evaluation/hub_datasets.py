@@ -15,13 +15,14 @@ KNOWN: Mapping[str, str] = {name: f"mteb/{name}" for name in _BEIR}
 _OPTIONAL = ("candidates.tsv", "source_documents.tsv")
 
 
-def fetch(name: str, split: str) -> Path:
+def fetch(name: str, split: str, *, cache_folder: str | Path | None = None) -> Path:
     """Fetch a dataset's corpus, queries and judgements into the hub's usual cache, and return the folder.
 
     ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_TOKEN`` and ``HF_HOME`` mean what they mean to huggingface_hub.
 
     :param name: One of :data:`KNOWN`, or ``"owner/name"``.
     :param split: Which of ``qrels/*.tsv``.
+    :param cache_folder: Where downloads are kept, instead of the hub's usual cache.
     :raises InputError: If it is no such name, or the repository has other files.
     :raises DownloadError: If the hub can't be reached or refuses.
     """
@@ -42,7 +43,14 @@ def fetch(name: str, split: str) -> Path:
         listed = [file.rfilename for file in info.siblings or []]
         folder = None
         for file in _needed(repository, listed, split):
-            path = hf_hub_download(repository, file, repo_type="dataset", revision=info.sha, endpoint=endpoint)
+            path = hf_hub_download(
+                repository,
+                file,
+                repo_type="dataset",
+                revision=info.sha,
+                endpoint=endpoint,
+                cache_dir=cache_folder,
+            )
             folder = folder or _root(Path(path), file)
     except InputError:
         raise

@@ -161,12 +161,12 @@ def _by_bm25(
     rows = []
     for name, query in queries.items():
         scores = lexical.scores(query)
-        for document in qrels[name]:
-            number = corpus.index[document]
-            chance = hashlib.sha256(corpus.text(number).encode("utf-8", "surrogatepass")).digest()[:6]
-            rows.append(
-                RunRow(places[name], name, document, float(int.from_bytes(chance, "big")), float(scores[number]))
-            )
+        by_score = sorted(
+            (-float(scores[number]), hashlib.sha256(corpus.text(number).encode("utf-8", "surrogatepass")).digest(), d)
+            for d in qrels[name]
+            for number in [corpus.index[d]]
+        )
+        rows += [RunRow(places[name], name, d, float(rank), -score) for rank, (score, _, d) in enumerate(by_score)]
     return rows
 
 

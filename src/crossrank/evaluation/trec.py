@@ -188,27 +188,37 @@ def diagnose(
 
 
 class _RanksAsScores:
-    """Notices a run whose score column counts 1, 2, 3, ... as ranks do: read as scores, it would be upside down."""
+    """Notices a run whose score column counts 1, 2, 3, ... as ranks do: read as scores, it would be upside down.
+
+    A file that is sorted from the last rank to the first looks alike but for its ranks, which count down.
+    """
 
     def __init__(self) -> None:
-        self._query: str | None = None
-        self._expected = 0
-        self._longest = 0
-        self._counts_up = True
+        self._before: RunRow | None = None
+        self._count = self._longest = 0
+        self._from_one = self._from_zero = self._down = True
 
     def look(self, row: RunRow) -> None:
         """Take note of a line."""
-        self._expected = self._expected + 1 if row.query == self._query else 1
-        self._query = row.query
-        self._longest = max(self._longest, self._expected)
-        self._counts_up &= row.score in (self._expected, self._expected - 1)
+        before = self._before
+        if before is not None and before.query == row.query:
+            self._count += 1
+            self._down &= row.rank == before.rank - 1
+        else:
+            self._count = 1
+            self._down &= before is None or before.rank in (0, 1)
+        self._before = row
+        self._longest = max(self._longest, self._count)
+        self._from_one &= row.score == self._count
+        self._from_zero &= row.score == self._count - 1
 
     def judge(self, last: RunRow) -> None:
         """Say so, at the end of the file.
 
-        :raises InputError: If every line counts up.
+        :raises InputError: If every line counts up, and the ranks do not count down.
         """
-        if self._counts_up and self._longest >= 3:
+        counts_up = self._from_one or self._from_zero
+        if counts_up and self._longest >= 3 and not (self._down and last.rank in (0, 1)):
             reason = "column 5 counts 1, 2, 3, ... from the first line of each query to its last, as ranks do"
             raise wrong(last.place, reason, f"A higher score is better. {_RUN_ORDER}")
 
