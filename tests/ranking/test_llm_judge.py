@@ -7,13 +7,13 @@ import time
 
 import numpy as np
 import pytest
-from service import Asked, Reply, document_of, graded, ranked, said, serving
 
 from crossrank.errors import InputError, StageError
 from crossrank.ranking.deadline import Deadline
 from crossrank.ranking.judge_modes import sliding_windows
 from crossrank.ranking.llm_judge import LLMJudge
 from crossrank.ranking.stage import Context
+from service import Asked, Reply, document_of, graded, ranked, said, serving
 
 KEY = "sk-very-secret-8f2c41"
 DOCUMENTS = ["Berlin is a city.", "Paris is the capital of France.", "Bananas are yellow."]

@@ -205,7 +205,8 @@ class ChatEndpoint:
         if not message and body.get("error"):
             said = self.shown(json.dumps(body["error"]))
             raise Failure(f"{who} answered with an error: {said}", again=True, service=True)
-        return Answer(_text(message.get("content")), str(choice.get("finish_reason")), _text(message.get("refusal")))
+        text, refusal = (self.key.hide(_text(message.get(name))) for name in ("content", "refusal"))
+        return Answer(text, str(choice.get("finish_reason")), refusal)
 
 
 class _FieldError(Exception):

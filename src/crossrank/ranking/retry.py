@@ -166,6 +166,11 @@ async def gather(
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
+    # All are looked at, so that none is said to have been forgotten.
+    broken = [task.exception() for task in tasks if task not in pending]
+    for error in broken:
+        if error is not None:
+            raise error
     return [late if task in pending and late else task.result() for task in tasks]
 
 
