@@ -36,9 +36,9 @@ output:
 
 examples:
   crossrank evaluate data/scifact
-  crossrank evaluate data/* --model ./mine --model BAAI/bge-reranker-base --json
+  crossrank evaluate data/* --model ./mine --model owner/another --json
   crossrank evaluate pairs.jsonl --queries 200 --report report.html
-  crossrank evaluate --qrels q.qrels --topics q.tsv --corpus docs.jsonl --run bm25.run
+  crossrank evaluate --qrels a.qrels --topics a.tsv --corpus a.jsonl --run a.run
 """
 
 

@@ -108,7 +108,7 @@ class DepthCurve:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Raw scores of judged pairs.
+    """Raw scores of relevant and of other pairs; what is not judged counts as irrelevant, as in the measures.
 
     :param edges: ``[bins + 1]``; the counts ``relevant`` and ``irrelevant`` are ``[bins]``.
     :param reliability: Where scores are probabilities, of each tenth of the range: their mean, the share of relevant
