@@ -20,6 +20,7 @@ from crossrank.errors import (
 
 if TYPE_CHECKING:
     from crossrank.checkpoint.hub import Repository
+    from crossrank.checkpoint.model_registry import Version
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
@@ -30,7 +31,7 @@ class ModelFiles:
 
     :param folder: The folder in which ``config.json`` is.
     :param name: What the caller named it; ``"bundled"`` for the model in the box.
-    :param revision: The commit hash if it came from the hub, else ``None``.
+    :param revision: The commit hash if it came from the hub, the version if from a registry, else ``None``.
     """
 
     folder: Path
@@ -53,7 +54,7 @@ def resolve(
     :class:`~crossrank.errors.CrossRankWarning`.
 
     :param model: A hub name such as ``"cross-encoder/ms-marco-MiniLM-L6-v2"``, a folder, or ``None`` for the model in
-        the box.
+        the box. Of a registry's folder it is the version in use.
     :param revision: A branch, a tag or a full commit hash; the hub's ``main`` if not given. Only for hub names.
     :param token: A hub token; ``None`` takes the one that is set or saved on this machine, ``False`` sends none.
     :param cache_folder: Where hub models are kept, instead of huggingface_hub's cache.
@@ -88,6 +89,8 @@ def _local(folder: Path, name: str, revision: str | None) -> ModelFiles:
         )
     if not folder.is_dir():
         raise ModelNotFoundError(f"{str(folder)!r} is a file. Name the folder with config.json, weights and tokenizer.")
+    if (version := _in_use(folder)) is not None:
+        return ModelFiles(version.folder, name, version.name)
     if not (folder / "config.json").is_file():
         entries = sorted(entry.name for entry in folder.iterdir())
         raise CheckpointError(
@@ -96,6 +99,15 @@ def _local(folder: Path, name: str, revision: str | None) -> ModelFiles:
             "save_pretrained() wrote, or the one into which the whole checkpoint was downloaded."
         )
     return ModelFiles(folder, name, None)
+
+
+def _in_use(folder: Path) -> Version | None:
+    """Find the version in use, if the folder is a registry."""
+    if not (folder / "current").is_file() or (folder / "config.json").is_file():
+        return None
+    from crossrank.checkpoint.model_registry import ModelRegistry
+
+    return ModelRegistry(folder).current()
 
 
 def _from_hub(

@@ -1,0 +1,231 @@
+"""Versions in a folder: publishing, switching, going back; and what is left when a process dies or the disk is full."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from crossrank.checkpoint.locks import FileLock
+from crossrank.checkpoint.model_registry import ModelRegistry
+from crossrank.errors import CheckpointError, CrossRankError, InputError
+
+
+def checkpoint(folder: Path, text: str, size: int = 1000) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(text.encode() * size)
+    (folder / "1_Dense").mkdir()
+    (folder / "1_Dense" / "weights").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> ModelRegistry:
+    registry = ModelRegistry(tmp_path / "registry")
+    registry.switch(registry.publish(checkpoint(tmp_path / "a", "a")))
+    return registry
+
+
+def test_publishing_does_not_put_to_use(registry: ModelRegistry, tmp_path: Path) -> None:
+    second = registry.publish(checkpoint(tmp_path / "b", "b"))
+    assert second.number == 2
+    assert registry.current() == registry.versions()[0]
+    for name in ("config.json", "model.safetensors", "1_Dense/weights"):
+        assert (second.folder / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    registry.switch(second)
+    assert registry.current() == second
+    # A script may read it, too.
+    assert (registry.folder / "current").read_text().splitlines()[0] == second.name
+
+
+def test_the_name_is_the_number_and_a_digest_of_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.json").write_text("{}")
+    by_hand = hashlib.sha256(b"11 2 config.json\n{}").hexdigest()
+    assert ModelRegistry(tmp_path / "r").publish(tmp_path / "a").name == f"1-{by_hand[:8]}"
+
+
+def test_the_same_checkpoint_keeps_its_version(registry: ModelRegistry, tmp_path: Path) -> None:
+    assert registry.publish(tmp_path / "a") == registry.current()
+    assert len(registry.versions()) == 1
+
+
+def test_hidden_files_and_save_points_stay_behind(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "a", "a")
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "x").touch()
+    (folder / "checkpoint-20").mkdir()
+    (folder / "checkpoint-20" / "optimizer.pt").touch()
+    version = ModelRegistry(tmp_path / "r").publish(folder)
+    assert sorted(path.name for path in version.folder.iterdir()) == ["1_Dense", "config.json", "model.safetensors"]
+
+
+def test_back_step_by_step_and_never_to_what_was_rolled_back(registry: ModelRegistry, tmp_path: Path) -> None:
+    for letter in "bcd":
+        registry.switch(registry.publish(checkpoint(tmp_path / letter, letter)))
+    one, two, three, four = registry.versions()
+    assert registry.rollback() == three
+    assert registry.rollback() == two
+    registry.switch(four)
+    assert registry.rollback() == two
+    assert registry.rollback() == one
+    with pytest.raises(InputError, match=r"no earlier version.*--to"):
+        registry.rollback()
+    assert registry.rollback("3") == three
+    assert registry.rollback() == one
+    with pytest.raises(InputError, match=f"no version '9'.*{one.name}"):
+        registry.rollback("9")
+
+
+def test_a_damaged_version_is_not_put_to_use(registry: ModelRegistry, tmp_path: Path) -> None:
+    first, second = registry.current(), registry.publish(checkpoint(tmp_path / "b", "b"))
+    (second.folder / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="damaged"):
+        registry.switch(second)
+    assert registry.current() == first
+    # Published again it comes in whole.
+    third = registry.publish(tmp_path / "b")
+    assert third.number == 3
+    registry.switch(third)
+
+
+def test_compare_and_switch(registry: ModelRegistry, tmp_path: Path) -> None:
+    first = registry.current()
+    b, c = (registry.publish(checkpoint(tmp_path / x, x)) for x in "bc")
+    registry.switch(b, instead_of=first)
+    with pytest.raises(CrossRankError, match="meanwhile"):
+        registry.switch(c, instead_of=first)
+    assert registry.current() == b
+
+
+def test_no_checkpoint_and_a_pointer_of_nonsense(registry: ModelRegistry, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no config\.json"):
+        registry.publish(tmp_path)
+    (registry.folder / "current").write_text("../../etc\n")
+    with pytest.raises(CheckpointError, match="does not name a version"):
+        registry.current()
+    assert ModelRegistry(tmp_path / "none").current() is None
+
+
+def test_history_keeps_figures_and_survives_a_line_cut_off(registry: ModelRegistry, tmp_path: Path) -> None:
+    with (registry.folder / "history.jsonl").open("a") as stream:
+        stream.write('{"event": "swi')
+    second = registry.publish(checkpoint(tmp_path / "b", "b"))
+    registry.switch(second, record={"decision": {"p": 0.01}})
+    events = registry.history()
+    assert [event["event"] for event in events] == ["publish", "switch", "publish", "switch"]
+    assert events[-1]["decision"] == {"p": 0.01}
+    assert events[-1]["before"] == registry.versions()[0].name
+
+
+def test_full_disk_leaves_the_old_version(registry: ModelRegistry, tmp_path: Path) -> None:
+    candidate = checkpoint(tmp_path / "b", "b", size=200_000)
+    before = registry.current()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"not published, and 1-\w+ is in use as before.*room"):
+            registry.publish(candidate)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert registry.current() == before
+    assert [path.name for path in (registry.folder / "versions").iterdir()] == [before.name]
+    registry.switch(registry.publish(candidate))
+
+
+@pytest.mark.parametrize("limit", [0, 10, 600])
+def test_full_disk_while_switching(registry: ModelRegistry, tmp_path: Path, limit: int) -> None:
+    before, second = registry.current(), registry.publish(checkpoint(tmp_path / "b", "b"))
+    held = FileLock(registry.folder / "lock", "nothing")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        # The lock's own line, the pointer's, or the history's does not fit.
+        with pytest.raises(OSError, match="File too large"):
+            registry.switch(second, record={"decision": "x" * 600})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert registry.current() == before
+    with held:
+        pass
+    registry.switch(second)
+    assert registry.current() == second
+
+
+LOOP = """
+import sys
+from crossrank.checkpoint.model_registry import ModelRegistry
+registry = ModelRegistry(sys.argv[1])
+print("on", flush=True)
+while True:
+    for candidate in sys.argv[2:]:
+        registry.switch(registry.publish(candidate))
+    registry.rollback()
+    for version in registry.versions()[1:]:
+        if version != registry.current() and version not in registry.before():
+            import shutil
+            shutil.rmtree(version.folder)
+"""
+
+
+def test_killed_at_any_moment_the_version_in_use_is_whole(registry: ModelRegistry, tmp_path: Path) -> None:
+    candidates = [checkpoint(tmp_path / f"new{i}", f"{i}", size=300_000) for i in range(3)]
+    moments = random.Random(0)
+    for _ in range(12):
+        process = subprocess.Popen(
+            [sys.executable, "-c", LOOP, str(registry.folder), *map(str, candidates)], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(moments.random() * 0.1)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        current = registry.current()
+        assert current is not None
+        registry.check(current)
+        for version in registry.versions():
+            registry.check(version)
+    # And it goes on from there; that a process ended in the middle stands in the history.
+    registry.switch(registry.publish(checkpoint(tmp_path / "last", "last")))
+    assert any(event["event"] == "found" and "process" in event["left_by"] for event in registry.history())
+    assert not (registry.folder / "versions" / ".incoming").exists()
+
+
+def test_many_writers_get_in_one_after_the_other(registry: ModelRegistry, tmp_path: Path) -> None:
+    candidates = [checkpoint(tmp_path / f"new{i}", f"{i}") for i in range(8)]
+    threads = [threading.Thread(target=lambda c=c: registry.switch(registry.publish(c))) for c in candidates]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [version.number for version in registry.versions()] == list(range(1, 10))
+    assert len(registry.before()) == 8
+
+
+def test_a_taken_lock_says_who_has_it(tmp_path: Path) -> None:
+    with (
+        FileLock(tmp_path / "lock", "learn"),
+        pytest.raises(CrossRankError, match=f"in use by 'learn' \\(process {os.getpid()} on "),
+        FileLock(tmp_path / "lock", "other"),
+    ):
+        pass
+    with FileLock(tmp_path / "lock", "other") as lock:
+        assert lock.left_by is None
+
+
+def test_a_lock_left_behind_by_a_killed_process_is_free_and_told(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text(json.dumps({"what": "learn", "process": 7, "host": "h", "since": "s"}))
+    with FileLock(tmp_path / "lock", "other") as lock:
+        assert lock.left_by == "'learn' (process 7 on h, since s)"
