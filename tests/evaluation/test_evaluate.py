@@ -183,6 +183,20 @@ def test_work_is_neither_lost_nor_mixed_with_another(large, tmp_path):
         evaluate(large.sample(10), [Scores(shared_words)], work=tmp_path, resume=True)
 
 
+def test_a_model_that_was_trained_anew_in_its_folder_is_another(large, tmp_path):
+    class Local(Scores):
+        def info(self):
+            return {**super().info(), "folder": str(tmp_path / "model")}
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("first")
+    evaluate(large, [Local(shared_words)], work=tmp_path / "work")
+    evaluate(large, [Local(shared_words)], work=tmp_path / "work", resume=True)
+    (tmp_path / "model" / "weights").write_text("another")
+    with pytest.raises(InputError, match="files was"):
+        evaluate(large, [Local(shared_words)], work=tmp_path / "work", resume=True)
+
+
 # ---- real models
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,15 @@ def cross_encoder(
         fit.
     """
     facts = dict(model.info())
-    settings = {"system": name, "dataset": dataset.name, "texts": dataset.fingerprint(), "depth": depth, **_kept(facts)}
+    settings = {
+        "system": name,
+        "dataset": dataset.name,
+        "texts": dataset.fingerprint(),
+        "depth": depth,
+        "label": getattr(model, "label", None),
+        "files": _files(facts),
+        **_kept(facts),
+    }
     texts = list(dataset.queries.values())
     names = list(dataset.queries)
     counts = np.minimum(candidates.counts, depth)
@@ -255,6 +264,15 @@ def _groups(queries: Sequence[int], counts: NDArray[np.int64]) -> Iterator[list[
 def _kept(facts: Mapping[str, object]) -> dict[str, object]:
     """What scores depend on: the folder may move, and threads change nothing."""
     return {key: value for key, value in facts.items() if key not in ("folder", "threads")}
+
+
+def _files(facts: Mapping[str, object]) -> str | None:
+    """A digest of the names, sizes and times of a local model's files: it may be trained anew in its folder."""
+    folder = facts.get("folder")
+    if facts.get("revision") is not None or not isinstance(folder, str) or not Path(folder).is_dir():
+        return None
+    listed = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in Path(folder).iterdir())
+    return hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
 
 
 def _path(work: Path, dataset: Dataset, name: str) -> Path:
