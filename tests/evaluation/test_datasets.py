@@ -226,6 +226,11 @@ def test_a_written_run_falls_strictly_and_reads_back_in_order(tmp_path):
     assert all(one.score > other.score for one, other in pairwise(rows))
 
 
+def test_an_identifier_that_a_run_cannot_hold_is_told(tmp_path):
+    with pytest.raises(InputError, match="'a b' has white space"):
+        write_run(tmp_path / "t.run", "t", [("q", [("a b", 2.0)])])
+
+
 # ---- JSON lines
 
 

@@ -158,12 +158,18 @@ def write_run(path: Path, tag: str, rankings: Iterable[tuple[str, Iterable[tuple
 
     :param tag: Its name, without white space.
     :param rankings: Queries, each with its documents and scores, best first.
+    :raises InputError: If an identifier has white space in it, which the format can't hold.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as out:
         for query, ranking in rankings:
             before = math.inf
             for rank, (document, score) in enumerate(ranking, start=1):
+                if len(f"{query} {document}".split()) != 2:
+                    raise InputError(
+                        f"{path}: query {query!r} or document {document!r} has white space in its identifier, "
+                        "which a run can't hold. Give them other identifiers."
+                    )
                 before = score if score < before else math.nextafter(before, -math.inf)
                 out.write(f"{query} Q0 {document} {rank} {before!r} {tag}\n")
 
