@@ -21,6 +21,7 @@ GOOD = '{"id": "d0000000a", "reason": "it  says\\nso", "grade": 2}'
         f"Sure! Here is my judgement:\n\n{GOOD}\n\nLet me know if {{you}} need [more].",
         f"```json\n{GOOD}\n```",
         f"<think>perhaps {GOOD.replace('2', '3')}, or not</think>\n{GOOD}",
+        f"perhaps {GOOD.replace('2', '3')}, or not</think>\n{GOOD}",
         f"{GOOD}\n{GOOD}",
         '{"grade": "2", "id": "[d0000000a]", "reason": "it says so", "more": 1}',
         '{"grade": 2.0, "id": " D0000000A", "reason": "it says so"}',
@@ -41,6 +42,7 @@ def test_a_reason_may_be_missing():
         ("", "no JSON object with a grade"),
         ("I can't help with that.", "no JSON object with a grade"),
         (GOOD[:-3], "no JSON object with a grade"),
+        (f"<think>perhaps {GOOD}, or", "no JSON object with a grade"),
         ("2", "no JSON object with a grade"),
         ('{"id": "d0000000a", "reason": "x"}', "no JSON object with a grade"),
         ('{"reason": "x", "grade": 2}', "did not name the document's id"),
@@ -78,6 +80,8 @@ def test_what_means_no_certain_grade_is_told(text, why):
         ('{"ranking": ["d0000000c", "d0000000a", "d0000000b"]}', Order((2, 0, 1), 3)),
         ('Here:\n```\n["d0000000c", "d0000000a", "d0000000b"]\n```', Order((2, 0, 1), 3)),
         ("[d0000000c] > [d0000000a] > [d0000000b]", Order((2, 0, 1), 3)),
+        ("<think>hm [x]</think> d0000000c > d0000000a > d0000000b\n", Order((2, 0, 1), 3)),
+        ('As in {"ranking": ["id of the best"]}: {"ranking": ["d0000000c"]}', Order((2, 0, 1), 1)),
         ('{"ranking": [{"id": "d0000000c"}, {"id": "d0000000a"}, {"id": "d0000000b"}]}', Order((2, 0, 1), 3)),
         # Left out: behind those that were named, in the order they came.
         ('{"ranking": ["d0000000c"]}', Order((2, 0, 1), 1)),
@@ -103,6 +107,8 @@ def test_an_order_is_found_and_completed(text, order):
         ('{"ranking": ["d0000000a", "x", "y"]}', "most of the ids"),
         ('{"ranking": ["d0000000a"]} {"ranking": ["d0000000b"]}', "more than one ranking"),
         ("[x] > [y]", "no JSON object with a list"),
+        ("d0000000a is better than d0000000b", "no JSON object with a list"),
+        ("<think>[d0000000a] > [d0000000b]", "no JSON object with a list"),
     ],
 )
 def test_what_means_no_certain_order_is_told(text, why):
@@ -135,3 +141,5 @@ def test_anything_is_read_or_refused(text):
 def test_a_very_long_answer_of_brackets_takes_no_long_time():
     with pytest.raises(UnusableError):
         parse_grade("[" * 200_000 + "{" * 200_000, A)
+    with pytest.raises(UnusableError):
+        parse_ranking("d0000000a >>>> " * 20_000 + "x y", IDS)

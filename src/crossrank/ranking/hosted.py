@@ -24,6 +24,7 @@ from crossrank.ranking.background import PerLoop
 from crossrank.ranking.deadline import Deadline
 from crossrank.ranking.judge_messages import sendable
 from crossrank.ranking.keys import Secret, find_key
+from crossrank.ranking.limits import check_limits
 from crossrank.ranking.providers import PROVIDERS, Provider, at
 from crossrank.ranking.retry import Failure, RetryPolicy, failure_of, gather, retrying, shorten, summary, within
 from crossrank.ranking.stage import Context, StageScores
@@ -79,7 +80,8 @@ class HostedReranker:
         name: str | None = None,
     ) -> None:
         self.provider = _find(provider)
-        check_counts(keep=keep, batch_size=batch_size, max_concurrency=max_concurrency)
+        check_limits(keep, threshold)
+        check_counts(batch_size=batch_size, max_concurrency=max_concurrency)
         check_timeout(timeout)
         self.name = name or self.provider.name
         self.keep = keep

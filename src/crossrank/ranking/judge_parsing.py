@@ -29,9 +29,9 @@ RANKING_SCHEMA: dict[str, Any] = {
     "required": ["ranking"],
     "additionalProperties": False,
 }
-_THOUGHTS = re.compile(r"^\s*<(think|thinking|reasoning)>.*?</\1>", re.DOTALL)
-# A permutation as RankGPT's models write it: [a] > [b] > [c].
-_CHAIN = re.compile(r"^\W*\w+\W*(>\W*\w+\W*)*$")
+# What a model thinks before it answers, up to the last end of it; all of it where no end came. Some servers leave the
+# beginning out.
+_THOUGHTS = re.compile(r"\A.*</(?:think|thinking|reasoning)>|\A\s*<(?:think|thinking|reasoning)>.*", re.DOTALL)
 _MOST_BRACKETS = 2000  # tries to read JSON in one answer
 
 
@@ -69,7 +69,7 @@ def parse_grade(text: str, identity: str) -> Grade:
     :param identity: The document's id in that request; the answer has to name it.
     :raises UnusableError: If it holds no grade of 0 to 3 for that id, or two different ones.
     """
-    found = [value for value in _objects(text) if isinstance(value, dict) and "grade" in value]
+    found = [value for value in _objects(_THOUGHTS.sub("", text)) if isinstance(value, dict) and "grade" in value]
     if not found:
         raise UnusableError("there was no JSON object with a grade in it")
     mine = [value for value in found if _same_id(value.get("id"), identity)]
@@ -96,20 +96,30 @@ def parse_ranking(text: str, ids: Sequence[str]) -> Order:
     :param ids: ``[documents]``, their ids in that request.
     :raises UnusableError: If it holds no list of ids, several different ones, or more invented ids than real ones.
     """
+    text = _THOUGHTS.sub("", text)
     lists = [value["ranking"] for value in _objects(text) if isinstance(value, dict) and "ranking" in value]
+    lists = lists or [value for value in _objects(text) if isinstance(value, list) and value]
+    lists = lists or [chain for chain in [_chain(text)] if any(word in ids for word in chain)]
+    lists = [value for value in lists if isinstance(value, list)]
     if not lists:
-        lists = [value for value in _objects(text) if isinstance(value, list) and value]
-    if not lists and _CHAIN.match(text.strip()) and any(identity in text for identity in ids):
-        lists = [re.findall(r"\w+", text)]
-    if not lists or not all(isinstance(value, list) for value in lists):
         raise UnusableError("there was no JSON object with a list named ranking in it")
-    orders = {_order(value, ids) for value in lists}
+    # The form as we showed it may stand beside the answer: it is no order, and does not count.
+    orders = {order for order in (_order(value, ids) for value in lists) if order is not None}
+    if not orders:
+        raise UnusableError("most of the ids it named were not among those given")
     if len(orders) > 1:
         raise UnusableError("it held more than one ranking")
     return orders.pop()
 
 
-def _order(listed: list[Any], ids: Sequence[str]) -> Order:
+def _chain(text: str) -> list[str]:
+    """A permutation as RankGPT's models write it, ``[a] > [b] > [c]``; empty where the text is anything else."""
+    words = [_word(part) for part in text.split(">")]
+    return words if all(word.isalnum() for word in words) else []
+
+
+def _order(listed: list[Any], ids: Sequence[str]) -> Order | None:
+    """What a list means; ``None`` where most of it means nothing."""
     places = {identity: place for place, identity in enumerate(ids)}
     named: dict[int, None] = {}
     repeated = invented = 0
@@ -122,7 +132,7 @@ def _order(listed: list[Any], ids: Sequence[str]) -> Order:
         else:
             named[places[word]] = None
     if invented > len(named):
-        raise UnusableError("most of the ids it named were not among those given")
+        return None
     others = (place for place in range(len(ids)) if place not in named)
     return Order((*named, *others), len(named), repeated, invented)
 
@@ -137,7 +147,6 @@ def _word(value: Any) -> str:
 
 def _objects(text: str) -> Iterator[Any]:
     """The JSON objects and lists in a text, outermost ones only; none that names a key twice."""
-    text = _THOUGHTS.sub("", text)
     decoder = json.JSONDecoder(object_pairs_hook=_without_repeats)
     position = 0
     for _ in range(_MOST_BRACKETS):

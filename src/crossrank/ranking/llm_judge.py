@@ -27,6 +27,7 @@ from crossrank.ranking.judge_parsing import (
     parse_grade,
     parse_ranking,
 )
+from crossrank.ranking.limits import check_limits
 from crossrank.ranking.retry import Failure, RetryPolicy, retrying, summary
 from crossrank.ranking.stage import Context, StageScores
 
@@ -88,8 +89,8 @@ class LLMJudge:
     ) -> None:
         if mode not in _MAX_CHARACTERS:
             raise InputError(f"mode={mode!r} is unknown. Give one of {', '.join(map(repr, _MAX_CHARACTERS))}.")
+        check_limits(keep, threshold)
         check_counts(
-            keep=keep,
             window=window,
             step=step,
             max_characters=max_characters,
@@ -105,6 +106,7 @@ class LLMJudge:
                 "document is. Use keep=, or mode='grade'."
             )
         self.name = name
+        self.model = model
         self.keep = keep
         self.threshold = threshold
         self.mode = mode
