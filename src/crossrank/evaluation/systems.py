@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,9 +207,9 @@ def _rows(names: list[str], counts: list[int], result: PairScores, system: str) 
     for query, count in zip(names, counts, strict=True):
         here = slice(at, at + count)
         at += count
-        probabilities = result.scores[here].tolist() if result.kind in PROBABILITIES else []
+        probabilities = array("d", result.scores[here] if result.kind in PROBABILITIES else ())
         share = result.seconds * count / len(result.relevance)
-        rows.append(ScoredQuery(query, result.relevance[here].tolist(), probabilities, int(cut[here].sum()), share))
+        rows.append(ScoredQuery(query, array("d", result.relevance[here]), probabilities, int(cut[here].sum()), share))
     return rows
 
 

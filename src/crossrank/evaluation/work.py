@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -24,8 +25,8 @@ class ScoredQuery:
     """
 
     query: str
-    relevance: Sequence[float]
-    probabilities: Sequence[float]
+    relevance: array[float]
+    probabilities: array[float]
     cut: int
     seconds: float
 
@@ -62,7 +63,8 @@ class WorkFile:
     def add(self, rows: Sequence[ScoredQuery]) -> None:
         """Keep some more, on the disk before this returns."""
         for row in rows:
-            self._stream.write(json.dumps(asdict(row)).encode() + b"\n")
+            listed = {"relevance": list(row.relevance), "probabilities": list(row.probabilities)}
+            self._stream.write(json.dumps({**vars(row), **listed}).encode() + b"\n")
         self._stream.flush()
         os.fsync(self._stream.fileno())
 
@@ -83,9 +85,10 @@ class WorkFile:
                 try:
                     row = json.loads(line)
                     if number:
-                        one = ScoredQuery(**row)
+                        numbers = {name: array("d", row[name]) for name in ("relevance", "probabilities")}
+                        one = ScoredQuery(**{**row, **numbers})
                         self.done[one.query] = one
-                except (ValueError, TypeError) as error:
+                except (ValueError, TypeError, KeyError) as error:
                     remedy = "Delete the folder, or name another with --work."
                     raise InputError(f"{path}, line {number + 1} is damaged ({error}). {remedy}") from error
                 if not number and row != wanted:
