@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+import browser
 from checkpoints import make_checkpoint
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 # What a marked test needs, and whether it is there.
 NEEDS = {"shared_data": (SHARED, SHARED.exists), "gpu": ("a CUDA device", torch.cuda.is_available)}
+NEEDS["browser"] = ("chromium", lambda: browser.PROGRAM is not None)
 _left_out = pytest.StashKey[dict[str, int]]()
 
 

@@ -1,0 +1,93 @@
+"""Where two systems differ most: the queries, what each puts on top, and on request why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from crossrank.errors import InputError
+from crossrank.evaluation.explain import Explanation
+from crossrank.evaluation.result import Evaluation, Shown
+
+# (query, document) texts -> their explanations, such as partial(explain_pairs, model).
+Explainer = Callable[[Sequence[tuple[str, str]]], Sequence[Explanation]]
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A query on which two systems differ.
+
+    :param query: Its identifier.
+    :param before: The measure's value with the first system, ``after`` with the second.
+    :param top: System -> its first three documents; of all systems of the evaluation.
+    :param explanations: Document -> why the explained system scores it as it does.
+    """
+
+    query: str
+    before: float
+    after: float
+    top: Mapping[str, Sequence[Shown]]
+    explanations: Mapping[str, Explanation] = field(default_factory=dict)
+
+    @property
+    def difference(self) -> float:
+        """What the second system gains on this query."""
+        return self.after - self.before
+
+
+def disagreements(
+    evaluation: Evaluation,
+    a: str,
+    b: str,
+    *,
+    measure: str | None = None,
+    most: int = 10,
+    explainer: Explainer | None = None,
+) -> list[Disagreement]:
+    """Find the queries on which two systems differ, those first that matter most to the measure.
+
+    :param a: The name of a system, and ``b`` of another.
+    :param measure: By default the evaluation's main one.
+    :param most: How many queries at most; those without a difference never.
+    :param explainer: Explains, of each query, the first document of ``b`` and the first of ``a`` that is another.
+    :raises InputError: If a system or the measure is unknown.
+    """
+    named = {system.name: system for system in evaluation.systems}
+    for name in (a, b):
+        if name not in named:
+            raise InputError(f"There is no system {name!r}. The evaluation has {', '.join(map(repr, named))}.")
+    measure = evaluation.measures[0] if measure is None else measure
+    if measure not in evaluation.measures:
+        raise InputError(f"{measure!r} was not measured. The evaluation has {', '.join(evaluation.measures)}.")
+    before, after = named[a].values[measure], named[b].values[measure]
+    differing = [i for i in range(len(evaluation.queries)) if before[i] != after[i]]
+    differing.sort(key=lambda i: (-abs(after[i] - before[i]), i))
+    found = []
+    for i in differing[:most]:
+        query = evaluation.queries[i]
+        top = {name: tuple(system.top[query])[:SHOWN] for name, system in named.items()}
+        found.append(Disagreement(query, float(before[i]), float(after[i]), top))
+    return found if explainer is None else _explained(evaluation, found, a, b, explainer)
+
+
+def _explained(
+    evaluation: Evaluation, found: Sequence[Disagreement], a: str, b: str, explainer: Explainer
+) -> list[Disagreement]:
+    wanted = []
+    for one in found:
+        ours = one.top[b][:1]
+        theirs = [shown for shown in one.top[a] if shown.document not in {each.document for each in ours}][:1]
+        wanted += [(one.query, shown.document) for shown in (*ours, *theirs)]
+    texts = [(evaluation.query_texts[query], evaluation.document_texts[document]) for query, document in wanted]
+    explained = dict(zip(wanted, explainer(texts) if texts else (), strict=True))
+    return [
+        Disagreement(
+            one.query,
+            one.before,
+            one.after,
+            one.top,
+            {document: each for (query, document), each in explained.items() if query == one.query},
+        )
+        for one in found
+    ]
