@@ -2,31 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
-import time
 
 import numpy as np
 import pytest
 
 from crossrank.errors import InputError, StageError
-from crossrank.ranking.deadline import Deadline
-from crossrank.ranking.judge_modes import sliding_windows
 from crossrank.ranking.llm_judge import LLMJudge
-from crossrank.ranking.stage import Context
-from service import Asked, Reply, document_of, graded, ranked, said, serving
-
-KEY = "sk-very-secret-8f2c41"
-DOCUMENTS = ["Berlin is a city.", "Paris is the capital of France.", "Bananas are yellow."]
-GRADES = {"Berlin": 1, "Paris": 3, "Bananas": 0}
-
-
-def judge(service, **options) -> LLMJudge:
-    return LLMJudge("m", **{"base_url": f"{service.url}/v1", "api_key": KEY, **options})
-
-
-def right(asked: Asked) -> Reply:
-    """What a good judge says of DOCUMENTS."""
-    return graded(asked, GRADES[document_of(asked, asked.ids[0]).split()[0]], reason="It says so.")
+from judged import DOCUMENTS, KEY, judge, right
+from service import Reply, document_of, graded, said, serving
 
 
 def test_grades_with_reasons_tokens_and_cost():
@@ -167,114 +150,6 @@ def test_a_refused_request_is_no_reason_to_leave_the_format_out_of_others():
     assert ["response_format" in asked.body for asked in service.asked] == [True, False, True, True]
 
 
-@pytest.mark.parametrize(
-    ("status", "remedy"), [(401, "API key"), (403, "API key"), (404, "base_url"), (402, "balance")]
-)
-def test_what_no_other_request_would_mend_ends_the_call_at_once(status, remedy):
-    with serving([Reply({"error": {"message": f"no: {KEY}"}}, status)]) as service:
-        with pytest.raises(StageError, match=f"answered {status}: no: \\[key\\].*{remedy}") as caught:
-            judge(service, max_concurrency=1).score("q", DOCUMENTS)
-        assert len(service.asked) == 1
-    assert not caught.value.retryable
-
-
-def test_an_empty_account_is_not_waited_for():
-    reply = Reply({"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}, 429)
-    with serving([reply]) as service, pytest.raises(StageError, match="balance"):
-        judge(service, max_concurrency=1).score("q", DOCUMENTS)
-    assert len(service.asked) == 1
-
-
-def test_retry_after_is_kept_to():
-    def respond(asked):
-        return Reply({}, 429, {"retry-after": "1"}) if asked.number == 0 else right(asked)
-
-    with serving(respond) as service:
-        judge(service, max_concurrency=1).score("q", DOCUMENTS[:1])
-    assert 1.0 <= service.asked[1].started - service.asked[0].started < 1.6
-
-
-def test_a_deadline_is_not_overrun_by_waiting():
-    def respond(asked):
-        return Reply({}, 429, {"retry-after": "30"}) if asked.number == 1 else right(asked)
-
-    with serving(respond) as service:
-        started = time.monotonic()
-        scores = judge(service, max_concurrency=1).score("q", DOCUMENTS, Context(deadline=Deadline(5)))
-    assert time.monotonic() - started < 3
-    np.testing.assert_array_equal(scores.scores, [1, np.nan, 0])
-    assert "the next try would be in" in scores.degraded
-
-
-def test_a_deadline_ends_requests_under_way_and_keeps_what_is_there():
-    def respond(asked):
-        reply = right(asked)
-        reply.delay = 0 if asked.number == 0 else 3
-        return reply
-
-    with serving(respond) as service:
-        started = time.monotonic()
-        scores = judge(service, max_concurrency=1).score("q", DOCUMENTS, Context(deadline=Deadline(0.5)))
-        assert time.monotonic() - started < 1
-    np.testing.assert_array_equal(scores.scores, [1, np.nan, np.nan])
-    assert scores.degraded.startswith("2 of 3 documents could not be judged")
-
-
-def test_a_slow_answer_is_given_up_after_the_timeout():
-    with serving([Reply(delay=2)]) as service:
-        started = time.monotonic()
-        with pytest.raises(StageError, match=r"did not answer within 0.2 s"):
-            judge(service, timeout=0.2, max_retries=0).score("q", DOCUMENTS)
-    assert time.monotonic() - started < 1
-
-
-def test_a_service_that_is_not_there_is_not_tried_for_each_document():
-    with serving([Reply()]) as service:
-        gone = service.url
-    started = time.monotonic()
-    with pytest.raises(StageError, match="can't be reached") as caught:
-        LLMJudge("m", base_url=gone, api_key=KEY, max_retries=1).score("q", ["text"] * 200)
-    assert caught.value.retryable
-    assert "requests were sent" in str(caught.value)
-    assert time.monotonic() - started < 3
-
-
-def test_cancelling_the_async_call_hangs_up():
-    hung_up = threading.Event()
-
-    async def main(service):
-        task = asyncio.create_task(judge(service, max_concurrency=1).ascore("q", DOCUMENTS))
-        while not service.asked:
-            await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        hung_up.set()
-
-    def respond(asked):
-        hung_up.wait(3)
-        return right(asked)
-
-    with serving(respond) as service:
-        asyncio.run(main(service))
-        time.sleep(0.3)
-    assert len(service.asked) == 1
-
-
-def test_a_call_that_was_cancelled_stops():
-    context = Context()
-
-    def respond(asked):
-        if asked.number == 1:
-            context.cancelled.set()
-        return right(asked)
-
-    with serving(respond) as service:
-        scores = judge(service, max_concurrency=1).score("q", DOCUMENTS * 20, context)
-    assert "cancelled" in scores.degraded
-    assert len(service.asked) < 20
-
-
 def test_loops_come_and_go():
     async def both(asks):
         return await asyncio.gather(asks.ascore("q", DOCUMENTS), asks.ascore("q", DOCUMENTS[:1]))
@@ -333,80 +208,6 @@ def test_a_missing_key_is_told_when_it_is_needed(monkeypatch):
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(InputError, match="set OPENAI_API_KEY"):
         LLMJudge("m").score("q", ["text"])
-
-
-def test_windows_go_from_the_back_to_the_very_front():
-    assert sliding_windows(25, 20, 10) == [(5, 25), (0, 15)]
-    assert sliding_windows(20, 20, 10) == [(0, 20)]
-    assert sliding_windows(3, 20, 10) == [(0, 3)]
-    assert sliding_windows(40, 20, 10) == [(20, 40), (10, 30), (0, 20)]
-    assert sliding_windows(0, 20, 10) == []
-
-
-def by_number(asked: Asked) -> Reply:
-    """Puts documents that are numbers in descending order."""
-    return ranked(sorted(asked.ids, key=lambda identity: -int(document_of(asked, identity))))
-
-
-def test_the_best_climb_from_window_to_window():
-    numbers = [str((7 * i) % 41) for i in range(41)]
-    with serving(by_number) as service:
-        scores = judge(service, mode="listwise", window=8, step=4).score("q", numbers)
-    assert (scores.kind, scores.degraded) == ("rank", None)
-    order = np.argsort(-scores.scores)
-    # The best window - step are in their right places after one pass: 4 of each window move on.
-    assert [numbers[row] for row in order[:4]] == ["40", "39", "38", "37"]
-    assert sorted(scores.scores, reverse=True) == [1 / rank for rank in range(1, 42)]
-    assert len(service.asked) == len(sliding_windows(41, 8, 4))
-    assert [detail["rank"] for detail in scores.details] == np.argsort(order).__add__(1).tolist()
-
-
-def test_an_empty_selection_is_an_answer():
-    with serving([ranked([])]) as service:
-        scores = judge(service, mode="listwise").score("q", DOCUMENTS)
-    assert len(service.asked) == 1
-    assert scores.degraded is None
-    assert scores.scores.tolist() == [1, 1 / 2, 1 / 3]
-    assert [detail["named"] for detail in scores.details] == [False] * 3
-    assert any("found nothing relevant" in note for note in scores.notes)
-
-
-def test_a_window_without_an_answer_keeps_its_order():
-    def respond(asked):
-        return said("hm") if asked.number < 2 else by_number(asked)
-
-    with serving(respond) as service:
-        asks = judge(service, mode="listwise", window=4, step=2, max_retries=1)
-        scores = asks.score("q", [str(i) for i in range(6)])
-    # 2..5 could not be judged; then 0..3 came as 3, 2, 1, 0.
-    assert np.argsort(-scores.scores).tolist() == [3, 2, 1, 0, 4, 5]
-    assert scores.degraded.startswith("1 of 2 windows could not be judged and keep their order: the answer could not")
-
-
-def test_the_first_window_is_asked_for_when_time_gets_short():
-    def respond(asked):
-        reply = by_number(asked)
-        reply.delay = 0.4
-        return reply
-
-    with serving(respond) as service:
-        asks = judge(service, mode="listwise", window=4, step=2)
-        asks.warm_up()
-        scores = asks.score("q", [str(i) for i in range(30)], Context(deadline=Deadline(1.5)))
-    order = np.argsort(-scores.scores).tolist()
-    # The last window and the first one; between them as many of those before the first as there was time for.
-    assert 2 <= len(service.asked) <= 4
-    assert {"0", "1"} <= {document_of(service.asked[-1], identity) for identity in service.asked[-1].ids}
-    assert order[0] > 2
-    assert order[-4:] == [29, 28, 27, 26]
-    assert "there was no time for it" in scores.degraded
-    assert sorted(order) == list(range(30))
-
-
-def test_all_windows_failed_is_an_error():
-    with serving([said("hm")]) as service, pytest.raises(StageError, match="judged nothing"):
-        judge(service, mode="listwise", window=4, step=2, max_retries=0).score("q", DOCUMENTS * 3)
-    assert len(service.asked) == 4
 
 
 def test_grades_have_a_fingerprint_and_orders_have_none():
