@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from copy import copy
 from typing import TypeVar
 
 from crossrank.errors import InputError
@@ -31,6 +32,7 @@ class Deadline:
         self.seconds = seconds
         self._clock = clock
         self._started = clock()
+        self._reserve = 0.0
 
     def __repr__(self) -> str:
         return f"Deadline({self.seconds!r}, remaining={self.remaining():.3f})"
@@ -51,7 +53,13 @@ class Deadline:
 
     def remaining(self) -> float:
         """Seconds that are left, not below 0; ``inf`` where there is no limit."""
-        return math.inf if self.seconds is None else max(0.0, self.seconds - self.elapsed())
+        return math.inf if self.seconds is None else max(0.0, self.seconds - self._reserve - self.elapsed())
+
+    def reserving(self, seconds: float) -> Deadline:
+        """Make the same deadline, of which so many seconds at the end are kept for something else."""
+        copied = copy(self)
+        copied._reserve = self._reserve + seconds
+        return copied
 
     def timeout(self, most: float | None = None) -> float | None:
         """What is left as a timeout for one request: not above ``most``; ``None`` means none of both limits."""

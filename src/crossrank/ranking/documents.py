@@ -83,6 +83,8 @@ class DocumentReader:
         ]
 
     def _candidate(self, i: int, given: Any) -> Candidate:
+        if isinstance(given, str) and self._text is None and self._score is None:
+            return Candidate(given, given, None)
         document, beside = given, None
         if isinstance(given, tuple) and len(given) == 2 and _is_number(given[1]):
             document, beside = given
