@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
-from itertools import groupby
+from dataclasses import dataclass
 from pathlib import Path
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -23,10 +23,20 @@ _TEXT = (
 )
 
 
-def collection(name: str, pairs: int, data: Path = DATA) -> list[Pair]:
-    """The first ``pairs`` of a collection's candidates, whole queries together, the queries in a seeded order.
+@dataclass(frozen=True)
+class Source:
+    """A test collection: texts by id, candidates by query, best first, and grades."""
 
-    :raises SystemExit: If the collection is not there.
+    documents: dict[str, str]
+    queries: dict[str, str]
+    candidates: dict[str, list[str]]
+    qrels: dict[str, dict[str, int]]
+
+
+def read_collection(name: str, data: Path = DATA) -> Source:
+    """Read a collection.
+
+    :raises SystemExit: If it is not there.
     """
     folder = data / name
     if not (folder / "candidates.tsv").is_file():
@@ -34,14 +44,31 @@ def collection(name: str, pairs: int, data: Path = DATA) -> list[Pair]:
             f"{folder} is missing: candidates.tsv, corpus.jsonl and queries.jsonl (BEIR's layout) are read from there. "
             "Name the folder of the collections with --data, or run on made-up texts with --synthetic."
         )
-    documents = {row["_id"]: f"{row.get('title', '')} {row['text']}".strip() for row in _lines(folder / "corpus.jsonl")}
-    queries = {row["_id"]: row["text"] for row in _lines(folder / "queries.jsonl")}
-    with (folder / "candidates.tsv").open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
-    candidates = {query: [row[1] for row in group] for query, group in groupby(rows, key=lambda row: row[0])}
-    order = sorted(candidates)
+    candidates: dict[str, list[str]] = {}
+    for query, document, *_ in _rows(folder / "candidates.tsv"):
+        candidates.setdefault(query, []).append(document)
+    qrels: dict[str, dict[str, int]] = {}
+    for query, document, grade in _rows(folder / "qrels" / "test.tsv"):
+        qrels.setdefault(query, {})[document] = int(grade)
+    return Source(
+        {row["_id"]: f"{row.get('title', '')} {row['text']}".strip() for row in _lines(folder / "corpus.jsonl")},
+        {row["_id"]: row["text"] for row in _lines(folder / "queries.jsonl")},
+        candidates,
+        qrels,
+    )
+
+
+def collection(name: str, pairs: int, data: Path = DATA) -> list[Pair]:
+    """The first ``pairs`` of a collection's candidates, whole queries together, the queries in a seeded order.
+
+    :raises SystemExit: If the collection is not there.
+    """
+    source = read_collection(name, data)
+    order = sorted(source.candidates)
     random.Random(0).shuffle(order)
-    found = dict.fromkeys((queries[query], documents[document]) for query in order for document in candidates[query])
+    found = dict.fromkeys(
+        (source.queries[query], source.documents[document]) for query in order for document in source.candidates[query]
+    )
     return list(found)[:pairs]
 
 
@@ -51,6 +78,11 @@ def synthetic(pairs: int, *, queries: int = 4, words: int = 60, seed: int = 0) -
     asked = [" ".join(chosen.choices(vocabulary, k=8)) for _ in range(queries)]
     lengths = [chosen.randint(words // 4, words * 7 // 4) for _ in range(pairs)]
     return [(asked[i * queries // pairs], " ".join(chosen.choices(vocabulary, k=k))) for i, k in enumerate(lengths)]
+
+
+def _rows(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as lines:
+        return list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
 
 
 def _lines(path: Path) -> list[dict[str, str]]:

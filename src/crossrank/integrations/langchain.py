@@ -1,0 +1,71 @@
+"""LangChain: a document compressor, for ``ContextualCompressionRetriever`` and chains of your own.
+
+>>> from crossrank.integrations.langchain import CrossRankCompressor
+>>> compressor = CrossRankCompressor(top_k=4)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from crossrank.optional import require
+from crossrank.ranking.reranker import Reranker
+from crossrank.ranking.types import Ranking
+
+if TYPE_CHECKING:
+    from langchain_core.callbacks import Callbacks
+    from langchain_core.documents import BaseDocumentCompressor, Document
+else:
+    require("langchain_core", extra="langchain", purpose="crossrank.integrations.langchain")
+    from langchain_core.callbacks import Callbacks
+    from langchain_core.documents import BaseDocumentCompressor, Document
+
+
+class CrossRankCompressor(BaseDocumentCompressor):
+    """Keeps the most relevant documents, best first.
+
+    The documents come back as copies with their metadata and id, and with ``relevance_score`` in the metadata (left out
+    where no stage scored a document); the caller's own are not touched.
+
+    :param reranker: What ranks; by default the model in the box.
+    :param top_k: How many documents to return; by default what the reranker keeps.
+    """
+
+    reranker: Any = None
+    top_k: int | None = None
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Take the model in the box where no reranker is given."""
+        if self.reranker is None:
+            self.reranker = Reranker()
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        """Rank documents.
+
+        :raises CrossRankError: As :meth:`crossrank.ranking.reranker.Reranker.rank`.
+        """
+        return _documents(self.reranker.rank(query, documents, top_k=self.top_k))
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        """Rank documents without holding up the event loop.
+
+        :raises CrossRankError: As :meth:`crossrank.ranking.reranker.Reranker.arank`.
+        """
+        return _documents(await self.reranker.arank(query, documents, top_k=self.top_k))
+
+
+def _documents(ranking: Ranking) -> list[Document]:
+    return [
+        ranked.document.model_copy(
+            update={
+                "metadata": {key: value for key, value in ranked.document.metadata.items() if key != "relevance_score"}
+                | ({} if ranked.score is None else {"relevance_score": ranked.score})
+            }
+        )
+        for ranked in ranking
+    ]
