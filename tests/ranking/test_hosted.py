@@ -279,8 +279,10 @@ def test_the_key_comes_out_of_the_environment(name, monkeypatch):
     [
         ("cohear", {"model": "m"}, "provider='cohear' is unknown"),
         ("cohere", {}, "model=None: cohere has several"),
-        ("tei", {}, "base_url=None is not the address"),
-        ("vllm", {"model": "m", "base_url": "localhost:8000"}, "base_url='localhost:8000' is not the address"),
+        ("tei", {}, "base_url is missing"),
+        ("vllm", {"model": "m", "base_url": "localhost:8000"}, "base_url='localhost:8000' is not an address"),
+        ("vllm", {"model": "m", "base_url": "http://u:secret@localhost:8000"}, "password in it"),
+        ("vllm", {"model": "m", "base_url": "http://["}, "is not an address"),
         ("cohere", {"model": "m", "truncate": True}, "can't be told whether to cut"),
         ("cohere", {"model": "m", "batch_size": 0}, "batch_size=0"),
         ("cohere", {"model": "m", "timeout": "1"}, "timeout='1'"),

@@ -191,6 +191,8 @@ def test_no_documents_need_no_request():
         ({"keep": True}, "keep=True is not"),
         ({"timeout": 0}, "timeout=0"),
         ({"max_retries": -1}, "max_retries=-1"),
+        ({"base_url": "localhost:8000/v1"}, "base_url='localhost:8000/v1' is not an address"),
+        ({"threshold": "2"}, "threshold='2' is not a number"),
         ({"mode": "listwise", "threshold": 0.5}, "threshold=0.5 does not go with"),
         ({"prompt": "no/such/file.md"}, "can't be read"),
         ({"prompt": "a text\nwithout sections"}, "it needs one of each"),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from crossrank.errors import InputError, StageError
 from crossrank.optional import require
 from crossrank.ranking import background
-from crossrank.ranking.arguments import check_counts, check_timeout
+from crossrank.ranking.arguments import check_address, check_counts, check_timeout
 from crossrank.ranking.background import PerLoop
 from crossrank.ranking.deadline import Deadline
 from crossrank.ranking.judge_messages import sendable
@@ -104,11 +104,12 @@ class HostedReranker:
 
     def _address(self, given: str | None) -> str:
         base = given or self.provider.base_url
-        if not isinstance(base, str) or not base.startswith(("http://", "https://")):
+        if base is None:
             raise InputError(
-                f"base_url={given!r} is not the address of a {self.provider.name} server. Give it as "
+                f"base_url is missing: anyone can run {self.provider.name}. Give its address, such as "
                 "'http://localhost:8080', without the path."
             )
+        check_address(base, "http://localhost:8080")
         base = base.rstrip("/")
         # Both with and without the version are usual.
         version = self.provider.path.split("/")[1]

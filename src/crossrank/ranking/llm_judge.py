@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from crossrank.errors import InputError, StageError
 from crossrank.ranking import background
-from crossrank.ranking.arguments import check_counts, check_timeout
+from crossrank.ranking.arguments import check_address, check_counts, check_timeout
 from crossrank.ranking.background import PerLoop
 from crossrank.ranking.chat import ChatEndpoint, Spent
 from crossrank.ranking.judge_messages import cut, load_prompt, make_request
@@ -98,6 +98,8 @@ class LLMJudge:
             max_tokens=max_tokens,
         )
         check_timeout(timeout)
+        if base_url is not None:
+            check_address(base_url, "http://localhost:8000/v1")
         if step > window:
             raise InputError(f"step={step} is more than window={window}, which would leave documents out. Give less.")
         if threshold is not None and mode == "listwise":
