@@ -18,8 +18,8 @@ class PairScores:
     :param logits: ``[pairs, labels]``, the model's raw output; float32. Rank on these.
     :param relevance: ``[pairs]``, what to rank by: the raw logit of the label that counts, or the scores where the
         caller's own function may change the order; ``None`` where a model has several labels and none is named.
-    :param kind: What ``scores`` are: ``"logit"``, ``"sigmoid"``, ``"softmax"``, or ``"custom"`` where the caller's
-        own function made them.
+    :param kind: What ``scores`` are: ``"logit"``, ``"sigmoid"``, ``"softmax"``, ``"calibrated"`` where they are a
+        calibration's probabilities, or ``"custom"`` where the caller's own function made them.
     :param query_tokens_cut: ``[pairs]``, tokens that the query lost because the pair was too long.
     :param document_tokens_cut: ``[pairs]``, tokens that the document lost.
     :param tokens: Tokens that went through the model, special tokens included, padding and repeated pairs not.

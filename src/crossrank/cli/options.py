@@ -54,6 +54,9 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
     scale.add_argument(
         "--raw", dest="activation", action="store_const", const="identity", help="raw scores: --activation identity"
     )
+    scale.add_argument(
+        "--calibration", metavar="FILE", help="probabilities, by a calibration that 'crossrank calibrate' wrote"
+    )
     add_model_options(parser)
     parser.add_argument("--batch-size", type=positive, metavar="N", help="the most pairs at a time (default: any)")
 
@@ -74,4 +77,5 @@ def open_model(args: argparse.Namespace) -> CrossEncoder:
         revision=args.revision,
         activation_fn=getattr(args, "activation", None),
         label=args.label,
+        calibration=getattr(args, "calibration", None),
     )

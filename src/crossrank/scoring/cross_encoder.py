@@ -18,8 +18,17 @@ from crossrank.engines.select import LoadedModel, check_settings, load_model
 from crossrank.errors import InputError
 from crossrank.optional import require
 from crossrank.scoring.activation import ACTIVATIONS, Activation, label_logit, resolve_activation, softmax
-from crossrank.scoring.inputs import check_documents, check_pairs, check_text, is_positive_integer, is_single_pair
+from crossrank.scoring.calibration import Binding, Calibration, check_threshold
+from crossrank.scoring.inputs import (
+    check_batch_size,
+    check_documents,
+    check_pairs,
+    check_text,
+    check_top_k,
+    is_single_pair,
+)
 from crossrank.scoring.progress import progress_of
+from crossrank.scoring.settings import binding_of, check_name, find_label
 from crossrank.tokenization.batching import make_batches
 from crossrank.types import PairScores
 
@@ -57,6 +66,8 @@ class CrossEncoder:
         needs it is refused when it is loaded.
     :param num_labels: Accepted so that existing code runs; a model with another number is refused when it is loaded.
     :param default_activation_function: The older name of ``activation_fn``.
+    :param calibration: A file of ``crossrank calibrate``, or a :class:`~crossrank.scoring.calibration.Calibration`.
+        Scores are then its probabilities; raw ones are had with ``activation_fn="identity"`` in a call.
     :raises InputError: If a setting can't be used.
     """
 
@@ -77,16 +88,11 @@ class CrossEncoder:
         trust_remote_code: bool = False,
         num_labels: int | None = None,
         default_activation_function: ActivationLike | None = None,
+        calibration: str | os.PathLike[str] | Calibration | None = None,
     ) -> None:
         device = str(device) if device is not None else None
         check_settings(device, precision, max_length)
-        if model_name_or_path is not None and not isinstance(model_name_or_path, (str, os.PathLike)):
-            raise InputError(
-                f"model_name_or_path={model_name_or_path!r} is neither a string nor a path. "
-                "Give a name on the hub or a folder, or leave it out for the model in the box."
-            )
-        if revision is not None and not isinstance(revision, str):
-            raise InputError(f"revision={revision!r} is not a string. Give a branch, a tag or a commit.")
+        check_name(model_name_or_path, revision)
         self.name = "bundled" if model_name_or_path is None else os.fspath(model_name_or_path)
         self._source = {
             "revision": revision,
@@ -103,6 +109,7 @@ class CrossEncoder:
         }
         activation_fn = default_activation_function if activation_fn is None else activation_fn
         self._activation = None if activation_fn is None else resolve_activation(activation_fn)
+        self.calibration = Calibration.of(calibration, activation_fn)
         self.label = label
         self._num_labels = num_labels
         self._label_index: int | None = None  # known once the model is loaded
@@ -134,7 +141,7 @@ class CrossEncoder:
         :raises ModelError: If the model can't be loaded.
         """
         texts = check_pairs(pairs)
-        rows = _check_batch_size(batch_size)
+        rows = check_batch_size(batch_size)
         model = self._load()
         activation = self._resolve(activation_fn)
         labels = len(model.config.labels)
@@ -235,6 +242,7 @@ class CrossEncoder:
         show_progress_bar: bool | None = None,
         activation_fn: ActivationLike | None = None,
         *,
+        threshold: float | None = None,
         activation_fct: ActivationLike | None = None,
         num_workers: int | None = None,
     ) -> list[dict[str, Any]]:
@@ -249,16 +257,17 @@ class CrossEncoder:
         :param batch_size: The most pairs of one forward pass; by default as many as fit a budget of tokens.
         :param show_progress_bar: By default shown on a terminal when it takes over two seconds.
         :param activation_fn: Instead of the model's own.
+        :param threshold: Leave out documents that score less; on the scale of the scores that are returned.
         :param activation_fct: The older name of ``activation_fn``.
         :param num_workers: Accepted so that existing code runs; it does nothing, there as here.
         :returns: Rows ``{"corpus_id": int, "score": float}``, with ``"text"`` if asked for.
-        :raises InputError: If a text is not a string, ``top_k`` is below 1, or the model has several labels and none
-            is named.
+        :raises InputError: If a text is not a string, ``top_k`` is below 1, ``threshold`` is not finite, or the
+            model has several labels and none is named.
         """
         check_text(query, "query")
         texts = check_documents(documents)
-        if top_k is not None and not is_positive_integer(top_k):
-            raise InputError(f"top_k={top_k!r} is not a positive integer. Leave it out to get all documents.")
+        check_top_k(top_k)
+        least = check_threshold(threshold)
         self._need_single_label()
         result = self.score(
             [(query, text) for text in texts],
@@ -266,9 +275,8 @@ class CrossEncoder:
             show_progress_bar=show_progress_bar,
             activation_fn=activation_fct if activation_fn is None else activation_fn,
         )
-        rows: list[dict[str, Any]] = [
-            {"corpus_id": int(i), "score": float(result.scores[i])} for i in result.order[:top_k]
-        ]
+        order = result.order if least is None else result.order[result.scores[result.order] >= least]
+        rows: list[dict[str, Any]] = [{"corpus_id": int(i), "score": float(result.scores[i])} for i in order[:top_k]]
         if return_documents:
             for row in rows:
                 row["text"] = texts[row["corpus_id"]]
@@ -303,8 +311,16 @@ class CrossEncoder:
             "max_length": model.encoder.max_length,
             "labels": list(config.labels),
             "activation": self._resolve(None).kind,
+            "calibration": None if self.calibration is None else self.calibration.digest,
             **model.engine.facts,
         }
+
+    def binding(self) -> Binding:
+        """What a calibration of this model is bound to. Loads it and reads all of its weights.
+
+        :raises ModelError: If it can't be loaded.
+        """
+        return binding_of(self.name, self._find(), self._load(), self._label_index)
 
     @property
     def max_length(self) -> int:
@@ -327,7 +343,9 @@ class CrossEncoder:
             with self._lock:
                 if self._loaded is None:
                     loaded = load_model(self._find().folder, **self._settings)  # type: ignore[arg-type]
-                    self._label_index = self._check_labels(loaded.config.labels)
+                    self._label_index = find_label(self.label, self._num_labels, loaded.config.labels, self.name)
+                    if self.calibration is not None:
+                        self.calibration.check(binding_of(self.name, self._find(), loaded, self._label_index))
                     self._loaded = loaded
                 loaded = self._loaded
         return loaded
@@ -335,9 +353,12 @@ class CrossEncoder:
     # ---- logits to scores --------------------------------------------------------------------------------------
 
     def _resolve(self, activation_fn: ActivationLike | None) -> Activation:
-        """Take the caller's activation, else the object's, else the checkpoint's, else the usual one."""
+        """Take the caller's activation, else the object's or its calibration, else the checkpoint's, else the usual."""
         if activation_fn is not None:
-            return resolve_activation(activation_fn)
+            chosen = resolve_activation(activation_fn)
+            return chosen if self.calibration is None else self.calibration.only_raw(chosen, activation_fn)
+        if self.calibration is not None:
+            return self.calibration.activation
         if self._activation is not None:
             return self._activation
         config = self._load().config
@@ -362,25 +383,6 @@ class CrossEncoder:
         scores = activation.apply(single)
         return scores, None if single.ndim > 1 else single if activation.monotone else scores
 
-    def _check_labels(self, labels: tuple[str, ...]) -> int | None:
-        """Find the index of the label that counts, if one is named."""
-        if self._num_labels is not None and self._num_labels != len(labels):
-            raise InputError(
-                f"num_labels={self._num_labels!r}, but {self.name} has {len(labels)}: {', '.join(labels)}. "
-                "A checkpoint is run with the head that it has; leave num_labels out."
-            )
-        if self.label is None:
-            return None
-        if isinstance(self.label, str) and self.label in labels:
-            return labels.index(self.label)
-        index = int(self.label) if isinstance(self.label, str) and self.label.isdecimal() else self.label
-        if isinstance(index, int) and not isinstance(index, bool) and 0 <= index < len(labels):
-            return index
-        raise InputError(
-            f"label={self.label!r} is not one of this model's labels: {', '.join(labels)}. "
-            f"Give one of these names, or an index from 0 to {len(labels) - 1}."
-        )
-
     def _need_single_label(self) -> None:
         labels = self._load().config.labels
         if len(labels) > 1 and self._label_index is None:
@@ -388,11 +390,3 @@ class CrossEncoder:
                 f"{self.name} has {len(labels)} labels ({', '.join(labels)}), so there is no one score to rank by. "
                 f"Name the one that means relevant: CrossEncoder(..., label={labels[-1]!r}); or use predict()."
             )
-
-
-def _check_batch_size(batch_size: int | None) -> int | None:
-    if batch_size is None:
-        return None
-    if not is_positive_integer(batch_size):
-        raise InputError(f"batch_size={batch_size!r} is not a positive integer. Leave it out to batch by tokens.")
-    return int(batch_size)

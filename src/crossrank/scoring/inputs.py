@@ -24,6 +24,27 @@ def is_positive_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value > 0)
 
 
+def check_batch_size(batch_size: Any) -> int | None:
+    """Return a number of pairs as it is, or None.
+
+    :raises InputError: If it is not a positive integer.
+    """
+    if batch_size is None:
+        return None
+    if not is_positive_integer(batch_size):
+        raise InputError(f"batch_size={batch_size!r} is not a positive integer. Leave it out to batch by tokens.")
+    return int(batch_size)
+
+
+def check_top_k(top_k: Any) -> None:
+    """Refuse what is neither a positive integer nor None.
+
+    :raises InputError: If it is such.
+    """
+    if top_k is not None and not is_positive_integer(top_k):
+        raise InputError(f"top_k={top_k!r} is not a positive integer. Leave it out to get all documents.")
+
+
 def check_text(text: Any, what: str) -> str:
     """Return a string as it is, or say what was given instead.
 

@@ -1,0 +1,136 @@
+"""``crossrank calibrate DATASET -o FILE``: make a model's scores probabilities, and find a threshold."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from crossrank.cli.options import add_model_options, open_model, positive
+from crossrank.cli.output import remark, to_json
+
+if TYPE_CHECKING:
+    from crossrank.evaluation.calibrate import ReliabilityPoint
+    from crossrank.scoring.calibration import Calibration, Threshold
+
+_WIDTH = 40
+
+EPILOG = """\
+datasets:
+  As for 'crossrank evaluate'. Only judged candidates count; those without a
+  judgement are left out and counted, or with --assume-irrelevant taken as
+  irrelevant: right where everything relevant was marked, else not.
+
+output:
+  What the calibration is worth: expected calibration error, Brier score and log
+  loss, before (sigmoid of the raw score) and after (on queries that the curve
+  was not fitted on); a reliability diagram; the threshold. With --json all of
+  it as one JSON object. The calibration holds for this model, in this
+  precision, and is refused by any other.
+
+examples:
+  crossrank calibrate data/wikiqa -o calibration.json
+  crossrank calibrate mine.jsonl --target-precision 0.9 -o calibration.json
+  crossrank rerank "refund policy" faq.txt --calibration calibration.json --threshold 0.7
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "calibrate",
+        help="make scores probabilities of relevance, by judged pairs, and find a threshold",
+        description="Make a model's scores probabilities of relevance, by judged pairs, and find a threshold.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="a folder, a file or a name")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="where the calibration goes")
+    parser.add_argument(
+        "--model", metavar="NAME", help="a name on the Hugging Face hub, or a folder (default: the model in the box)"
+    )
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--target-precision", type=_share, metavar="P", help="a threshold: so much of it is relevant")
+    target.add_argument("--target-recall", type=_share, metavar="R", help="a threshold: keeps so much of the relevant")
+    parser.add_argument("--confidence", type=_share, default=0.95, metavar="C", help="of the threshold (default: 0.95)")
+    parser.add_argument("--assume-irrelevant", action="store_true", help="take candidates without judgement so")
+    parser.add_argument("--method", choices=("platt", "isotonic"), help="the curve (default: by held-out log loss)")
+    parser.add_argument("--split", default="test", metavar="NAME", help="which qrels/NAME.tsv (default: test)")
+    parser.add_argument("--depth", type=positive, default=100, metavar="N", help="candidates of a query (default: 100)")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="the most pairs at a time (default: any)")
+    add_model_options(parser)
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    :raises CrossRankError: If something can't be used.
+    """
+    from crossrank.evaluation.calibrate_model import calibrate
+    from crossrank.evaluation.sources import open_dataset
+
+    dataset = open_dataset(args.dataset, split=args.split)
+    if dataset.candidates is None:
+        dataset = dataset.with_bm25(args.depth)
+    calibration, fitted = calibrate(
+        open_model(args),
+        dataset,
+        depth=args.depth,
+        assume_irrelevant=args.assume_irrelevant,
+        target_precision=args.target_precision,
+        target_recall=args.target_recall,
+        confidence=args.confidence,
+        method=args.method,
+        batch_size=args.batch_size,
+    )
+    calibration.save(args.output)
+    if args.json:
+        points = {"before": fitted.reliability_before, "after": fitted.reliability_after}
+        rows = {name: [vars(point) for point in found] for name, found in points.items()}
+        print(to_json({**calibration.to_dict(), "reliability": rows, "left_out": dict(dataset.left_out)}))
+    else:
+        _write(calibration, fitted.reliability_after)
+    for what, count in dataset.left_out.items():
+        remark(f"{count} {what}")
+    return 0
+
+
+def _write(calibration: Calibration, points: tuple[ReliabilityPoint, ...]) -> None:
+    c = calibration
+    losses = ", ".join(f"{name} {loss:.4f}" for name, loss in c.log_losses.items())
+    print(f"{c.binding.model} on {c.dataset}: {c.method} (held-out log loss: {losses})")
+    print(
+        f"{c.pairs} pairs of {c.queries} queries, {c.relevant} relevant; "
+        f"{c.unjudged} candidates without a judgement: {c.unjudged_as if c.unjudged else 'none'}"
+    )
+    print(f"\n{'':30}{'before':>10}{'after':>10}")
+    for name, key in (("expected calibration error", "ece"), ("Brier score", "brier"), ("log loss", "log_loss")):
+        print(f"{name:30}{getattr(c.before, key):10.4f}{getattr(c.after, key):10.4f}")
+    print("\npredicted  relevant     pairs   # what was relevant, | what was predicted")
+    for point in points:
+        bar = list(("#" * round(point.observed * _WIDTH)).ljust(_WIDTH + 1))
+        bar[round(point.predicted * _WIDTH)] = "|"
+        print(f"{point.predicted:9.3f} {point.observed:9.3f} {point.pairs:9d}   {''.join(bar).rstrip()}")
+    for threshold in c.thresholds:
+        print(f"\n{_said(threshold)}")
+
+
+def _said(t: Threshold) -> str:
+    kept = "of what is kept is relevant" if t.measure == "precision" else "of the relevant candidates is kept"
+    behind = f"{t.pairs} judged pairs" if t.measure == "precision" else f"{t.pairs} relevant pairs"
+    return (
+        f"--threshold {t.score:.6g}: at least {t.bound:.3f} {kept}, with a confidence of {t.confidence:g} "
+        f"({t.observed:.3f} of {behind}, which count as {t.effective_pairs:.0f} independent ones). "
+        f"It keeps {t.kept:.1%} of the judged pairs."
+    )
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return value

@@ -1,0 +1,199 @@
+"""A score from which on documents are kept, with a confidence bound on what that keeps."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from crossrank.errors import InputError
+from crossrank.optional import require
+from crossrank.scoring.calibration import Threshold
+
+Floats = NDArray[np.float64]
+
+# How much larger each next group of best pairs is that is tried for a precision: fewer tries, less correction.
+_STEP = 1.25
+
+
+def threshold_for(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    *,
+    target_precision: float | None = None,
+    target_recall: float | None = None,
+    confidence: float = 0.95,
+    queries: ArrayLike | None = None,
+) -> Threshold:
+    """Find the threshold that keeps most while a precision holds, or least while a recall does.
+
+    Bounds are Clopper and Pearson's (1934), one-sided. For a precision several thresholds are tried, the best 29, 37,
+    46, ... pairs, fixed by their number and not by their labels; each bound is held to ``(1 - confidence) / tries``
+    (Bonferroni), so that the one that is taken keeps its promise. For a recall the threshold is the score of one
+    relevant pair, whose place follows from their number alone (Wilks 1941), and nothing has to be corrected.
+
+    Pairs of one query are alike, so they tell less than independent ones: with ``queries`` the bounds count them as
+    ``n / deff`` pairs, ``deff`` being the ratio of the variance between queries to that of independent pairs
+    (Korn and Graubard 1998).
+
+    :param scores: ``[pairs]``, finite.
+    :param labels: ``[pairs]``, whether each is relevant.
+    :param target_precision: At least this share of what is kept is to be relevant.
+    :param target_recall: At least this share of the relevant pairs is to be kept. One of the two is given.
+    :param confidence: How sure the bound is to be.
+    :param queries: ``[pairs]``, which query each belongs to; without, pairs are taken as independent.
+    :raises InputError: If too few pairs are judged; it says how many more are needed.
+    """
+    x, y, groups = _checked(scores, labels, queries)
+    given = [(name, value) for name, value in (("precision", target_precision), ("recall", target_recall)) if value]
+    if len(given) != 1:
+        raise InputError("Give one of target_precision and target_recall.")
+    (measure, target), alpha = given[0], 1 - confidence
+    if not 0 < target < 1 or not 0 < confidence < 1:
+        raise InputError(f"target_{measure}={target} and confidence={confidence} have to lie between 0 and 1.")
+    find = _precision if measure == "precision" else _recall
+    score, found = find(x, y, groups, target, alpha)
+    return Threshold(
+        measure,
+        target,
+        score,
+        found.bound,
+        found.share,
+        confidence,
+        found.pairs,
+        found.effective,
+        float(np.mean(x >= score)),
+    )
+
+
+class _Share:
+    """A share of pairs with its lower bound."""
+
+    def __init__(self, hits: NDArray[np.bool_], groups: NDArray[np.int64], alpha: float) -> None:
+        self.pairs = len(hits)
+        self.share = float(hits.mean())
+        self.effective = self.pairs / _design_effect(hits, groups)
+        self.bound = lower_bound(self.share * self.effective, self.effective, alpha)
+
+
+def lower_bound(hits: float, pairs: float, alpha: float) -> float:
+    """Clopper and Pearson's lower bound of a share: what it is at least, but for a chance of ``alpha``."""
+    beta = require("scipy.stats", extra="evaluation", purpose="A confidence bound").beta
+    return float(beta.ppf(alpha, hits, pairs - hits + 1)) if hits > 0 else 0.0
+
+
+def _design_effect(hits: NDArray[np.bool_], groups: NDArray[np.int64]) -> float:
+    """How many pairs, in groups that are alike, tell as much as one independent pair; at least 1.
+
+    The variance of a ratio over clusters (Kish 1965, section 6.3) by that of as many independent draws.
+    """
+    _, number = np.unique(groups, return_inverse=True)
+    clusters = int(number.max()) + 1
+    share = hits.mean()
+    if clusters < 2 or clusters == len(hits) or share in (0.0, 1.0):
+        return 1.0
+    residuals = np.bincount(number, weights=hits - share)
+    variance = clusters / (clusters - 1) * float((residuals**2).sum()) / len(hits) ** 2
+    return float(max(1.0, variance / (share * (1 - share) / len(hits))))
+
+
+def _precision(
+    x: Floats, y: NDArray[np.bool_], groups: NDArray[np.int64], target: float, alpha: float
+) -> tuple[float, _Share]:
+    sizes, tries = _grid(len(x), target, alpha)
+    if not sizes:
+        need = _needed(1.0, target, alpha)
+        raise InputError(
+            f"{len(x)} judged pairs are too few for a precision of {target} with a confidence of {1 - alpha:g}: even "
+            f"if all that is kept were relevant, {need} would be needed. Judge at least {need - len(x)} more."
+        )
+    order = np.argsort(-x, kind="stable")
+    best: tuple[float, _Share] | None = None
+    seen: list[_Share] = []
+    for size in sizes:
+        score = float(x[order[size - 1]])
+        taken = x >= score
+        share = _Share(y[taken], groups[taken], alpha / tries)
+        seen.append(share)
+        if share.bound >= target:
+            best = score, share
+    if best is not None:
+        return best
+    top = max(seen, key=lambda share: share.share)
+    if top.share <= target:
+        raise InputError(
+            f"No threshold keeps a precision of {target}: the best of {tries} tried has {top.share:.3f} on "
+            f"{top.pairs} pairs. More judgements won't change that; ask for less, or take a better model."
+        )
+    # So many pairs of the best part are missing, and each stands for len(x) / top.pairs judged ones.
+    need = _needed(top.share, target, alpha / tries) * top.pairs / top.effective
+    more = math.ceil((need - top.pairs) * len(x) / top.pairs)
+    raise InputError(
+        f"{len(x)} judged pairs are too few for a precision of {target} with a confidence of {1 - alpha:g}: the best "
+        f"threshold tried has {top.share:.3f} on {top.pairs} pairs, but for sure only {top.bound:.3f}. If it stays so, "
+        f"about {more} more judged pairs are needed."
+    )
+
+
+def _grid(pairs: int, target: float, alpha: float) -> tuple[list[int], int]:
+    """Numbers of best pairs to try, and how many they are: fixed by ``pairs`` and not by any label."""
+    tries = 1
+    while True:
+        # The fewest with which the bound can reach the target depends on how often it is tried, so go on till it fits.
+        size, sizes = float(_needed(1.0, target, alpha / tries)), []
+        while size <= pairs:
+            sizes.append(int(size))
+            size = max(size + 1, size * _STEP)
+        if len(sizes) <= tries:
+            return sizes, tries
+        tries = len(sizes)
+
+
+def _recall(
+    x: Floats, y: NDArray[np.bool_], groups: NDArray[np.int64], target: float, alpha: float
+) -> tuple[float, _Share]:
+    relevant, of = x[y], groups[y]
+    need = _needed(1.0, target, alpha)
+    rising = np.sort(relevant)
+    best: tuple[float, _Share] | None = None
+    # With the lowest relevant score all are kept; each step up loses one more, and the bound falls.
+    low, high = 0, len(rising)
+    while low < high:
+        middle = (low + high) // 2
+        share = _Share(relevant >= rising[middle], of, alpha)
+        if share.bound >= target:
+            best, low = (float(rising[middle]), share), middle + 1
+        else:
+            high = middle
+    if best is None:
+        raise InputError(
+            f"{len(relevant)} relevant pairs are too few for a recall of {target} with a confidence of {1 - alpha:g}: "
+            f"{need} are needed. Judge pairs until there are {need - len(relevant)} more relevant ones."
+        )
+    return best
+
+
+def _needed(share: float, target: float, alpha: float) -> int:
+    """The fewest pairs with which an observed share has a bound of at least the target."""
+    if share >= 1:
+        return math.ceil(math.log(alpha) / math.log(target))
+    low, high = 1, 2
+    while lower_bound(share * high, high, alpha) < target and high < 1 << 40:
+        low, high = high, 2 * high
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if lower_bound(share * middle, middle, alpha) < target else (low, middle)
+    return high
+
+
+def _checked(
+    scores: ArrayLike, labels: ArrayLike, queries: ArrayLike | None
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:
+    x, y = np.asarray(scores, np.float64), np.asarray(labels).astype(bool)
+    groups = np.arange(len(x)) if queries is None else np.unique(np.asarray(queries), return_inverse=True)[1]
+    if x.ndim != 1 or x.shape != y.shape or x.shape != groups.shape:
+        raise InputError(f"scores {x.shape}, labels {y.shape} and queries {groups.shape} have to be of one length.")
+    if not np.isfinite(x).all():
+        raise InputError(f"scores[{int(np.flatnonzero(~np.isfinite(x))[0])}] is not finite. Leave such pairs out.")
+    return x, y, groups.astype(np.int64)
