@@ -207,7 +207,7 @@ def test_letters_stand_out_from_their_ground(dark: bool, browser: Browser, tmp_p
 
 
 _COLOURS = """
-[...document.querySelectorAll('p, h1, h2, h3, h4, li, td, th, mark, dt, dd, small, summary, caption, .grade')].map(each => {
+[...document.querySelectorAll('p, h1, h2, h3, h4, li, td, th, mark, dt, dd, small, summary, caption')].map(each => {
   let up = each;
   while (up && getComputedStyle(up).backgroundColor === 'rgba(0, 0, 0, 0)') up = up.parentElement;
   const ground = getComputedStyle(up || document.body).backgroundColor;

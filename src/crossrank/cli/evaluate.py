@@ -127,7 +127,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.per_query:
         write_per_query(Path(args.per_query), evaluations)
     if args.report:
-        write_report(Path(args.report), evaluations)
+        write_report(Path(args.report), evaluations, models)
     if args.work is None:
         shutil.rmtree(work, ignore_errors=True)
     return 0

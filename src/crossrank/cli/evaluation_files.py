@@ -7,13 +7,19 @@ import csv
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossrank.errors import InputError
 from crossrank.evaluation.as_json import per_query_rows
 from crossrank.evaluation.result import Evaluation
 from crossrank.evaluation.work import slug
 from crossrank.optional import require
+
+if TYPE_CHECKING:
+    from crossrank.scoring.cross_encoder import CrossEncoder
+
+# Pairs scored to explain one document in a report, which shows up to sixteen of them for each dataset.
+EXPLAINED = 96
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -66,11 +72,21 @@ def write_per_query(path: Path, evaluations: Sequence[Evaluation]) -> None:
         writer.writerows(rows)
 
 
-def write_report(path: Path, evaluations: Sequence[Evaluation]) -> None:
-    """Write the report to look at."""
+def write_report(path: Path, evaluations: Sequence[Evaluation], models: Sequence[CrossEncoder] = ()) -> None:
+    """Write the report to look at.
+
+    :param models: The rerankers, in the order of the evaluations' own: they explain what they put on top.
+    """
+    from functools import partial
+
+    from crossrank.evaluation.explain import explain_pairs
     from crossrank.evaluation.report import write_report as write
 
-    write(evaluations, path)
+    names = [one.name for one in evaluations[0].systems if one.kind == "cross-encoder"]
+    explainers = {
+        name: partial(explain_pairs, model, budget=EXPLAINED) for name, model in zip(names, models, strict=False)
+    }
+    write(evaluations, path, explanations=explainers)
 
 
 def _is_file(path: Path) -> bool:

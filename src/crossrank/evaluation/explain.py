@@ -288,10 +288,9 @@ def _score(model: CrossEncoder, plans: Sequence[_Plan]) -> None:
     for plan in plans:
         plan.seconds += result.seconds * len(plan.todo) / len(todo)
         plan.todo = []
-    for (plan, item), *found in zip(
-        todo, result.relevance, result.query_tokens_cut, result.document_tokens_cut, strict=True
-    ):
-        plan.take(item, *map(float, found[:1]), *map(int, found[1:]))
+    columns = (result.relevance, result.query_tokens_cut, result.document_tokens_cut)
+    for (plan, item), logit, query_cut, document_cut in zip(todo, *columns, strict=True):
+        plan.take(item, float(logit), int(query_cut), int(document_cut))
 
 
 def _heaviest(spans: Sequence[Span], count: int) -> tuple[Span, ...]:

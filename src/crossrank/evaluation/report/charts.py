@@ -13,7 +13,8 @@ from crossrank.evaluation.report.markup import Html, tag
 from crossrank.evaluation.result import DepthCurve, Histogram
 
 WIDTH = 440
-_LEFT, _RIGHT = 36, 12
+_LEFT, _RIGHT = 46, 12
+_LONGEST = 40  # characters of a name; tables have it whole
 _PLOT = 180  # height of a plot with two axes
 
 
@@ -40,7 +41,7 @@ class Charts:
         for i, (label, value, low, high, shown) in enumerate(rows):
             y = 40 * i + 28
             kind = "one" if i == len(rows) - 1 else "other"
-            parts += [_label(4, y - 12, label, "name"), _label(WIDTH - _RIGHT, y - 12, shown, "value end")]
+            parts += [_label(4, y - 12, _cut(label), "name"), _label(WIDTH - _RIGHT, y - 12, shown, "value end")]
             parts += [_line(x(low), y, x(high), y, f"interval {kind}")]
             parts += [tag("circle", cx=_px(x(value)), cy=y, r=5, class_=f"dot {kind}")]
         return self._chart(parts, bottom + 24, title, about)
@@ -98,7 +99,8 @@ class Charts:
         values = [point.value for point in curve.points]
         low, high = min(values), max(values)
         room = max((high - low) * 0.25, 0.01)
-        low, high = max(0.0, low - room), high + room
+        # Most measures end at 1, and so then does the axis.
+        low, high = max(0.0, low - room), min(1.0, high + room) if high <= 1 else high + room
         y = _scale(low, high, _PLOT, 8)
         x = _scale(0, max(1, len(values) - 1), _LEFT + 16, WIDTH - 28)
         parts = self._y_axis(np.linspace(low, high, 4).tolist(), y, digits=3)
@@ -166,6 +168,10 @@ def _nice(value: float) -> float:
 
 def _ticks(top: float) -> list[float]:
     return [top * i / 4 for i in range(5)]
+
+
+def _cut(label: str) -> str:
+    return label if len(label) <= _LONGEST else label[: _LONGEST - 1] + "…"
 
 
 def _number(value: float) -> str:
