@@ -70,6 +70,10 @@ class Weights:
         """The same weights, with ``as_int8`` set or cleared."""
         return Weights(self.folder, self._tensors, self._prefix, as_int8=on)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor that is there."""
+        return tuple(self._tensors[self._prefix + name][1].shape)
+
     def raw(self, name: str, *shape: int) -> NDArray[Any]:
         """The tensor as stored (a view of the file), its shape checked; ``-1`` stands for any size.
 

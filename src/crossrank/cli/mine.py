@@ -1,0 +1,143 @@
+"""``crossrank mine DATA... --corpus FILE -o FILE``: hard negatives for queries with positives."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from crossrank.cli.options import positive
+from crossrank.cli.output import complain, to_json
+from crossrank.cli.train import columns
+from crossrank.errors import InputError
+
+EPILOG = """\
+output:
+  JSON lines {"query", "positives", "negatives"}, which crossrank train reads.
+
+examples:
+  crossrank mine pairs.jsonl --corpus corpus.jsonl -o triplets.jsonl
+  crossrank mine ./scifact --method both --bi-encoder sentence-transformers/all-MiniLM-L6-v2 -o t.jsonl
+  crossrank mine pairs.jsonl --corpus corpus.jsonl --ranks 5 30 --filter -o t.jsonl
+"""
+METHODS = ("bm25", "bi-encoder", "both")
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "mine",
+        help="find hard negatives to train on",
+        description="Find documents that a search puts high for a query though nobody judged them relevant.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("data", metavar="DATA", nargs="+", help="queries with positives: files or BEIR folders")
+    parser.add_argument(
+        "--corpus", metavar="FILE", help="JSON lines with 'text', or a BEIR folder (default: the documents in DATA)"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="where the triplets go")
+    parser.add_argument("--method", choices=METHODS, default="bm25", help="what ranks the corpus (default: bm25)")
+    parser.add_argument("--bi-encoder", metavar="MODEL", help="hub name or folder; for --method bi-encoder or both")
+    parser.add_argument("--count", type=positive, default=4, metavar="N", help="negatives for a query (default: 4)")
+    parser.add_argument(
+        "--ranks",
+        type=positive,
+        nargs=2,
+        default=[3, 50],
+        metavar="N",
+        help="window of ranks to take from (default: 3 50)",
+    )
+    parser.add_argument(
+        "--margin", type=float, default=0.95, help="most of a positive's score a negative may have (default: 0.95)"
+    )
+    parser.add_argument(
+        "--filter",
+        metavar="MODEL",
+        nargs="?",
+        const="",
+        help="a cross-encoder that must put a negative below the positive (no name: the model in the box)",
+    )
+    parser.add_argument(
+        "--filter-margin", type=float, default=1.0, metavar="LOGITS", help="and by how much (default: 1)"
+    )
+    parser.add_argument("--split", default="train", metavar="NAME", help="of BEIR folders (default: train)")
+    parser.add_argument(
+        "--max-label", type=float, default=1.0, metavar="N", help="what means fully relevant (default: 1)"
+    )
+    parser.add_argument("--columns", type=columns, default={}, metavar="ROLE=NAME,...", help="which column is which")
+    parser.add_argument("--skip-bad", action="store_true", help="go on at lines that can't be used, and count them")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="what was done as one JSON object")
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    :raises CrossRankError: If something can't be used.
+    """
+    from crossrank.scoring.progress import progress_of
+    from crossrank.training.checks import check
+    from crossrank.training.data.files import read_corpus, read_judgements
+    from crossrank.training.data.types import ReadReport, ReadSettings
+    from crossrank.training.negatives import Mining, bi_encoder_ranker, bm25_ranker, mine
+
+    settings = Mining(args.method, args.count, args.ranks[0], args.ranks[1], args.margin, args.filter_margin, args.seed)
+    if args.method != "bm25" and not args.bi_encoder:
+        raise InputError(f"--method {args.method} needs a bi-encoder. Name one with --bi-encoder.")
+    read = ReadReport()
+    reading = ReadSettings(args.split, args.max_label, args.skip_bad, args.columns)
+    groups, _ = check(read_judgements(args.data, reading, read), read)
+    if read.first_skipped:
+        complain("warning", f"{read.skipped} bad lines were left out; the first is {read.first_skipped}.")
+    folders = [path for path in args.data if Path(path).is_dir()]
+    corpora = [args.corpus] if args.corpus else folders
+    texts = [text for corpus in corpora for _, text in read_corpus(corpus)]
+    texts = texts or [one.document for group in groups for one in group.judged]
+    corpus = [text for text in dict.fromkeys(texts) if text.strip()]
+    rankers = []
+    if args.method != "bi-encoder":
+        rankers.append(bm25_ranker(corpus))
+    if args.method != "bm25":
+        from crossrank.scoring.bi_encoder import BiEncoder
+
+        rankers.append(bi_encoder_ranker(BiEncoder(args.bi_encoder), corpus, [group.query for group in groups]))
+    with progress_of(len(groups), None) as progress:
+        mined, report = mine(groups, corpus, rankers, settings, logits_of=_filter(args.filter), progress=progress)
+    part = args.output.with_name(f".{args.output.name}.part")
+    with part.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+        stream.writelines(to_json(vars(one)) + "\n" for one in mined)
+    part.replace(args.output)
+    if args.json:
+        print(to_json({"output": str(args.output), "documents": len(corpus), **vars(report)}))
+        return 0
+    print(f"{args.output}: {len(mined)} of {report.queries} queries, {report.triplets} triplets")
+    for count, what in (
+        (report.without_positive, "queries have no positive: left out"),
+        (report.without_negatives, "queries have no negative that is clear of their positives: left out"),
+        (report.fewer, f"searches gave fewer than {args.count} negatives"),
+        (report.too_near, "documents scored too near a positive: not taken"),
+        (report.filtered, "documents were put too near a positive by the cross-encoder: not taken"),
+    ):
+        if count:
+            print(f"{count} {what}", file=sys.stderr)
+    return 0
+
+
+def _filter(name: str | None) -> Callable[[list[tuple[str, str]]], Any] | None:
+    if name is None:
+        return None
+    from crossrank.scoring.cross_encoder import CrossEncoder
+
+    model = CrossEncoder(name or None)
+
+    def logits(pairs: list[tuple[str, str]]) -> Any:
+        scored = model.score(pairs, show_progress_bar=False)
+        if scored.relevance is None:
+            raise InputError(f"{model.name!r} gives several scores for a pair. Take a filter of one.")
+        return scored.relevance
+
+    return logits

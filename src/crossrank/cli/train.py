@@ -1,0 +1,241 @@
+"""``crossrank train DATA...``: from judged pairs to a checkpoint with its card."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossrank.cli.options import positive
+from crossrank.cli.output import complain, one_line, to_json
+from crossrank.errors import InputError
+from crossrank.optional import require
+from crossrank.training.settings import FREEZE, PRECISIONS, SCHEDULES, Settings
+
+if TYPE_CHECKING:
+    from crossrank.training.checks import DataReport
+    from crossrank.training.comparison import Comparison
+    from crossrank.training.data.types import ReadSettings
+    from crossrank.training.plan import Sources
+
+LOSS_NAMES = ("bce", "lambda", "listnet", "ranknet", "mse", "margin-mse", "cached-mnrl")
+
+EPILOG = """\
+data:
+  Files ending in .jsonl, .csv, .tsv or .parquet, and BEIR folders. A row is
+    query, document, label            a label from 0 to 1
+    query, positive, negative         or lists of positives and negatives
+    query, documents, and one of label, stars, votes, clicked (feedback)
+  Common other names are known too (sentence1, anchor, passage, score, ...).
+  The data is checked first; --dry-run does no more than that.
+
+examples:
+  crossrank train pairs.jsonl --output ./my-model
+  crossrank train feedback.jsonl --base cross-encoder/ms-marco-MiniLM-L6-v2 --output ./m
+  crossrank train triplets.jsonl --loss cached-mnrl --output ./m --resume
+  crossrank train pairs.csv --dry-run
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "train",
+        help="improve a model with judged pairs",
+        description="Improve a model with judged pairs; needs the extra 'train'.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("data", metavar="DATA", nargs="+", help="files or BEIR folders of judgements")
+    parser.add_argument(
+        "--base", metavar="MODEL", help="hub name or folder to start from (default: the model in the box)"
+    )
+    parser.add_argument("--output", metavar="DIR", type=Path, help="where the model goes; needed but for --dry-run")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    parser.add_argument("--dry-run", action="store_true", help="only check the data")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--push-to-hub", metavar="REPO", help="upload the result: owner/name")
+    _add_data_options(parser.add_argument_group("data"))
+    _add_settings(parser.add_argument_group("training"))
+    parser.set_defaults(execute=execute)
+
+
+def _add_data_options(group: Any) -> None:
+    group.add_argument("--eval", metavar="DATA", nargs="+", default=[], help="held-out data (default: a part of DATA)")
+    group.add_argument(
+        "--mix", metavar="DATA", nargs="+", default=[], help="general pairs, so that nothing is forgotten"
+    )
+    group.add_argument("--teacher-scores", metavar="FILE", help="query, document, teacher_score of another model")
+    group.add_argument("--split", default="train", metavar="NAME", help="of BEIR folders (default: train)")
+    group.add_argument("--eval-split", default="test", metavar="NAME", help="of BEIR folders in --eval (default: test)")
+    group.add_argument(
+        "--max-label", type=float, default=1.0, metavar="N", help="what means fully relevant (default: 1)"
+    )
+    group.add_argument("--columns", type=columns, default={}, metavar="ROLE=NAME,...", help="which column is which")
+    group.add_argument("--skip-bad", action="store_true", help="go on at lines that can't be used, and count them")
+
+
+def _add_settings(group: Any) -> None:
+    """Add an option for each setting; what is not given stays at the default in :class:`Settings`."""
+    default = Settings()
+    for name, names, kind, text in _OPTIONS:
+        shown = getattr(default, name)
+        more: dict[str, Any] = {"choices": kind} if isinstance(kind, tuple) else {"type": kind, "metavar": "N"}
+        text += "" if shown is None else f" (default: {shown})"
+        group.add_argument(*names, dest=name, default=argparse.SUPPRESS, help=text.replace("%", "%%"), **more)
+
+
+_OPTIONS: tuple[tuple[str, tuple[str, ...], Any, str], ...] = (
+    ("loss", ("--loss",), LOSS_NAMES, "what is learnt"),
+    ("epochs", ("--epochs",), float, "passes over the data"),
+    ("learning_rate", ("--lr", "--learning-rate"), float, "learning rate (default: 2e-5; 2e-4 for a head alone)"),
+    ("batch_size", ("--batch-size",), positive, "pairs of a batch"),
+    ("accumulate", ("--accumulate",), positive, "batches of a step"),
+    ("warmup", ("--warmup",), float, "share of the steps in which the rate rises"),
+    ("schedule", ("--schedule",), SCHEDULES, "how it falls"),
+    ("weight_decay", ("--weight-decay",), float, "weight decay"),
+    ("max_length", ("--max-length",), positive, "the most tokens of a pair (default: the base's)"),
+    ("freeze", ("--freeze",), FREEZE, "what stays as it is"),
+    ("average_with_base", ("--average-with-base",), float, "share of the base in the saved weights"),
+    ("mix_share", ("--mix-share",), float, "general pairs for each pair of the data"),
+    ("held_out", ("--held-out",), float, "share of the queries to hold out"),
+    ("patience", ("--patience",), int, "evaluations without gain before it stops; 0: never"),
+    ("pos_weight", ("--pos-weight",), float, "weight of relevant pairs in bce"),
+    ("list_size", ("--list-size",), positive, "documents of a list"),
+    ("negatives", ("--negatives",), positive, "negatives of a triplet"),
+    ("lora_rank", ("--lora",), positive, "train low-rank additions of this rank; needs the extra 'lora'"),
+    ("precision", ("--precision",), PRECISIONS, "what to calculate in"),
+    ("seed", ("--seed",), int, "same seed, same model"),
+)
+
+
+def columns(text: str) -> dict[str, str]:
+    """Read ``role=name,...``, for argparse.
+
+    :raises argparse.ArgumentTypeError: If it has another form or names no known role.
+    """
+    from crossrank.training.data.columns import ROLES
+
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        role, mark, name = part.partition("=")
+        if not mark or role.strip() not in ROLES:
+            raise argparse.ArgumentTypeError(f"{part!r} is not ROLE=NAME; roles are {', '.join(ROLES)}")
+        found[role.strip()] = name.strip()
+    return found
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    :raises CrossRankError: If something can't be used.
+    """
+    from crossrank.training.data.types import ReadSettings
+    from crossrank.training.plan import Sources
+
+    settings = Settings(**{f.name: getattr(args, f.name) for f in fields(Settings) if hasattr(args, f.name)})
+    sources = Sources(args.data, args.eval, args.mix, args.teacher_scores, args.eval_split)
+    reading = ReadSettings(args.split, args.max_label, args.skip_bad, args.columns)
+    if args.dry_run:
+        return _dry_run(args, settings, sources, reading)
+    if args.output is None:
+        raise InputError("Where should the model go? Give --output DIR, or --dry-run to check the data alone.")
+    for module in ("torch", "sentence_transformers", "datasets", "accelerate"):
+        require(module, extra="train", purpose="Training")
+    from crossrank.training.hub import check_repository, push
+    from crossrank.training.plan import make_plan
+    from crossrank.training.trainer import train
+
+    if args.push_to_hub:
+        check_repository(args.push_to_hub)
+    plan = make_plan(sources, settings, reading)
+    if not args.json:
+        print_report(plan.report)
+    with _bar() as (progress, tell):
+        result = train(plan, args.output, settings, base=args.base, resume=args.resume, progress=progress, tell=tell)
+    url = push(args.output, args.push_to_hub) if args.push_to_hub else None
+    if args.json:
+        facts = {key: value for key, value in vars(result).items() if key not in ("output", "comparison")}
+        comparison = result.comparison.as_dict() if result.comparison else None
+        whole = {"output": str(args.output), **facts, "data": plan.report.as_dict(), "held_out": comparison, "url": url}
+        print(to_json(whole))
+        return 0
+    stopped = " (stopped early: nothing got better)" if result.stopped_early else ""
+    print(f"\n{args.output}: {result.steps} steps{stopped} in {result.seconds:.0f} s")
+    _print_comparison(result.comparison)
+    if url:
+        print(f"uploaded to {url}")
+    return 0
+
+
+def _dry_run(args: argparse.Namespace, settings: Settings, sources: Sources, reading: ReadSettings) -> int:
+    from crossrank.checkpoint.config import load_config
+    from crossrank.checkpoint.source import resolve
+    from crossrank.tokenization.tokenizer import load_tokenizer
+    from crossrank.training.checks import count_cut
+    from crossrank.training.plan import make_plan
+
+    plan = make_plan(sources, settings, reading)
+    folder = resolve(args.base).folder
+    tokenizer = load_tokenizer(folder)
+    most = settings.max_length or load_config(folder).usable_length
+    count_cut(plan.report, plan.train, lambda pairs: [len(one.ids) for one in tokenizer.encode_batch(pairs)], most)
+    if args.json:
+        print(to_json({"data": plan.report.as_dict()}))
+    else:
+        print_report(plan.report)
+    return 0
+
+
+def print_report(report: DataReport) -> None:
+    """Write what the look at the data found, for eyes."""
+    print(f"{report.rows} rows: {report.pairs} pairs of {report.queries} queries")
+    share = f"{report.positives / report.pairs:.0%}" if report.pairs else "none"
+    print(f"{report.positives} relevant, {report.negatives} not ({share} relevant); ", end="")
+    print(f"{report.queries_that_rank} queries have documents of different labels")
+    if report.teacher_scores:
+        print(f"{report.teacher_scores} pairs have a teacher's score")
+    rows = [(str(one.count), one.what, one.done if one.count else "", one.examples) for one in report.findings]
+    width = max((len(count) for count, *_ in rows), default=0)
+    for count, what, done, examples in rows:
+        where = f" ({'; '.join(examples)}, ...)" if examples else ""
+        print(one_line(f"{count.rjust(width)}  {what}{': ' if done else ''}{done}{where}"))
+
+
+def _print_comparison(found: Comparison | None) -> None:
+    if found is None:
+        print("Nothing was held out, so nothing is known of its quality: evaluate it before you use it.")
+        return
+    print(f"on {found.queries} held-out queries, nDCG@10:")
+    for name, one in found.figures.items():
+        gain = "" if name == "result" else f"  result {one.gain:+.4f} ({one.gain_low:+.4f} to {one.gain_high:+.4f}, "
+        gain += "" if name == "result" else f"p {one.p:.4f})"
+        print(f"  {name:<6}  {one.ndcg:.4f} ({one.low:.4f} to {one.high:.4f}){gain}")
+
+
+@contextmanager
+def _bar() -> Iterator[tuple[Callable[[int, int, dict[str, float]], object] | None, Callable[[str], object]]]:
+    """Give what is told of the steps and what is told sentences: a bar where there is a terminal."""
+    if not sys.stderr.isatty():
+        yield None, lambda message: complain("note", message)
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit=" steps", leave=False) as bar:
+
+        def progress(step: int, steps: int, figures: Mapping[str, float]) -> None:
+            bar.total = steps
+            shown = {key: figures[key] for key in ("loss", "held_out_ndcg@10") if key in figures}
+            if shown:
+                bar.set_postfix(shown)
+            bar.update(step - bar.n)
+
+        def tell(message: str) -> None:
+            bar.clear()
+            complain("note", message)
+
+        yield progress, tell

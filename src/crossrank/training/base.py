@@ -1,0 +1,217 @@
+"""The model that training starts from: any cross-encoder of transformers, or the model in the box."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder.model_card import CrossEncoderModelCardData
+
+# Registers the model in the box with transformers.
+import crossrank.training.split_bert  # noqa: F401
+from crossrank.checkpoint.config import ModelConfig, load_config, read_json
+from crossrank.checkpoint.source import ModelFiles, resolve
+from crossrank.checkpoint.weights import load_weights
+from crossrank.errors import InputError, UnsupportedModelError
+from crossrank.optional import require
+from crossrank.training.settings import Settings
+
+_LAYER = re.compile(r"\.layers?\.(\d+)\.")
+# Matrices of attention and feed-forward parts by the names that the architectures here give them.
+_LORA_TARGETS = (
+    r".*\.(query|key|value|dense|q_lin|k_lin|v_lin|out_lin|lin1|lin2|Wqkv|Wo|Wi|query_proj|key_proj|value_proj)"
+)
+
+
+@dataclass(frozen=True)
+class Base:
+    """What training starts from.
+
+    :param files: Where it came from.
+    :param config: Its configuration.
+    :param folder: Where transformers can load it from: its own folder, or a float32 copy.
+    """
+
+    files: ModelFiles
+    config: ModelConfig
+    folder: Path
+
+    @property
+    def is_split(self) -> bool:
+        """Whether it is a model as in the box: a body that reads each text alone, and a small head."""
+        return self.config.model_type == "split_bert"
+
+
+def find_base(name: str | None, work: Path) -> Base:
+    """Find a model and see that it can be trained.
+
+    :param name: A name on the hub, a folder, or ``None`` for the model in the box.
+    :param work: Where a copy may be put.
+    :raises ModelError: If it can't be found or read.
+    :raises UnsupportedModelError: If it is no cross-encoder with one score for a pair.
+    """
+    files = resolve(name)
+    config = load_config(files.folder)
+    if not config.architecture.endswith("ForSequenceClassification"):
+        kind = config.architecture or f"{config.model_type}, of no stated kind"
+        raise UnsupportedModelError(
+            f"{files.name!r} is no cross-encoder but {kind}: what makes a score of a pair would have to be made up of "
+            "random numbers. Take a model whose config.json has architectures=[...ForSequenceClassification], such as "
+            "cross-encoder/ms-marco-MiniLM-L6-v2, or leave --base out for the model in the box."
+        )
+    if len(config.labels) != 1:
+        raise UnsupportedModelError(
+            f"{files.name!r} gives {len(config.labels)} scores for a pair ({', '.join(config.labels)}); training here "
+            "is for models of one. Take a reranker with a single label."
+        )
+    stored_small = config.model_type == "split_bert" and any(
+        key.endswith(".scale") for key in load_weights(files.folder)
+    )
+    folder = _as_float32(files.folder, work / "base") if stored_small else files.folder
+    return Base(files, config, folder)
+
+
+def _as_float32(folder: Path, copy: Path) -> Path:
+    """Write a checkpoint stored as int8 rows as the float32 one that transformers reads."""
+    from safetensors.numpy import save_file
+
+    copy.mkdir(parents=True, exist_ok=True)
+    weights = load_weights(folder)
+    names = [name for name in weights if not name.endswith(".scale")]
+    tensors = {name: np.ascontiguousarray(weights(name, *weights.shape(name))) for name in names}
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    for file in folder.iterdir():
+        if file.is_file() and file.suffix in (".json", ".txt") and "safetensors" not in file.name:
+            shutil.copyfile(file, copy / file.name)
+    return copy
+
+
+def open_model(base: Base, settings: Settings, device: str) -> CrossEncoder:
+    """Load the base with sentence-transformers, in float32.
+
+    :raises InputError: If ``max_length`` is more than the model can do.
+    """
+    limit = base.config.usable_length
+    if settings.max_length is not None and settings.max_length > limit:
+        raise InputError(
+            f"max_length={settings.max_length} is more than this model's {limit} tokens. Take at most that."
+        )
+    # Nothing is asked of the hub: what the card says of the base is filled in from what is known here.
+    card = CrossEncoderModelCardData(local_files_only=True, generate_widget_examples=False)
+    model = CrossEncoder(
+        str(base.folder),
+        device=device,
+        max_length=settings.max_length or limit,
+        local_files_only=True,
+        model_kwargs={"dtype": torch.float32},
+        model_card_data=card,
+    )
+    if base.files.revision is not None:
+        card.base_model, card.base_model_revision = base.files.name, base.files.revision
+    if model.tokenizer.pad_token_id is None:
+        raise UnsupportedModelError(f"{base.files.name!r} has no padding token. Set one in its tokenizer_config.json.")
+    return model
+
+
+def freeze(model: CrossEncoder, base: Base, settings: Settings) -> list[torch.nn.Module]:
+    """Keep part of the model as it is; the modules of that part, which are to stay in evaluation mode.
+
+    :raises InputError: If nothing would be left to learn.
+    """
+    wanted = settings.freeze
+    if wanted == "auto":
+        wanted = "body" if base.is_split else "embeddings"
+    network = model.model
+    layers = {int(found[1]) for name, _ in network.named_parameters() if (found := _LAYER.search(name))}
+    lower = {i for i in layers if i < (len(layers) + 1) // 2}
+    body = f"{network.base_model_prefix}."
+    for name, parameter in network.named_parameters():
+        found = _LAYER.search(name)
+        parameter.requires_grad = not {
+            "none": False,
+            "embeddings": "embeddings." in name,
+            "half": "embeddings." in name or (name.startswith(body) and found is not None and int(found[1]) in lower),
+            "body": name.startswith(body),
+        }[wanted]
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise InputError(f"freeze={settings.freeze!r} leaves nothing to learn in this model. Take --freeze embeddings.")
+    return [
+        module
+        for module in network.modules()
+        if (own := list(module.parameters())) and not any(parameter.requires_grad for parameter in own)
+    ]
+
+
+def learning_rate(model: CrossEncoder, base: Base, settings: Settings) -> float:
+    """The rate to start from, see :class:`Settings`."""
+    if settings.learning_rate is not None:
+        return settings.learning_rate
+    body = f"{model.model.base_model_prefix}."
+    head_only = not any(p.requires_grad for name, p in model.model.named_parameters() if name.startswith(body))
+    return settings.learning_rate_head if head_only else settings.learning_rate_all
+
+
+def add_lora(model: CrossEncoder, rank: int) -> None:
+    """Put low-rank additions (Hu et al. 2021, arXiv 2106.09685) beside the body's matrices; the head learns as a whole.
+
+    :raises MissingExtraError: If peft is not installed.
+    """
+    peft = require("peft", extra="lora", purpose="Training low-rank additions (--lora)")
+    network = model.model
+    body = f"{network.base_model_prefix}."
+    heads = {name for name, p in network.named_parameters() if p.requires_grad and not name.startswith(body)}
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=body[:-1] + _LORA_TARGETS)
+    peft.inject_adapter_in_model(config, network)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad = "lora_" in name or name in heads
+
+
+def merge_lora(model: CrossEncoder) -> None:
+    """Add the low-rank products to the matrices, so that the model is as it was before, with other weights."""
+    for name, module in list(model.model.named_modules()):
+        if hasattr(module, "lora_A") and hasattr(module, "get_base_layer"):
+            module.merge()
+            parent, _, own = name.rpartition(".")
+            setattr(model.model.get_submodule(parent), own, module.get_base_layer())
+
+
+def weights_of(model: CrossEncoder) -> dict[str, torch.Tensor]:
+    """A copy of the weights, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.model.state_dict().items()}
+
+
+def average(model: CrossEncoder, base_weights: dict[str, torch.Tensor], share: float) -> None:
+    """Move the weights towards the base's: ``share`` of the way (WiSE-FT: Wortsman et al. 2022)."""
+    with torch.no_grad():
+        for name, tensor in model.model.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.lerp_(base_weights[name].to(tensor.device), share)
+
+
+def lengths(model: CrossEncoder, pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """Tokens of pairs, special ones included, uncut."""
+    with ExitStack() as stack:
+        _quiet(stack)
+        queries, documents = zip(*pairs, strict=True)
+        return [len(ids) for ids in model.tokenizer(list(queries), list(documents), truncation=False)["input_ids"]]
+
+
+def _quiet(stack: ExitStack) -> None:
+    """Keep transformers from warning of long texts, which are what is being counted."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    stack.callback(logging.set_verbosity, before)
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint."""
+    return bool(read_json(folder / "config.json"))

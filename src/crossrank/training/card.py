@@ -1,0 +1,152 @@
+"""The model card: what sentence-transformers writes, and what it lacks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossrank.training.comparison import Comparison
+from crossrank.training.data.types import is_positive
+from crossrank.training.plan import Plan
+from crossrank.training.settings import Settings
+
+if TYPE_CHECKING:
+    from crossrank.training.base import Base
+    from crossrank.training.trainer import TrainingResult
+
+TAG = "crossrank"
+_SAMPLES = 3
+_MOST_LETTERS = 300
+
+
+def write_card(folder: Path, plan: Plan, settings: Settings, base: Base, result: TrainingResult, machine: str) -> None:
+    """Add sections and a tag to the ``README.md`` that sentence-transformers wrote.
+
+    :param machine: What it was trained on.
+    """
+    from huggingface_hub import ModelCard
+
+    path = folder / "README.md"
+    card = ModelCard.load(path)
+    tags = list(card.data.tags or [])
+    card.data.tags = [*tags, TAG] if TAG not in tags else tags
+    sections: list[Callable[[], str]] = [
+        lambda: _usage(base),
+        lambda: _evaluation(result.comparison),
+        lambda: _data(plan),
+        lambda: _run(settings, base, result, machine),
+        lambda: _limits(plan, settings),
+    ]
+    added = "\n\n".join(section() for section in sections)
+    # Before what is only citations, where readers stop.
+    text, mark, citations = card.text.partition("\n## Citation")
+    card.text = f"{text.rstrip()}\n\n{added}\n{mark}{citations}"
+    card.save(path)
+
+
+def _usage(base: Base) -> str:
+    register = "import crossrank.training.split_bert  # registers the architecture\n" if base.is_split else ""
+    return f"""## How to load it
+
+With [crossrank](https://pypi.org/project/crossrank/), which needs no torch:
+
+```python
+from crossrank import CrossEncoder
+
+model = CrossEncoder("PATH_OR_NAME")
+print(model.rank("a query", ["a document", "another one"]))
+```
+
+With sentence-transformers:
+
+```python
+{register}from sentence_transformers import CrossEncoder
+
+model = CrossEncoder("PATH_OR_NAME")
+print(model.predict([("a query", "a document")]))
+```"""
+
+
+def _evaluation(found: Comparison | None) -> str:
+    title = "## Evaluation against the base and BM25\n\n"
+    if found is None:
+        return title + "None: there were too few queries to hold some out. Evaluate it before you use it."
+    lines = [
+        f"On {found.pairs} pairs of held-out queries, {found.queries} of which have documents of different labels. "
+        "Intervals are 95 % (bootstrap over queries), p is of a paired permutation test. The held-out queries also "
+        "decided when to stop, so the result's own figures are on the bright side.",
+        "",
+        "| | nDCG@10 | 95 % interval | the result is better by | 95 % interval | p | binary cross-entropy |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, one in found.figures.items():
+        loss = "" if one.loss is None else f"{one.loss:.4f}"
+        if not found.queries:
+            cells = ["", "", "", "", ""]
+        elif name == "result":
+            cells = [f"{one.ndcg:.4f}", f"{one.low:.4f} to {one.high:.4f}", "", "", ""]
+        else:
+            gain = [f"{one.gain:+.4f}", f"{one.gain_low:+.4f} to {one.gain_high:+.4f}", f"{one.p:.4f}"]
+            cells = [f"{one.ndcg:.4f}", f"{one.low:.4f} to {one.high:.4f}", *gain]
+        lines.append(f"| {name} | {' | '.join(cells)} | {loss} |")
+    return title + "\n".join(lines)
+
+
+def _data(plan: Plan) -> str:
+    judged = [one for group in plan.train for one in group.judged]
+    positives = sum(is_positive(one.label) for one in judged)
+    lines = [
+        "## Data",
+        "",
+        f"- Trained on {len(judged)} pairs of {len(plan.train)} queries: {positives} relevant, "
+        f"{len(judged) - positives} not; {plan.general} of them general pairs that were mixed in.",
+        f"- Held out: {sum(len(group.judged) for group in plan.held_out)} pairs of {len(plan.held_out)} queries.",
+    ]
+    lines += [f"- {one.what}: {one.count}, {one.done}." for one in plan.report.findings if one.count]
+    lines += ["", "| query | document | label |", "|---|---|---|"]
+    lines += [f"| {_cell(one.query)} | {_cell(one.document)} | {one.label:g} |" for one in judged[:_SAMPLES]]
+    return "\n".join(lines)
+
+
+def _run(settings: Settings, base: Base, result: TrainingResult, machine: str) -> str:
+    stopped = ", where it stopped because nothing got better" if result.stopped_early else ""
+    # A folder's path says nothing to others, and may say too much.
+    name = Path(base.files.name).name if Path(base.files.name).is_dir() else base.files.name
+    if base.files.revision:
+        name += f" at {base.files.revision}"
+    lines = [
+        "## The run",
+        "",
+        f"- Base: {name} ({base.config.model_type})",
+        f"- Seed: {settings.seed}",
+        f"- Steps: {result.steps}{stopped}",
+        f"- Batch: {result.batch_size} rows, {result.accumulate} to a step",
+        f"- Hardware: {machine}",
+        f"- Time: {result.seconds:.0f} s, on {time.strftime('%Y-%m-%d', time.gmtime())}",
+        f"- Share of the base in the weights: {settings.average_with_base:g}",
+        "- Settings that differ from crossrank's defaults: "
+        + (", ".join(f"`{key}={value!r}`" for key, value in settings.changed().items()) or "none"),
+    ]
+    return "\n".join(lines)
+
+
+def _limits(plan: Plan, settings: Settings) -> str:
+    pairs = sum(len(group.judged) for group in plan.train)
+    small = " That is little: expect it to do better on texts much like these, and hardly elsewhere." * (pairs < 5000)
+    length = f" {settings.max_length}" if settings.max_length else ""
+    return (
+        "## Intended use and limits\n\n"
+        "For ranking the documents that a search found for a query, by relevance. It learnt from "
+        f"{pairs} judged pairs.{small} Scores are for ordering documents of one query; whether a score of two queries "
+        "means the same has to be measured (`crossrank calibrate`). Whatever bias the judgements have, it has too. "
+        f"Documents beyond its{length} tokens are cut. It does not say whether a document is true, safe or up to date."
+    )
+
+
+def _cell(text: Any) -> str:
+    short = " ".join(str(text).split())
+    short = short if len(short) <= _MOST_LETTERS else short[:_MOST_LETTERS] + "..."
+    # A code span, so that nothing in it is read as Markdown or HTML.
+    return "`" + short.replace("`", "'").replace("|", "\\|") + "`"

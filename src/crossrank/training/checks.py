@@ -1,0 +1,181 @@
+"""Looking at training data before it is used: what is wrong, how often, and what is done about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from crossrank.errors import InputError
+from crossrank.training.data.types import Group, Judgement, ReadReport, grouped, is_positive
+
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of trouble.
+
+    :param what: What was found.
+    :param count: How often.
+    :param done: What is done about it.
+    :param examples: Where the first stand.
+    """
+
+    what: str
+    count: int
+    done: str
+    examples: tuple[str, ...] = ()
+
+
+@dataclass
+class DataReport:
+    """What there is, and what was found; ``findings`` has every check, also those that found nothing."""
+
+    rows: int = 0
+    pairs: int = 0
+    queries: int = 0
+    positives: int = 0
+    negatives: int = 0
+    queries_that_rank: int = 0
+    teacher_scores: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        facts = {key: value for key, value in vars(self).items() if key != "findings"}
+        return {**facts, "findings": [{**vars(one), "examples": list(one.examples)} for one in self.findings]}
+
+
+def check(
+    judgements: Iterable[Judgement], read: ReadReport, *, not_to_train_on: Collection[str] = ()
+) -> tuple[list[Group], DataReport]:
+    """Clean judgements and group them by query.
+
+    :param not_to_train_on: Queries of the evaluation data, see :func:`same_query`.
+    :returns: What is left, and what was found.
+    """
+    report = DataReport()
+    seen: dict[tuple[str, str], list[Judgement]] = {}
+    empty: list[str] = []
+    shared: list[str] = []
+    shared_queries: set[str] = set()
+    for one in judgements:
+        if not one.query.strip() or not one.document.strip():
+            empty.append(one.place)
+        elif same_query(one.query) in not_to_train_on:
+            shared.append(one.place)
+            shared_queries.add(same_query(one.query))
+        else:
+            seen.setdefault(one.pair, []).append(one)
+    kept, repeated, averaged, undecided = _settled(seen.values())
+    groups = grouped(kept)
+    report.rows, report.pairs, report.queries = read.rows, len(kept), len(groups)
+    report.positives = sum(is_positive(one.label) for one in kept)
+    report.negatives = len(kept) - report.positives
+    report.queries_that_rank = sum(group.can_rank for group in groups)
+    report.teacher_scores = sum(one.teacher is not None for one in kept)
+    for what, places, done in (
+        ("empty query or document", empty, "left out"),
+        ("the same pair again, with the same label", repeated, "the first is kept"),
+        ("the same pair with different labels", averaged, "labels averaged"),
+        ("the same pair as often relevant as not", undecided, "left out"),
+        (
+            f"pairs of {len(shared_queries)} queries that stand in the evaluation data, too",
+            shared,
+            "left out of training",
+        ),
+    ):
+        report.findings.append(Finding(what, len(places), done, tuple(places[:EXAMPLES])))
+    first = (read.first_skipped,) if read.first_skipped else ()
+    report.findings.append(Finding("lines that can't be used", read.skipped, "left out (--skip-bad)", first))
+    report.findings += [Finding(what, count, "left out") for what, count in sorted(read.notes.items())]
+    return groups, report
+
+
+def _settled(
+    occurrences: Iterable[list[Judgement]],
+) -> tuple[list[Judgement], list[str], list[str], list[str]]:
+    """One judgement for each pair; the places of those repeated, averaged, and undecided.
+
+    Every occurrence has one voice. Labels on both sides whose mean is a half say nothing, so that pair is left out.
+    """
+    kept, repeated, averaged, undecided = [], [], [], []
+    for found in occurrences:
+        labels = {one.label for one in found}
+        if len(labels) == 1:
+            kept.append(found[0])
+            repeated += [one.place for one in found[1:]]
+            continue
+        mean = sum(one.label for one in found) / len(found)
+        if abs(mean - 0.5) < 1e-9 and min(labels) < 0.5 < max(labels):
+            undecided.append(found[-1].place)
+        else:
+            kept.append(replace(found[0], label=mean))
+            averaged.append(found[-1].place)
+    return kept, repeated, averaged, undecided
+
+
+def same_query(query: str) -> str:
+    """What two queries share if they are the same but for letters' case and white space."""
+    return " ".join(query.split()).casefold()
+
+
+def count_cut(report: DataReport, groups: Sequence[Group], lengths: Callable[[Any], Any], most: int) -> None:
+    """Add how many pairs are longer than the model reads.
+
+    :param lengths: From pairs to their numbers of tokens, special ones included.
+    :param most: The most tokens of a pair.
+    """
+    judged = [one for group in groups for one in group.judged]
+    cut = []
+    for start in range(0, len(judged), 1024):
+        part = judged[start : start + 1024]
+        cut += [
+            one.place for one, length in zip(part, lengths([one.pair for one in part]), strict=True) if length > most
+        ]
+    share = f" ({len(cut) / len(judged):.0%})" if judged else ""
+    what = f"pairs of more than {most} tokens{share}"
+    report.findings.append(Finding(what, len(cut), "documents cut at the end", tuple(cut[:EXAMPLES])))
+
+
+def split_by_query(groups: Sequence[Group], share: float, seed: int) -> tuple[list[Group], list[Group]]:
+    """Divide groups into a training and a held-out part; which is which depends on the query and the seed alone.
+
+    Queries that differ only in letters' case and white space stay together.
+    """
+
+    def place(group: Group) -> float:
+        digest = hashlib.blake2b(f"{seed}\n{same_query(group.query)}".encode(errors="surrogatepass"), digest_size=8)
+        return int.from_bytes(digest.digest(), "big") / 2**64
+
+    train: list[Group] = []
+    held: list[Group] = []
+    for group in groups:
+        (held if place(group) < share else train).append(group)
+    return train, held
+
+
+def need_both_classes(groups: Sequence[Group], loss: str) -> None:
+    """Refuse data of one class.
+
+    :raises InputError: If there are no positives or no negatives.
+    """
+    classes = Counter(is_positive(one.label) for group in groups for one in group.judged)
+    if len(classes) == 2:
+        return
+    if not classes:
+        raise InputError("No pairs are left to train on; the data check above says why. Give more data.")
+    there, lacking = ("positive", "negative") if classes[True] else ("negative", "positive")
+    remedy = (
+        "Mine negatives: crossrank mine DATA --corpus CORPUS -o triplets.jsonl; or take --loss cached-mnrl, which uses "
+        "the other documents of a batch."
+        if there == "positive"
+        else "Add pairs with a label of 0.5 or more."
+    )
+    raise InputError(
+        f"All {sum(classes.values())} pairs are {there} and none is {lacking}: with --loss {loss} a model would learn "
+        f"to say the same of every pair. {remedy}"
+    )

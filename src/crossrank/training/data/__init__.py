@@ -1,0 +1,1 @@
+"""Files of judgements -> one normal form; needs no torch."""

@@ -1,0 +1,228 @@
+"""Files and folders -> rows: JSON lines, CSV, TSV and Parquet, gzipped or not, and BEIR folders."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, cast
+
+from crossrank.errors import InputError
+from crossrank.optional import require
+from crossrank.training.data.forms import judgements_of
+from crossrank.training.data.types import Judgement, Paths, ReadReport, ReadSettings, Row, RowError
+
+# A CSV field may be as long as a document may be.
+_LONGEST_FIELD = 64 << 20
+
+
+def read_judgements(paths: Paths, settings: ReadSettings, report: ReadReport) -> Iterator[Judgement]:
+    """Read training data, one file or folder after the other.
+
+    :param paths: Files ending in .jsonl, .ndjson, .json, .csv, .tsv or .parquet (the text ones also with .gz), or
+        BEIR folders.
+    :param report: Is filled while reading.
+    :raises InputError: If there is no such file, or its form is not known.
+    :raises RowError: At a line that can't be used, unless ``skip_bad`` is set.
+    :raises MissingExtraError: If Parquet is to be read and pyarrow is not installed.
+    """
+    for path in paths:
+        if Path(path).is_dir():
+            yield from _from_beir(Path(path), path, settings, report)
+            continue
+        for row in rows_of(path):
+            try:
+                if isinstance(row, RowError):
+                    raise row
+                found = judgements_of(row, settings, report)
+            except RowError as error:  # noqa: PERF203
+                _skip(error, settings, report)
+            else:
+                report.rows += 1
+                yield from found
+
+
+def rows_of(path: str) -> Iterator[Row | RowError]:
+    """Rows of a file; a line that can't be read comes as a value.
+
+    :raises InputError: If there is no such file, or its ending is not known.
+    """
+    ending = next((end for end in _READERS if path.lower().removesuffix(".gz").endswith(end)), None)
+    if not Path(path).is_file():
+        raise InputError(f"There is no file {path!r} (seen from {str(Path.cwd())!r}). Check the path.")
+    if ending is None:
+        raise InputError(
+            f"{path!r} ends in none of {', '.join(_READERS)}, so there is no telling how to read it. Rename it, or "
+            "give a BEIR folder (corpus.jsonl, queries.jsonl, qrels/)."
+        )
+    yield from _READERS[ending](path)
+
+
+def _open(path: str) -> IO[str]:
+    options = {"encoding": "utf-8-sig", "newline": ""}
+    if path.lower().endswith(".gz"):
+        return cast("IO[str]", gzip.open(path, "rt", **options))  # type: ignore[call-overload]
+    return Path(path).open(**options)  # type: ignore[arg-type,return-value]
+
+
+def _json_lines(path: str) -> Iterator[Row | RowError]:
+    with _open(path) as stream:
+        for number, line in enumerate(_lines(stream, path), 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                remedy = "Give one JSON object a line."
+                if number == 1 and line.lstrip().startswith("["):
+                    remedy += " A file that is one array becomes lines with: jq -c '.[]'."
+                yield RowError(path, number, f"{line.strip()[:40]!r} is not JSON ({error})", remedy)
+                continue
+            if isinstance(value, dict):
+                yield Row(path, number, value)
+            else:
+                yield RowError(path, number, f"it is a {type(value).__name__}, not an object", "Give JSON objects.")
+
+
+def _table(separator: str) -> Callable[[str], Iterator[Row | RowError]]:
+    def read(path: str) -> Iterator[Row | RowError]:
+        csv.field_size_limit(_LONGEST_FIELD)
+        with _open(path) as stream:
+            # In a TSV a quotation mark is a letter, as in BEIR's and MS MARCO's.
+            quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
+            reader = csv.reader(_lines(stream, path), delimiter=separator, quoting=quoting)
+            names = next(reader, None)
+            if not names:
+                raise InputError(f"{path!r} is empty. Its first line should name the columns.")
+            while True:
+                start = reader.line_num + 1
+                try:
+                    cells = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    yield RowError(path, start, f"it is not CSV ({error})", "Quote fields with line ends in them.")
+                    continue
+                if cells and len(cells) != len(names):
+                    reason = f"it has {len(cells)} columns, but the first line names {len(names)}"
+                    yield RowError(path, start, reason, "Quote fields with separators in them, or give JSON lines.")
+                elif cells:
+                    yield Row(path, start, dict(zip(names, cells, strict=True)))
+
+    return read
+
+
+def _parquet(path: str) -> Iterator[Row | RowError]:
+    parquet = require("pyarrow.parquet", extra="train", purpose="Reading Parquet")
+    try:
+        file = parquet.ParquetFile(path)
+    except Exception as error:  # pyarrow's own tree of errors, which is not to be imported for it
+        raise InputError(f"{path!r} can't be read as Parquet ({error}). Write it again.") from error
+    number = 0
+    for batch in file.iter_batches(batch_size=1024):
+        for fields in batch.to_pylist():
+            number += 1
+            yield Row(path, number, fields)
+
+
+def _lines(stream: IO[str], path: str) -> Iterator[str]:
+    number = 0
+    try:
+        for line in stream:
+            number += 1
+            yield line
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}, after line {number}: a byte (0x{error.object[error.start]:02x}) is not UTF-8. Convert the file: "
+            "iconv -f WINDOWS-1252 -t UTF-8."
+        ) from error
+    except (EOFError, OSError) as error:
+        raise InputError(f"{path}, after line {number}: it can't be read ({error}). Copy it again.") from error
+
+
+_READERS: Mapping[str, Callable[[str], Iterator[Row | RowError]]] = {
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), _json_lines),
+    ".csv": _table(","),
+    ".tsv": _table("\t"),
+    ".parquet": _parquet,
+}
+
+
+def _skip(error: RowError, settings: ReadSettings, report: ReadReport) -> None:
+    if not settings.skip_bad:
+        raise error
+    report.skipped += 1
+    report.first_skipped = report.first_skipped or f"{error.place}: {error.reason}"
+
+
+# ---- BEIR folders
+
+
+def _from_beir(folder: Path, name: str, settings: ReadSettings, report: ReadReport) -> Iterator[Judgement]:
+    """Judgements of a collection in BEIR's form (Thakur et al. 2021); labels are divided by the highest in the file."""
+    qrels = folder / "qrels" / f"{settings.split}.tsv"
+    if not qrels.is_file():
+        there = sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
+        raise InputError(
+            f"{name!r} has no qrels/{settings.split}.tsv. "
+            + (f"It has the splits {', '.join(there)}: choose one with --split." if there else "Is it a BEIR folder?")
+        )
+    queries = read_queries(folder)
+    corpus = dict(read_corpus(str(folder)))
+    triples: list[tuple[int, str, str, float]] = []
+    for row in rows_of(str(qrels)):
+        try:
+            if isinstance(row, RowError):
+                raise row
+            cells = [str(value) for value in row.fields.values()]
+            try:
+                query, document, grade = cells[0], cells[1], float(cells[2])
+            except (IndexError, ValueError) as error:
+                raise row.bad("it is not query-id, corpus-id and score", "Give three columns.") from error
+            if query not in queries or document not in corpus:
+                missing = f"the query {query!r}" if query not in queries else f"the document {document!r}"
+                raise row.bad(f"{missing} is not in the folder", "Take qrels and texts from one collection.")
+        except RowError as error:  # noqa: PERF203
+            _skip(error, settings, report)
+        else:
+            triples.append((row.line, query, document, grade))
+    most = max((grade for *_, grade in triples), default=1) or 1
+    for line, query, document, grade in triples:
+        report.rows += 1
+        label = max(0.0, grade) / most
+        yield Judgement(queries[query], corpus[document], label, str(qrels), line)
+
+
+def read_queries(folder: Path) -> dict[str, str]:
+    """All queries of a BEIR folder by id: of every file whose name starts with ``queries``."""
+    found: dict[str, str] = {}
+    files = sorted(folder.glob("queries*.jsonl"))
+    if not files:
+        raise InputError(f"{str(folder)!r} has no queries.jsonl, so it is no BEIR folder. Give its files instead.")
+    for file in files:
+        found.update(_texts_by_id(str(file)))
+    return found
+
+
+def read_corpus(path: str) -> Iterator[tuple[str, str]]:
+    """Ids and texts (title and text, as BEIR joins them) of a BEIR folder or of a file of JSON lines.
+
+    :raises InputError: If there is no such file, or a line has no text.
+    """
+    file = str(Path(path) / "corpus.jsonl") if Path(path).is_dir() else path
+    yield from _texts_by_id(file)
+
+
+def _texts_by_id(file: str) -> Iterator[tuple[str, str]]:
+    for row in rows_of(file):
+        if isinstance(row, RowError):
+            raise row
+        fields = row.fields
+        text = next((fields[key] for key in ("text", "content", "passage", "document") if key in fields), None)
+        if not isinstance(text, str):
+            raise row.bad("it has no field 'text' with a string in it", "Give the texts in the field 'text'.")
+        title = fields.get("title")
+        whole = f"{title} {text}" if isinstance(title, str) and title.strip() else text
+        yield str(fields.get("_id", fields.get("id", row.line))), whole.strip()

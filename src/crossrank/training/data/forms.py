@@ -1,0 +1,180 @@
+"""Rows -> judgements, by the form of their columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from crossrank.training.data import feedback
+from crossrank.training.data.columns import ROLES, form_of, roles_of
+from crossrank.training.data.types import Judgement, ReadReport, ReadSettings, Row, RowError
+
+# Where a document's text stands if it is an object, first come first served.
+_TEXT_KEYS = ("text", "content", "passage", "document", "page_content", "body")
+_REMEDY_COLUMNS = "Rename the columns, or say which are which: --columns query=...,document=...,label=..."
+
+
+def judgements_of(row: Row, settings: ReadSettings, report: ReadReport) -> list[Judgement]:
+    """Judgements that a row states.
+
+    :raises RowError: If it can't be used.
+    """
+    present = [name for name, value in row.fields.items() if value is not None]
+    roles = roles_of(present, settings.columns)
+    form = form_of(roles)
+    if form is None:
+        known = "; ".join(f"{role}: {', '.join(names[:4])}" for role, names in list(ROLES.items())[:5])
+        raise row.bad(
+            f"its columns ({', '.join(map(repr, present[:12])) or 'none'}) are of no known form",
+            f"Known are query, document and label; query and positive(s) with or without negative(s); and query, "
+            f"documents and label, stars, votes or clicked. Known names: {known}. {_REMEDY_COLUMNS}",
+        )
+    return list(_READERS[form.name](row, roles, settings, report))
+
+
+def _pairs(row: Row, roles: Mapping[str, list[str]], settings: ReadSettings, _: ReadReport) -> Iterator[Judgement]:
+    query, document = _text(row, roles["query"][0]), _text(row, roles["document"][0])
+    teacher = _teacher(row, row.fields[roles["teacher"][0]]) if "teacher" in roles else None
+    labelled = "label" in roles
+    label = _label(row, row.fields[roles["label"][0]], settings.max_label) if labelled else 0.5
+    yield Judgement(query, document, label, row.file, row.line, teacher, labelled)
+
+
+def _triplets(row: Row, roles: Mapping[str, list[str]], _: ReadSettings, __: ReadReport) -> Iterator[Judgement]:
+    query = _text(row, roles["query"][0])
+    documents = [
+        (text, label)
+        for role, label in (("positive", 1.0), ("negative", 0.0))
+        for column in roles.get(role, ())
+        for text in _texts(row, column)
+    ]
+    teachers: Sequence[float | None] = [None] * len(documents)
+    if "teacher" in roles:
+        given = row.fields[roles["teacher"][0]]
+        values = list(given) if isinstance(given, (list, tuple)) else [given]
+        if len(values) != len(documents):
+            raise row.bad(
+                f"it has {len(values)} teacher scores for {len(documents)} documents",
+                "Give one for each: of the positives first, then of the negatives.",
+            )
+        teachers = [_teacher(row, value) for value in values]
+    for (text, label), teacher in zip(documents, teachers, strict=True):
+        yield Judgement(query, text, label, row.file, row.line, teacher)
+
+
+def _feedback(
+    row: Row, roles: Mapping[str, list[str]], settings: ReadSettings, report: ReadReport
+) -> Iterator[Judgement]:
+    query, shown = _text(row, roles["query"][0]), row.fields[roles["documents"][0]]
+    if not isinstance(shown, (list, tuple)) or not shown:
+        raise row.bad(f"its {roles['documents'][0]!r} is {_short(shown)}, not a list", "Give the documents as shown.")
+    texts = [_text_in(row, item, f"{roles['documents'][0]}[{i}]") for i, item in enumerate(shown)]
+    labels: list[float | None] = [None] * len(texts)
+    try:
+        # From the weakest signal to the strongest: what a person says goes before what they clicked.
+        clicks = _clicked(shown, row.fields[roles["clicked"][0]] if "clicked" in roles else None)
+        if clicks is not None:
+            labels = feedback.labels_of_clicks(len(texts), clicks)
+            report.note("rankings without a click, which judge nothing", int(not clicks))
+        for role, key, read in (
+            ("votes", "vote", feedback.label_of_vote),
+            ("stars", "stars", feedback.label_of_stars),
+            ("label", "label", lambda value: _label(row, value, settings.max_label)),
+        ):
+            for i, value in enumerate(_each(row, roles, role, key, shown)):
+                if value is not None:
+                    labels[i] = read(value)
+    except RowError:
+        raise
+    except ValueError as error:
+        raise row.bad(str(error), "See docs/training.md for how feedback is written.") from error
+    report.note("shown documents that nobody judged", sum(label is None for label in labels))
+    teachers = _each(row, roles, "teacher", "teacher_score", shown)
+    for text, label, teacher in zip(texts, labels, teachers, strict=True):
+        if label is not None:
+            yield Judgement(query, text, label, row.file, row.line, None if teacher is None else _teacher(row, teacher))
+
+
+def _each(row: Row, roles: Mapping[str, list[str]], role: str, key: str, shown: Sequence[object]) -> list[object]:
+    """A value for each shown document: out of the row's list, else out of the documents themselves."""
+    inside = [item.get(key) if isinstance(item, Mapping) else None for item in shown]
+    if role not in roles:
+        return inside
+    given = row.fields[roles[role][0]]
+    values = list(given) if isinstance(given, (list, tuple)) else [given]
+    if len(values) != len(shown):
+        raise row.bad(
+            f"it has {len(values)} {roles[role][0]} for {len(shown)} documents",
+            "Give one for each document, null where there is none.",
+        )
+    return [old if value is None else value for value, old in zip(values, inside, strict=True)]
+
+
+def _clicked(shown: Sequence[object], given: object) -> list[object] | None:
+    """The clicked positions; ``None`` if clicks were not recorded."""
+    if given is not None:
+        return list(given) if isinstance(given, (list, tuple)) else [given]
+    marks = [item.get("clicked") if isinstance(item, Mapping) else None for item in shown]
+    if all(mark is None for mark in marks):
+        return None
+    return [place for place, mark in enumerate(marks, 1) if mark]
+
+
+_Reader = Callable[[Row, Mapping[str, list[str]], ReadSettings, ReadReport], Iterator[Judgement]]
+_READERS: Mapping[str, _Reader] = {"pairs": _pairs, "triplets": _triplets, "feedback": _feedback}
+
+
+# ---- values
+
+
+def _text(row: Row, column: str) -> str:
+    return _text_in(row, row.fields[column], column)
+
+
+def _texts(row: Row, column: str) -> list[str]:
+    value = row.fields[column]
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return [
+        _text_in(row, item, f"{column}[{i}]" if isinstance(value, list) else column) for i, item in enumerate(items)
+    ]
+
+
+def _text_in(row: Row, value: object, what: str) -> str:
+    if isinstance(value, Mapping):
+        title, text = value.get("title"), next((value[key] for key in _TEXT_KEYS if key in value), None)
+        value = f"{title} {text}" if isinstance(title, str) and title and isinstance(text, str) else text
+    if not isinstance(value, str):
+        raise row.bad(
+            f"its {what!r} is {_short(value)}, not a text", "Give a string, or an object with a field 'text'."
+        )
+    return value
+
+
+def _number(row: Row, value: object, what: str) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise row.bad(f"its {what} is {_short(value)}, not a number", "Give a finite number.")
+    return number
+
+
+def _teacher(row: Row, value: object) -> float:
+    return _number(row, value, "teacher score")
+
+
+def _label(row: Row, value: object, most: float) -> float:
+    number = _number(row, value, "label")
+    if not 0 <= number <= most:
+        raise row.bad(
+            f"its label is {number:g}, outside 0 to {most:g}",
+            "Labels go from 0 to 1; for another scale, such as 0 to 3, give --max-label 3. "
+            "The scores of a model go into the column 'teacher_score'.",
+        )
+    return number / most
+
+
+def _short(value: object, most: int = 40) -> str:
+    text = repr(value)
+    return text if len(text) <= most else text[:most] + "..."

@@ -1,0 +1,47 @@
+"""A trained model -> the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crossrank.errors import DownloadError, InputError, ModelAccessError
+
+
+def check_repository(name: str) -> None:
+    """See, before hours of training, that a name can be a repository's.
+
+    :raises InputError: If it can't.
+    """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise InputError(f"{name!r} can't be the name of a repository. Give owner/name.") from error
+
+
+def push(folder: Path, name: str, *, token: str | None = None, private: bool | None = None) -> str:
+    """Upload a model folder; the repository is made if it is not there. The folder stays as it is.
+
+    :param token: Token for the hub; by default the one that ``hf auth login`` stored.
+    :returns: The repository's address.
+    :raises ModelAccessError: If the hub refuses.
+    :raises DownloadError: If the hub can't be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    api = HfApi(token=token)
+    remedy = f"The model is whole in {str(folder)!r}; upload it with: hf upload {name} {folder}"
+    try:
+        url = api.create_repo(name, exist_ok=True, private=private)
+        api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message="Add a trained cross-encoder")
+    except LocalTokenNotFoundError as error:
+        raise ModelAccessError(f"The hub wants a token. Run 'hf auth login' or set HF_TOKEN. {remedy}") from error
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        kind = ModelAccessError if status in (401, 403) else DownloadError
+        raise kind(f"{name!r} could not be uploaded: the hub answered {status}. {remedy}") from error
+    except OSError as error:
+        raise DownloadError(f"{name!r} could not be uploaded: {error}. {remedy}") from error
+    return str(url)

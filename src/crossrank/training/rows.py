@@ -1,0 +1,138 @@
+"""Groups -> the columns that a loss reads; which documents make a list or a triplet depends on the seed alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crossrank.errors import InputError
+from crossrank.training.data.types import Group, Judgement
+from crossrank.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a loss reads.
+
+    :param data: Column -> values, in the order in which sentence-transformers wants the columns.
+    :param rows: How many there are.
+    :param pairs_per_row: The most pairs of a row.
+    :param left_out: Queries of which nothing could be used, and why.
+    """
+
+    data: Mapping[str, list[Any]]
+    rows: int
+    pairs_per_row: int
+    left_out: Mapping[str, int]
+
+
+def pairs(groups: Sequence[Group], settings: Settings) -> Columns:
+    """``query``, ``document``, ``label``."""
+    judged = [one for group in groups for one in group.judged]
+    return _pairs(judged, [one.label for one in judged])
+
+
+def teacher_pairs(groups: Sequence[Group], settings: Settings) -> Columns:
+    """``query``, ``document`` and the teacher's score as ``label``.
+
+    :raises InputError: If a pair has none.
+    """
+    judged = [one for group in groups for one in group.judged]
+    return _pairs(judged, [_teacher(one, settings) for one in judged])
+
+
+def _pairs(judged: list[Judgement], labels: list[float]) -> Columns:
+    data = {"query": [one.query for one in judged], "document": [one.document for one in judged], "label": labels}
+    return Columns(data, len(judged), 1, {})
+
+
+def lists(groups: Sequence[Group], settings: Settings) -> Columns:
+    """``query``, ``documents``, ``labels``: a row for each query that ranks, divided where it has too many documents.
+
+    Every list has a document of the query's highest label in it.
+    """
+    data: dict[str, list[Any]] = {"query": [], "documents": [], "labels": []}
+    longest = 1
+    for group in groups:
+        if not group.can_rank:
+            continue
+        order = _shuffled(list(group.judged), group.query, settings.seed)
+        order.sort(key=lambda one: -one.label)
+        highest = [one for one in order if one.label == order[0].label]
+        rest = order[len(highest) :]
+        # Each list takes its share of the best and of the rest.
+        count = -(-len(order) // settings.list_size)
+        for i in range(count):
+            chosen = (highest[i::count] or highest[:1]) + rest[i::count]
+            if len({one.label for one in chosen}) > 1:
+                data["query"].append(group.query)
+                data["documents"].append([one.document for one in chosen])
+                data["labels"].append([one.label for one in chosen])
+                longest = max(longest, len(chosen))
+    return Columns(data, len(data["query"]), longest, _one_label(groups, lambda group: group.can_rank))
+
+
+def triplets(groups: Sequence[Group], settings: Settings) -> Columns:
+    """``query``, ``positive`` and, where every query has some, ``negative_1`` ...: a row for each positive."""
+    most = settings.negatives
+    usable = [group for group in groups if group.positives]
+    # One query without negatives and all go without: the columns are the same for every row, and the other documents
+    # of the batch are negatives already.
+    with_negatives = all(group.negatives for group in usable)
+    names = [f"negative_{i + 1}" for i in range(most)] if with_negatives else []
+    data: dict[str, list[Any]] = {name: [] for name in ("query", "positive", *names)}
+    for group in usable:
+        for positive, negatives in _triplets_of(group, most, settings.seed):
+            data["query"].append(group.query)
+            data["positive"].append(positive.document)
+            for name, negative in zip(names, negatives, strict=False):
+                data[name].append(negative.document)
+    left_out = {"queries without a positive": len(groups) - len(usable)} if len(usable) < len(groups) else {}
+    return Columns(data, len(data["query"]), 1 + len(names), left_out)
+
+
+def margins(groups: Sequence[Group], settings: Settings) -> Columns:
+    """``query``, ``positive``, ``negative`` and as ``label`` by how much the teacher prefers the positive.
+
+    :raises InputError: If a pair has no teacher score.
+    """
+    data: dict[str, list[Any]] = {"query": [], "positive": [], "negative": [], "label": []}
+    both = [group for group in groups if group.positives and group.negatives]
+    for group in both:
+        for positive, negatives in _triplets_of(group, settings.negatives, settings.seed):
+            for negative in dict.fromkeys(negatives):
+                data["query"].append(group.query)
+                data["positive"].append(positive.document)
+                data["negative"].append(negative.document)
+                data["label"].append(_teacher(positive, settings) - _teacher(negative, settings))
+    left_out = _one_label(groups, lambda group: bool(group.positives and group.negatives))
+    return Columns(data, len(data["query"]), 2, left_out)
+
+
+def _triplets_of(group: Group, most: int, seed: int) -> list[tuple[Judgement, list[Judgement]]]:
+    """Each positive with its share of the negatives, ``most`` of them; they are taken again when they run out."""
+    negatives = _shuffled(group.negatives, group.query, seed)
+    return [
+        (positive, [negatives[(i * most + k) % len(negatives)] for k in range(most)] if negatives else [])
+        for i, positive in enumerate(group.positives)
+    ]
+
+
+def _shuffled(judged: list[Judgement], query: str, seed: int) -> list[Judgement]:
+    return random.Random(f"{seed}\n{query}").sample(judged, len(judged))
+
+
+def _one_label(groups: Sequence[Group], usable: Callable[[Group], bool]) -> Mapping[str, int]:
+    unused = sum(not usable(group) for group in groups)
+    return {"queries whose documents all have the same label": unused} if unused else {}
+
+
+def _teacher(one: Judgement, settings: Settings) -> float:
+    if one.teacher is None:
+        raise InputError(
+            f"{one.place}: --loss {settings.loss} learns from a teacher's scores, but this pair has none. Give them in "
+            "the column 'teacher_score' or in a file with --teacher-scores."
+        )
+    return one.teacher

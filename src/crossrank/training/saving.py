@@ -1,0 +1,90 @@
+"""Writing a model folder whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from crossrank.errors import InputError
+
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+# What writers that are not Python's say of a full disk: safetensors, torch's zip writer, Arrow.
+_SAID = ("no space left", "file too large", "os error 28", "os error 27", "quota exceeded", "failed writing file")
+_SAID += ("unexpected pos",)
+
+
+def check_output(output: Path) -> None:
+    """See that a model may be written there, and mend what a stop between two renames left.
+
+    :raises InputError: If it is a file, or a folder with something else in it.
+    """
+    old = _beside(output, "old")
+    if old.is_dir():
+        if output.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(output)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{str(output)!r} is a file. Name a folder for the model.")
+    if output.is_dir() and any(output.iterdir()) and not (output / "config.json").is_file():
+        raise InputError(
+            f"{str(output)!r} is there and holds no model, so it is not replaced by one. Name another folder, or "
+            "empty this one."
+        )
+
+
+def write_folder(output: Path, write: Callable[[Path], None]) -> None:
+    """Let a folder be written beside its place, then put it there; a model that was there is replaced as a whole.
+
+    :param write: Writes into the folder it is given.
+    :raises OSError: If it could not be written; what was there before is as it was.
+    """
+    new, old = _beside(output, "new"), _beside(output, "old")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        write(new)
+        _to_disk(new)
+        if output.exists():
+            output.rename(old)
+        new.rename(output)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        if old.is_dir() and not output.exists():
+            old.rename(output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def full_disk_told(output: Path, remedy: str) -> Iterator[None]:
+    """Say of a full disk what became of the model.
+
+    :raises OSError: Instead of whatever a writer raised about a full disk.
+    """
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "errno", None) not in _FULL and not any(said in str(error).lower() for said in _SAID):
+            raise
+        stays = " The model that was there is as it was." if (output / "config.json").is_file() else ""
+        raise OSError(
+            f"The disk is full, or a limit on the size of files is reached, at {str(output.parent)!r}: the model "
+            f"{str(output)!r} was not written.{stays} {remedy}"
+        ) from error
+
+
+def _beside(output: Path, what: str) -> Path:
+    return output.parent / f".{output.name}.{what}"
+
+
+def _to_disk(folder: Path) -> None:
+    """Wait until the files are on the disk, so that a rename never names half of one."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())

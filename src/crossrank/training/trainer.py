@@ -1,0 +1,343 @@
+"""One run: the base learns from the plan's pairs, and what comes out is a checkpoint with its card.
+
+The loop is sentence-transformers' CrossEncoderTrainer. What is added: what does not learn stays in evaluation mode,
+save points hold the weights that learn and nothing else, a batch that does not fit in memory is halved, and the model
+is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments, losses
+from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
+
+from crossrank.errors import CheckpointError, InputError
+from crossrank.optional import require
+from crossrank.training import base as bases
+from crossrank.training.callbacks import Figures, Marks, last_whole
+from crossrank.training.card import write_card
+from crossrank.training.checks import count_cut
+from crossrank.training.comparison import Comparison, compare
+from crossrank.training.held_out import HeldOutEvaluator, sentence_transformers_logits
+from crossrank.training.losses import find_loss
+from crossrank.training.plan import Plan
+from crossrank.training.quiet import quiet
+from crossrank.training.rows import Columns
+from crossrank.training.saving import check_output, full_disk_told, write_folder
+from crossrank.training.settings import Settings
+
+RUN = "training.json"
+_WEIGHTS = "weights.pt"
+Progress = Callable[[int, int, dict[str, float]], object]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run made.
+
+    :param output: The model's folder.
+    :param steps: Optimizer steps that were taken.
+    :param stopped_early: Whether that was before the end, because nothing got better.
+    :param batch_size: Pairs (or lists, or triplets) of a forward pass, after any halving for want of memory.
+    :param seconds: Of this process.
+    :param comparison: Base, BM25 and the result on the held-out queries; ``None`` where nothing was held out.
+    """
+
+    output: Path
+    steps: int
+    stopped_early: bool
+    batch_size: int
+    accumulate: int
+    seconds: float
+    comparison: Comparison | None
+
+
+class _Trainer(CrossEncoderTrainer):  # type: ignore[misc]
+    """The trainer, with parts that stay in evaluation mode, and save points of the weights that learn."""
+
+    asleep: list[torch.nn.Module]
+
+    def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
+        """The loss of a batch; dropout would only add noise to what does not learn."""
+        for module in self.asleep:
+            module.eval()
+        return super().compute_loss(model, inputs, *rest, **more)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        learning = {name: p.detach() for name, p in self.model.model.named_parameters() if p.requires_grad}
+        torch.save(learning, folder / _WEIGHTS)
+
+    def _load_from_checkpoint(self, checkpoint_path: str, *_: Any) -> None:
+        state = torch.load(Path(checkpoint_path) / _WEIGHTS, weights_only=True, map_location=self.model.device)
+        learning = {name: p for name, p in self.model.model.named_parameters() if p.requires_grad}
+        if state.keys() != learning.keys():
+            raise CheckpointError(f"{checkpoint_path} is of another model. Start without --resume.")
+        with torch.no_grad():
+            for name, parameter in learning.items():
+                parameter.copy_(state[name])
+
+    def _load_best_model(self) -> None:
+        if self.state.best_model_checkpoint:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+def train(
+    plan: Plan,
+    output: Path,
+    settings: Settings,
+    *,
+    base: str | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], object] = lambda message: None,
+) -> TrainingResult:
+    """Train a model and write it, with its card.
+
+    :param plan: The data.
+    :param output: The model's folder; a model that is there is replaced once the new one is whole.
+    :param base: A name on the hub, a folder, or ``None`` for the model in the box.
+    :param resume: Go on from the last save point of a run that was stopped; it must have been the same run.
+    :param progress: Is told the step, of how many, and figures where there are some.
+    :param tell: Is told in a sentence what the user should know.
+    :raises InputError: If something can't be used.
+    :raises ModelError: If the base can't be loaded or is no cross-encoder.
+    :raises MissingExtraError: If a package is not installed.
+    :raises OSError: If the disk is full; a model that was there stays.
+    """
+    for module in ("datasets", "accelerate"):
+        require(module, extra="train", purpose="Training")
+    started = time.perf_counter()
+    check_output(output)
+    work = output.parent / f".{output.name}.run"
+    with quiet(), full_disk_told(output, "Free some space and go on with --resume."):
+        return _train(plan, output, settings, base, resume, progress, tell, work, started)
+
+
+def _train(
+    plan: Plan,
+    output: Path,
+    settings: Settings,
+    base_name: str | None,
+    resume: bool,
+    progress: Progress | None,
+    tell: Callable[[str], object],
+    work: Path,
+    started: float,
+) -> TrainingResult:
+    prepared = find_loss(settings.loss).rows(plan.train, settings)
+    if not prepared.rows:
+        raise InputError(f"None of the {len(plan.train)} queries has what --loss {settings.loss} reads. Take another.")
+    for what, count in prepared.left_out.items():
+        tell(f"{count} {what}: --loss {settings.loss} can't use them")
+    point = _save_point(work, plan, base_name, resume, tell)
+    base = bases.find_base(base_name, work)
+    if base.folder.resolve() == output.resolve():
+        raise InputError(f"{str(output)!r} is the base itself. Name another folder, so that the base stays.")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    most_rows = max(1, settings.batch_size // (1 if settings.loss == "cached-mnrl" else prepared.pairs_per_row))
+    rows, accumulate = min(most_rows, prepared.rows), settings.accumulate
+    while True:
+        set_seed(settings.seed)
+        model = bases.open_model(base, settings, device)
+        before = bases.weights_of(model)
+        try:
+            count_cut(plan.report, plan.train, lambda pairs, m=model: bases.lengths(m, pairs), model.max_seq_length)
+            trainer = _trainer(model, base, plan, prepared, settings, work, rows, accumulate, progress)
+            trainer.train(resume_from_checkpoint=str(point) if point else None)
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            if rows == 1:
+                raise InputError(
+                    f"Not even a batch of one fits in memory ({_first_line(error)}). Take a smaller --max-length"
+                    f"{', --list-size' if prepared.pairs_per_row > 2 else ''} or a smaller base."
+                ) from error
+            rows, accumulate = rows // 2, accumulate * 2
+            tell(
+                f"A batch of {rows * 2} does not fit in memory: going on with batches of {rows}, {accumulate} of them "
+                "to a step"
+            )
+            # What holds on to the failed batch's tensors.
+            error.__traceback__ = None
+            point = last_whole(work)
+        del trainer, model
+    if settings.lora_rank:
+        bases.merge_lora(model)
+    logits = sentence_transformers_logits(model, settings.batch_size)
+    comparison = None
+    if settings.average_with_base:
+        bases.average(model, before, settings.average_with_base)
+    if plan.held_out:
+        trained = bases.weights_of(model)
+        comparison = compare(
+            plan.held_out,
+            result=logits,
+            base=lambda pairs: _with_weights(model, before, trained, lambda: logits(pairs)),
+        )
+    result = TrainingResult(
+        output,
+        trainer.state.global_step,
+        trainer.state.global_step < trainer.state.max_steps,
+        rows,
+        accumulate,
+        time.perf_counter() - started,
+        comparison,
+    )
+
+    def write(folder: Path) -> None:
+        model.model.eval()
+        model.save_pretrained(str(folder))
+        shutil.copyfile(work / "training_log.csv", folder / "training_log.csv")
+        write_card(folder, plan, settings, base, result, _machine(device))
+        facts = {"fingerprint": _fingerprint(plan, base_name), "settings": settings.as_dict()}
+        (folder / RUN).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+    write_folder(output, write)
+    shutil.rmtree(work)
+    return result
+
+
+def _trainer(
+    model: CrossEncoder,
+    base: bases.Base,
+    plan: Plan,
+    prepared: Columns,
+    settings: Settings,
+    work: Path,
+    rows: int,
+    accumulate: int,
+    progress: Progress | None,
+) -> _Trainer:
+    datasets = require("datasets", extra="train", purpose="Training")
+    asleep = bases.freeze(model, base, settings)
+    rate = bases.learning_rate(model, base, settings)
+    if settings.lora_rank:
+        bases.add_lora(model, settings.lora_rank)
+        asleep = []
+    total = math.ceil(math.ceil(prepared.rows / (rows * accumulate)) * settings.epochs)
+    interval = max(1, math.ceil(total / settings.evaluations))
+    on_cpu = model.device.type == "cpu"
+    evaluates = bool(plan.held_out) and settings.patience > 0
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=accumulate,
+        learning_rate=rate,
+        lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=math.ceil(settings.warmup * total),
+        weight_decay=settings.weight_decay,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        bf16=_bfloat16(settings, on_cpu),
+        use_cpu=on_cpu,
+        save_strategy="steps",
+        save_steps=interval,
+        save_total_limit=2,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=interval if evaluates else None,
+        load_best_model_at_end=evaluates,
+        metric_for_best_model="eval_held_out" if evaluates else None,
+        greater_is_better=True if evaluates else None,
+        logging_steps=max(1, min(interval, total // 50)),
+        report_to="tensorboard" if _has_tensorboard() else "none",
+        disable_tqdm=True,
+        dataloader_pin_memory=not on_cpu,
+        # In-batch negatives: the same text twice in a batch would be its own negative.
+        batch_sampler="no_duplicates" if settings.loss == "cached-mnrl" else "batch_sampler",
+    )
+    callbacks: list[Any] = [Marks(), Figures(work / "training_log.csv", progress)]
+    if evaluates:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.patience))
+    trainer = _Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_dict(dict(prepared.data)),
+        loss=find_loss(settings.loss).make(losses, model, replace(settings, batch_size=rows)),
+        evaluator=HeldOutEvaluator(plan.held_out, settings.batch_size) if evaluates else None,
+        callbacks=callbacks,
+    )
+    trainer.asleep = asleep
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _save_point(work: Path, plan: Plan, base: str | None, resume: bool, tell: Callable[[str], object]) -> Path | None:
+    """The save point to go on from, in a folder that is ready for the run.
+
+    :raises InputError: If the run that was stopped was another one.
+    """
+    marker, print_of_this = work / RUN, _fingerprint(plan, base)
+    if resume and marker.is_file():
+        if json.loads(marker.read_text(encoding="utf-8")) != print_of_this:
+            raise InputError(
+                f"The run that was stopped ({str(work)!r}) had other data, settings or another base, so going on would "
+                "give neither result. Call it as it was called then, or leave out --resume to start again."
+            )
+        point = last_whole(work)
+        step = point.name.rpartition("-")[2] if point else None
+        tell(
+            f"Going on from step {step}" if step else "The run was stopped before its first save point: from the start"
+        )
+        return point
+    if resume:
+        tell("There is no stopped run to go on from: from the start")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    marker.write_text(json.dumps(print_of_this), encoding="utf-8")
+    return None
+
+
+def _fingerprint(plan: Plan, base: str | None) -> str:
+    return f"{plan.fingerprint} {base or 'bundled'}"
+
+
+def _with_weights(
+    model: CrossEncoder, these: dict[str, torch.Tensor], then: dict[str, torch.Tensor], call: Callable[[], Any]
+) -> Any:
+    model.model.load_state_dict(these)
+    try:
+        return call()
+    finally:
+        model.model.load_state_dict(then)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    said = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in said
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _bfloat16(settings: Settings, on_cpu: bool) -> bool:
+    if settings.precision != "auto":
+        return settings.precision == "bfloat16"
+    # Elsewhere it would be emulated, which is slower than float32.
+    return bool(torch.cpu._is_avx512_bf16_supported() if on_cpu else torch.cuda.is_bf16_supported())
+
+
+def _has_tensorboard() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("tensorboard") is not None
+
+
+def _machine(device: str) -> str:
+    if device == "cuda":
+        return str(torch.cuda.get_device_name(0))
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,78 @@
+"""``crossrank train`` and ``crossrank mine`` as they are called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import texts
+
+Run = Callable[..., Any]
+
+
+def write_pairs(path: Path, queries: int = 8, *, one_class: bool = False) -> Path:
+    short = [text for text in texts.passages() if len(text) < 300]
+    rows = []
+    for i in range(queries):
+        query = " ".join(short[i].split()[:6])
+        rows.append({"query": query, "document": short[i], "label": 1})
+        rows += [{"query": query, "document": short[-i - 1], "label": 0}] * (not one_class)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_dry_run_looks_at_the_data_and_writes_nothing(crossrank: Run, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs.jsonl")
+    with pairs.open("a") as stream:
+        stream.write(
+            '{"query": "again", "document": "x", "label": 1}\n' * 2 + '{"query": "", "document": "x", "label": 1}\n'
+        )
+    ran = crossrank("train", "pairs.jsonl", "--dry-run")
+    assert ran.code == 0, ran.err
+    assert "19 rows: 17 pairs of 9 queries" in ran.out
+    assert "1  empty query or document: left out (pairs.jsonl, line 19, ...)" in ran.out
+    found = json.loads(crossrank("train", "pairs.jsonl", "--dry-run", "--json").out)["data"]
+    assert (found["pairs"], found["positives"], found["negatives"]) == (17, 9, 8)
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+def test_what_can_t_be_trained_on_is_told(crossrank: Run, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "one.jsonl", one_class=True)
+    ran = crossrank("train", "one.jsonl", "--dry-run")
+    assert ran.code == 1
+    assert "All 8 pairs are positive and none is negative" in ran.err
+    (tmp_path / "bad.csv").write_text("query,document,label\nq,d,7\n")
+    assert "bad.csv, line 2: its label is 7" in crossrank("train", "bad.csv", "--dry-run").err
+    assert "--output" in crossrank("train", "one.jsonl").err
+    assert crossrank("train", "one.jsonl", "--loss", "magic").code == 2
+
+
+def test_mine_then_train(crossrank: Run, tiny_bert: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "one.jsonl", one_class=True)
+    corpus = [text for text in texts.passages() if len(text) < 300]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in corpus))
+    ran = crossrank(
+        "mine", "one.jsonl", "--corpus", "corpus.jsonl", "-o", "triplets.jsonl", "--ranks", "1", "20", "--json"
+    )
+    assert ran.code == 0, ran.err
+    facts = json.loads(ran.out)
+    rows = [json.loads(line) for line in (tmp_path / "triplets.jsonl").read_text().splitlines()]
+    assert facts["queries"] == 8
+    assert facts["triplets"] == sum(len(row["positives"]) * len(row["negatives"]) for row in rows) > 8
+    ran = crossrank(
+        *("train", "triplets.jsonl", "--base", tiny_bert, "--output", "model", "--max-length", "32"),
+        *("--epochs", "1", "--seed", "3", "--json"),
+    )
+    assert ran.code == 0, ran.err
+    made = json.loads(ran.out)
+    assert made["data"]["positives"] == 8
+    assert made["held_out"] is None
+    ranked = crossrank("rerank", "a query", "corpus.jsonl", "--model", "model", "--max-length", "32", "--json")
+    assert ranked.code == 0, ranked.err
+
+
+def test_mine_says_what_it_needs(crossrank: Run, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "one.jsonl", one_class=True)
+    assert "--bi-encoder" in crossrank("mine", "one.jsonl", "--method", "both", "-o", "t.jsonl").err

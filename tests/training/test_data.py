@@ -1,0 +1,206 @@
+"""Reading training data: forms, names, labels; worked out by hand."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossrank.errors import InputError
+from crossrank.training.data.feedback import label_of_stars, label_of_vote, labels_of_clicks
+from crossrank.training.data.files import read_judgements
+from crossrank.training.data.types import ReadReport, ReadSettings, RowError
+
+
+def written(path: Path, rows: list[Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def read(*paths: str, report: ReadReport | None = None, **settings: Any) -> list[tuple[str, str, float]]:
+    found = read_judgements(paths, ReadSettings(**settings), report or ReadReport())
+    return [(one.query, one.document, one.label) for one in found]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("query", "document", "label"),
+        ("sentence1", "sentence2", "score"),
+        ("sentence_0", "sentence_1", "label"),
+        ("question", "answer", "relevance"),
+        ("Query", "Passage", "Label"),
+        ("text1", "text2", "similarity"),
+    ],
+)
+def test_names_of_pairs(names: tuple[str, str, str], tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [dict(zip(names, ("q", "d", 0.25), strict=True))])
+    assert read(path) == [("q", "d", 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"anchor": "q", "positive": "p", "negative": "n"}, [("p", 1), ("n", 0)]),
+        ({"query": "q", "positives": ["p", "r"], "negatives": ["n"]}, [("p", 1), ("r", 1), ("n", 0)]),
+        ({"query": "q", "pos": ["p"], "neg": ["n", "m"]}, [("p", 1), ("n", 0), ("m", 0)]),
+        ({"query": "q", "positive": "p", "negative_1": "n", "negative_2": "m"}, [("p", 1), ("n", 0), ("m", 0)]),
+        ({"query": "q", "positive": "p"}, [("p", 1)]),
+        ({"query": "q", "positive": "p", "negative": None}, [("p", 1)]),
+        ({"query": "q", "positive_passages": [{"title": "T", "text": "p"}], "negative_passages": []}, [("T p", 1)]),
+    ],
+)
+def test_positives_and_negatives(row: dict[str, Any], expected: list[Any], tmp_path: Path) -> None:
+    assert read(written(tmp_path / "a.jsonl", [row])) == [("q", text, label) for text, label in expected]
+
+
+def test_the_same_rows_in_every_kind_of_file(tmp_path: Path) -> None:
+    rows = [
+        {"query": "a, b", "document": 'two\nlines "quoted"', "label": 1.0},
+        {"query": "ü", "document": "x", "label": 0},
+    ]
+    jsonl = written(tmp_path / "a.jsonl", rows)
+    with gzip.open(tmp_path / "b.jsonl.gz", "wt", encoding="utf-8") as stream:
+        stream.write(Path(jsonl).read_text())
+    (tmp_path / "c.csv").write_text(
+        'query,document,label\n"a, b","two\nlines ""quoted""",1.0\nü,x,0\n', encoding="utf-8-sig"
+    )
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "d.parquet")
+    expected = [(row["query"], row["document"], row["label"]) for row in rows]
+    for name in ("a.jsonl", "b.jsonl.gz", "c.csv", "d.parquet"):
+        assert read(str(tmp_path / name)) == expected, name
+
+
+def test_tsv_takes_quotation_marks_as_letters(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('query\tdocument\tlabel\n"open\t5" disk\t1\n')
+    assert read(str(tmp_path / "a.tsv")) == [('"open', '5" disk', 1.0)]
+
+
+def test_a_csv_line_is_counted_in_the_file_and_not_in_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('query,document,label\nq,"two\nlines",1\nq,d,high\n')
+    with pytest.raises(RowError, match=r"a\.csv, line 4: its label is 'high', not a number"):
+        read(str(tmp_path / "a.csv"))
+
+
+def test_graded_labels_are_scaled(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [{"query": "q", "document": "d", "label": 2}])
+    with pytest.raises(RowError, match=r"line 1: its label is 2, outside 0 to 1.*--max-label"):
+        read(path)
+    assert read(path, max_label=4) == [("q", "d", 0.5)]
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [{"frage": "q", "text": "not this", "antwort": "d", "label": 1}])
+    with pytest.raises(RowError, match="of no known form"):
+        read(path)
+    assert read(path, columns={"query": "frage", "document": "antwort"}) == [("q", "d", 1.0)]
+
+
+def test_bad_lines_are_named_or_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    good = '{"query": "q", "document": "d", "label": 1}\n'
+    path.write_text(good + '{"query": 3, "document": "d", "label": 1}\n\nnot json\n[1]\n{"a": 1}\n' + good)
+    with pytest.raises(RowError, match=r"a\.jsonl, line 2: its 'query' is 3, not a text"):
+        read(str(path))
+    report = ReadReport()
+    assert read(str(path), report=report, skip_bad=True) == [("q", "d", 1.0)] * 2
+    assert (report.rows, report.skipped) == (2, 4)
+    assert report.first_skipped is not None
+    assert "line 2" in report.first_skipped
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "a.xlsx"])
+def test_files_of_no_use(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.xlsx").touch()
+    with pytest.raises(InputError, match=name):
+        read(str(tmp_path / name))
+
+
+def test_beir_folder(tmp_path: Path) -> None:
+    written(
+        tmp_path / "corpus.jsonl", [{"_id": "1", "title": "T", "text": "one"}, {"_id": "2", "title": "", "text": "two"}]
+    )
+    written(tmp_path / "queries.jsonl", [{"_id": "a", "text": "alpha"}])
+    written(tmp_path / "queries-train.jsonl", [{"_id": "b", "text": "beta"}])
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels/train.tsv").write_text("query-id\tcorpus-id\tscore\nb\t1\t2\na\t2\t1\nb\t2\t0\n")
+    assert read(str(tmp_path)) == [("beta", "T one", 1.0), ("alpha", "two", 0.5), ("beta", "two", 0.0)]
+    with pytest.raises(InputError, match=r"no qrels/test\.tsv. It has the splits train"):
+        read(str(tmp_path), split="test")
+    (tmp_path / "qrels/train.tsv").write_text("query-id\tcorpus-id\tscore\nb\t9\t1\n")
+    with pytest.raises(RowError, match="line 2: the document '9' is not in the folder"):
+        read(str(tmp_path))
+
+
+# ---- feedback
+
+
+def test_what_each_signal_says(tmp_path: Path) -> None:
+    rows = [
+        # The lowest click is the fourth: the first and third were passed over, the fifth perhaps never seen.
+        {"query": "clicks", "documents": ["a", "b", "c", "d", "e"], "clicked": [2, 4], "model": "v1"},
+        {"query": "one click", "documents": ["a", "b"], "clicked": 1},
+        {"query": "stars", "documents": ["a", "b", "c"], "stars": [5, None, 2]},
+        {"query": "votes", "documents": ["a", "b"], "votes": ["up", "down"]},
+        {"query": "labels", "documents": [{"text": "a", "label": 0.3}, {"text": "b"}]},
+        {"query": "nothing", "documents": ["a", "b"], "clicked": []},
+        # What was said goes before what was clicked.
+        {"query": "both", "documents": ["a", "b", "c"], "clicked": [3], "stars": [4, None, 1]},
+    ]
+    report = ReadReport()
+    found = read(written(tmp_path / "f.jsonl", rows), report=report)
+    assert found == [
+        *[("clicks", text, label) for text, label in (("a", 0), ("b", 1), ("c", 0), ("d", 1))],
+        ("one click", "a", 1),
+        ("stars", "a", 1),
+        ("stars", "c", 0.25),
+        ("votes", "a", 1),
+        ("votes", "b", 0),
+        ("labels", "a", 0.3),
+        ("both", "a", 0.75),
+        ("both", "b", 0),
+        ("both", "c", 0),
+    ]
+    # e; b of "one click"; b of "stars"; b of "labels"; both of "nothing".
+    assert report.notes == {"shown documents that nobody judged": 6, "rankings without a click, which judge nothing": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"documents": ["a"], "clicked": [0]}, "counted from 1"),
+        ({"documents": ["a"], "clicked": [2]}, "2 is no position of 1 documents"),
+        ({"documents": ["a", "b"], "stars": [5]}, "1 stars for 2 documents"),
+        ({"documents": ["a"], "stars": [6]}, "6 is no number of stars"),
+        ({"documents": ["a"], "votes": ["maybe"]}, "'maybe' is no vote"),
+        ({"documents": "a", "stars": [1]}, "not a list"),
+        ({"documents": [["a"]], "stars": [1]}, "not a text"),
+    ],
+)
+def test_feedback_of_no_use_is_told(row: dict[str, Any], said: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "f.jsonl", [{"query": "q", **row}])
+    with pytest.raises(RowError, match=r"f\.jsonl, line 1") as told:
+        read(path)
+    assert said in str(told.value)
+
+
+@given(st.integers(1, 30).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(1, n)))))
+def test_clicks_judge_only_what_was_looked_at(case: tuple[int, set[int]]) -> None:
+    shown, clicked = case
+    labels = labels_of_clicks(shown, list(clicked))
+    assert len(labels) == shown
+    assert {i + 1 for i, label in enumerate(labels) if label == 1} == clicked
+    assert all(label is None for label in labels[max(clicked, default=0) :])
+    assert all(label is not None for label in labels[: max(clicked, default=0)])
+
+
+def test_the_tables() -> None:
+    assert [label_of_stars(n) for n in (1, 2, 3, 3.5, 4, 5)] == [0, 0.25, 0.5, 0.625, 0.75, 1]
+    assert [label_of_vote(vote) for vote in ("up", "👎", True, False, " Helpful ", -1)] == [1, 0, 1, 0, 1, 0]

@@ -1,0 +1,307 @@
+"""Runs of a few seconds on tiny random checkpoints: what is saved, what is repeatable, what goes wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.numpy import load_file
+from sentence_transformers import CrossEncoder as TheirCrossEncoder
+
+import texts
+from checkpoints import edit_config, make_checkpoint, transformers_logits
+from crossrank import CrossEncoder
+from crossrank.errors import InputError, MissingExtraError, UnsupportedModelError
+from crossrank.training.data.types import ReadSettings
+from crossrank.training.plan import Sources, make_plan
+from crossrank.training.settings import Settings
+from crossrank.training.trainer import TrainingResult, train
+
+MakePairs = Callable[..., Path]
+PAIRS = [pair for pair in texts.pairs(12) if len(pair[1]) < 600]
+QUICK = Settings(
+    epochs=2, batch_size=8, max_length=48, learning_rate=1e-3, average_with_base=0.0, precision="float32", evaluations=4
+)
+
+
+def quick(**changes: Any) -> Settings:
+    return Settings(**{**QUICK.as_dict(), **changes})
+
+
+def run(pairs: Path, base: Path | None, output: Path, settings: Settings = QUICK, **more: Any) -> TrainingResult:
+    plan = make_plan(Sources([str(pairs)]), settings, ReadSettings())
+    return train(plan, output, settings, base=str(base) if base else None, **more)
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same(one: Path, other: Path) -> None:
+    mine, theirs = weights(one), weights(other)
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        np.testing.assert_array_equal(tensor, theirs[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory, make_pairs: MakePairs) -> Path:
+    return make_pairs(tmp_path_factory.mktemp("pairs") / "pairs.jsonl")
+
+
+@pytest.fixture(scope="module")
+def trained(pairs: Path, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingResult]:
+    output = tmp_path_factory.mktemp("trained") / "model"
+    return output, run(pairs, tiny_bert, output)
+
+
+# ---- what comes out
+
+
+def test_the_saved_model_scores_the_same_in_three_libraries(trained: tuple[Path, Any], tiny_bert: Path) -> None:
+    folder, _ = trained
+    fitting = [pair for pair in PAIRS if len((pair[0] + pair[1]).split()) < 25] or [("how to wrap", "wrap a text")]
+    mine = CrossEncoder(folder, precision="float32")
+    theirs = TheirCrossEncoder(str(folder), device="cpu")
+    np.testing.assert_allclose(mine.predict(fitting), theirs.predict(fitting), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(mine.score(fitting).logits, transformers_logits(folder, fitting), rtol=0, atol=1e-4)
+    assert mine.max_length == theirs.max_seq_length == 48
+    assert np.abs(mine.score(fitting).logits - transformers_logits(tiny_bert, fitting)).max() > 0.1
+
+
+def test_what_is_frozen_stays_and_the_rest_has_learnt(trained: tuple[Path, Any], tiny_bert: Path) -> None:
+    before, after = weights(tiny_bert), weights(trained[0])
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert np.array_equal(tensor, after[name]) == ("embeddings." in name), name
+
+
+def test_training_lowers_the_loss(trained: tuple[Path, Any]) -> None:
+    with (trained[0] / "training_log.csv").open() as stream:
+        losses = [float(row["loss"]) for row in csv.DictReader(stream) if row["loss"]]
+    assert len(losses) > 5
+    assert losses[-1] < losses[0]
+
+
+def test_the_card(trained: tuple[Path, TrainingResult]) -> None:
+    folder, result = trained
+    card = ModelCard.load(folder / "README.md")
+    assert {"sentence-transformers", "cross-encoder", "reranker", "generated_from_trainer", "crossrank"} <= {
+        *card.data.tags
+    }
+    assert "loss:BinaryCrossEntropyLoss" in card.data.tags
+    assert card.data.pipeline_tag == "text-ranking"
+    assert card.data.library_name == "sentence-transformers"
+    for section in ("How to load it", "Evaluation against", "Data", "The run", "Intended use and limits", "Citation"):
+        assert f"\n## {section}" in card.text, section
+    assert "`learning_rate=0.001`" in card.text
+    assert str(folder.parent) not in card.text
+    assert "Seed: 0" in card.text
+    assert result.comparison is None  # 24 queries are too few to hold any out
+
+
+def test_held_out_queries_are_compared_with_the_base_and_bm25(
+    make_pairs: MakePairs, tiny_bert: Path, tmp_path: Path
+) -> None:
+    pairs = make_pairs(tmp_path / "p.jsonl", 60)
+    result = run(pairs, tiny_bert, tmp_path / "m", quick(held_out=0.3, epochs=1))
+    found = result.comparison
+    assert found is not None
+    assert found.queries >= 10
+    # The query is the beginning of the relevant passage.
+    assert found.figures["BM25"].ndcg > 0.95
+    base = found.figures["base"]
+    assert base.low <= base.ndcg <= base.high
+    assert base.gain == pytest.approx(found.figures["result"].ndcg - base.ndcg)
+    assert f"| base | {base.ndcg:.4f} |" in (tmp_path / "m/README.md").read_text()
+
+
+def test_averaging_with_the_base(trained: tuple[Path, Any], pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    run(pairs, tiny_bert, tmp_path / "half", quick(average_with_base=0.25))
+    base, all_the_way, got = weights(tiny_bert), weights(trained[0]), weights(tmp_path / "half")
+    for name, tensor in got.items():
+        np.testing.assert_allclose(tensor, 0.25 * base[name] + 0.75 * all_the_way[name], atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("loss", ["bce", "lambda", "listnet", "ranknet", "mse", "margin-mse", "cached-mnrl"])
+def test_every_loss_learns(loss: str, make_pairs: MakePairs, tiny_bert: Path, tmp_path: Path) -> None:
+    pairs = make_pairs(tmp_path / "p.jsonl", 12, teacher=True)
+    run(pairs, tiny_bert, tmp_path / "m", quick(loss=loss, epochs=3))
+    before, after = (transformers_logits(folder, pairs_of(pairs)) for folder in (tiny_bert, tmp_path / "m"))
+    labels = np.array([row["label"] for row in rows_of(pairs)])
+
+    def gap(logits: Any) -> float:
+        return float(logits[labels == 1].mean() - logits[labels == 0].mean())
+
+    assert gap(after) > gap(before)
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def pairs_of(path: Path) -> list[tuple[str, str]]:
+    return [(row["query"], row["document"]) for row in rows_of(path)]
+
+
+def test_the_model_in_the_box(make_pairs: MakePairs, tmp_path: Path) -> None:
+    """Its head learns, its body stays what is stored; what is saved loads and scores alike everywhere."""
+    pairs = make_pairs(tmp_path / "p.jsonl", 4, 1)
+    run(pairs, None, tmp_path / "m", quick(epochs=1, max_length=64, learning_rate=1e-3))
+    chosen = [
+        ("how is text wrapped", "To wrap a text is to break its paragraphs."),
+        ("sort", "Sorting a list in Python."),
+    ]
+    mine = CrossEncoder(tmp_path / "m", precision="float32")
+    theirs = TheirCrossEncoder(str(tmp_path / "m"), device="cpu")
+    np.testing.assert_allclose(mine.predict(chosen), theirs.predict(chosen), rtol=0, atol=1e-4)
+    assert np.abs(mine.score(chosen).logits - CrossEncoder(precision="float32").score(chosen).logits).max() > 0.01
+    assert mine.info()["activation"] == "sigmoid"
+
+
+# ---- the same again
+
+
+def test_the_same_seed_gives_the_same_model_and_another_another(
+    trained: tuple[Path, Any], pairs: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    run(pairs, tiny_bert, tmp_path / "again")
+    assert_same(trained[0], tmp_path / "again")
+    run(pairs, tiny_bert, tmp_path / "other", quick(seed=1))
+    assert any(
+        not np.array_equal(a, b)
+        for a, b in zip(weights(trained[0]).values(), weights(tmp_path / "other").values(), strict=True)
+    )
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from test_train import QUICK, run
+def stop(step, steps, figures):
+    if step == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+run(Path({pairs!r}), Path({base!r}), Path({output!r}), QUICK, progress=stop)
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_result(
+    trained: tuple[Path, Any], pairs: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "model"
+    here = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    script = _KILLED.format(path=here, step=13, pairs=str(pairs), base=str(tiny_bert), output=str(output))
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, timeout=200)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert not output.exists()
+    # A save point that was being written when the process died.
+    (tmp_path / ".model.run" / "checkpoint-13").mkdir()
+    with pytest.raises(InputError, match="other data, settings or another base"):
+        run(pairs, tiny_bert, output, quick(epochs=3), resume=True)
+    told: list[str] = []
+    run(pairs, tiny_bert, output, resume=True, tell=told.append)
+    assert told == ["Going on from step 12"]
+    assert_same(trained[0], output)
+    log = (output / "training_log.csv").read_text()
+    assert log == (trained[0] / "training_log.csv").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_a_batch_that_does_not_fit_is_halved(pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    """The failure is put in where the memory is asked for; the rest is the real run."""
+
+    def full(module: Any, inputs: Any) -> None:
+        if isinstance(module, torch.nn.Linear) and module.training and inputs[0].shape[0] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    told: list[str] = []
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(full)
+    try:
+        result = run(pairs, tiny_bert, tmp_path / "halved", quick(batch_size=16, epochs=1), tell=told.append)
+    finally:
+        hook.remove()
+    assert (result.batch_size, result.accumulate) == (4, 4)
+    assert told[0] == "A batch of 16 does not fit in memory: going on with batches of 8, 2 of them to a step"
+    run(pairs, tiny_bert, tmp_path / "small", quick(batch_size=4, accumulate=4, epochs=1))
+    for name, tensor in weights(tmp_path / "small").items():
+        np.testing.assert_allclose(tensor, weights(tmp_path / "halved")[name], atol=1e-6, err_msg=name)
+
+
+# ---- what goes wrong
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """The kernel refuses to let a file grow beyond this, as it refuses when the disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [20_000, 1_000_000], ids=["at a save point", "at the end"])
+def test_on_a_full_disk_the_old_model_stays(
+    size: int, trained: tuple[Path, Any], pairs: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "model"
+    make_checkpoint(output, "bert", seed=5)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    with files_up_to(size), pytest.raises(OSError, match=r"disk is full.*as it was.*--resume"):
+        run(pairs, tiny_bert, output)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    run(pairs, tiny_bert, output, resume=True)
+    assert_same(trained[0], output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"architectures": ["BertModel"]}, "no cross-encoder but BertModel"),
+        ({"architectures": ["BertForMaskedLM"]}, "no cross-encoder but BertForMaskedLM"),
+        ({"architectures": None}, "no cross-encoder"),
+        ({"id2label": {"0": "no", "1": "yes"}}, "gives 2 scores"),
+    ],
+)
+def test_a_base_that_is_no_cross_encoder(changes: dict[str, Any], said: str, pairs: Path, tmp_path: Path) -> None:
+    base = make_checkpoint(tmp_path / "base", "bert")
+    edit_config(base, **changes)
+    with pytest.raises(UnsupportedModelError, match=said):
+        run(pairs, base, tmp_path / "m")
+
+
+def test_an_output_that_is_something_else_is_left_alone(pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/diary.txt").write_text("dear diary")
+    with pytest.raises(InputError, match="holds no model"):
+        run(pairs, tiny_bert, tmp_path / "notes")
+    with pytest.raises(InputError, match="is the base itself"):
+        run(pairs, tiny_bert, tiny_bert)
+    with pytest.raises(InputError, match="max_length=513 is more than this model's 512"):
+        run(pairs, tiny_bert, tmp_path / "m", quick(max_length=513))
+
+
+def test_lora_without_peft_is_told(
+    pairs: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "peft" else find(name, *a))
+    with pytest.raises(MissingExtraError, match=r"crossrank\[lora\]"):
+        run(pairs, tiny_bert, tmp_path / "m", quick(lora_rank=2))
