@@ -31,6 +31,7 @@ ON_ERROR = ("raise", "keep_order", "next_stage")
 _RESERVED = 0.05
 _A_DOCUMENT = 4e-5
 
+_NONE: Mapping[str, Mapping[str, Any]] = {}
 Indices = NDArray[np.int64]
 
 
@@ -244,7 +245,7 @@ class Course:
             candidate.first_stage_score,
             index,
             passage,
-            details,
+            details or _NONE,
         )
 
 

@@ -35,7 +35,8 @@ class Template:
     1. a line goes if all of its fields are left out, words and all;
     2. brackets and quotation marks go if all the fields in them are left out, words and all;
     3. of the separators (white space and punctuation) on both sides of a left-out field one stays: the right one, or
-       the left one where the right one is white space only; none stays at the start or end of a line or bracket.
+       the left one where the right one is white space only or a word of the template stands before the left one; none
+       stays at the start or end of a line or bracket.
 
     Words elsewhere stay.
 
@@ -114,4 +115,5 @@ def _joined(gap: re.Match[str]) -> str:
     if at_start or at_end:
         return ""
     left, right = gap["left"], gap["right"]
-    return right if right.strip() or not left else left
+    after_word = whole[gap.start() - 1] not in _THERE + _CLOSING
+    return left if left and (after_word or not right.strip()) else right
