@@ -146,13 +146,15 @@ def execute(args: argparse.Namespace) -> int:
         raise InputError("Where should the model go? Give --output DIR, or --dry-run to check the data alone.")
     for module in ("torch", "sentence_transformers", "datasets", "accelerate"):
         require(module, extra="train", purpose="Training")
+    from crossrank.checkpoint.source import resolve
     from crossrank.training.hub import check_repository, push
-    from crossrank.training.plan import make_plan
+    from crossrank.training.plan import count_long, make_plan
     from crossrank.training.trainer import train
 
     if args.push_to_hub:
         check_repository(args.push_to_hub)
     plan = make_plan(sources, settings, reading)
+    count_long(plan, resolve(args.base).folder, settings)
     if not args.json:
         print_report(plan.report)
     with _bar() as (progress, tell):
@@ -173,17 +175,11 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _dry_run(args: argparse.Namespace, settings: Settings, sources: Sources, reading: ReadSettings) -> int:
-    from crossrank.checkpoint.config import load_config
     from crossrank.checkpoint.source import resolve
-    from crossrank.tokenization.tokenizer import load_tokenizer
-    from crossrank.training.checks import count_cut
-    from crossrank.training.plan import make_plan
+    from crossrank.training.plan import count_long, make_plan
 
     plan = make_plan(sources, settings, reading)
-    folder = resolve(args.base).folder
-    tokenizer = load_tokenizer(folder)
-    most = settings.max_length or load_config(folder).usable_length
-    count_cut(plan.report, plan.train, lambda pairs: [len(one.ids) for one in tokenizer.encode_batch(pairs)], most)
+    count_long(plan, resolve(args.base).folder, settings)
     if args.json:
         print(to_json({"data": plan.report.as_dict()}))
     else:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from sentence_transformers.cross_encoder.model_card import CrossEncoderModelCard
 
 # Registers the model in the box with transformers.
 import crossrank.training.split_bert  # noqa: F401
-from crossrank.checkpoint.config import ModelConfig, load_config, read_json
+from crossrank.checkpoint.config import ModelConfig, load_config
 from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.checkpoint.weights import load_weights
 from crossrank.errors import InputError, UnsupportedModelError
@@ -193,25 +191,3 @@ def average(model: CrossEncoder, base_weights: dict[str, torch.Tensor], share: f
         for name, tensor in model.model.state_dict().items():
             if tensor.is_floating_point():
                 tensor.lerp_(base_weights[name].to(tensor.device), share)
-
-
-def lengths(model: CrossEncoder, pairs: Sequence[tuple[str, str]]) -> list[int]:
-    """Tokens of pairs, special ones included, uncut."""
-    with ExitStack() as stack:
-        _quiet(stack)
-        queries, documents = zip(*pairs, strict=True)
-        return [len(ids) for ids in model.tokenizer(list(queries), list(documents), truncation=False)["input_ids"]]
-
-
-def _quiet(stack: ExitStack) -> None:
-    """Keep transformers from warning of long texts, which are what is being counted."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    stack.callback(logging.set_verbosity, before)
-
-
-def is_model_folder(folder: Path) -> bool:
-    """Whether a folder holds a checkpoint."""
-    return bool(read_json(folder / "config.json"))

@@ -12,6 +12,8 @@ from crossrank.errors import InputError
 from crossrank.training.data.types import Group, Judgement, ReadReport, grouped, is_positive
 
 EXAMPLES = 3
+# What is done about pairs that are too long.
+CUT = "documents cut at the end"
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def count_cut(report: DataReport, groups: Sequence[Group], lengths: Callable[[An
         ]
     share = f" ({len(cut) / len(judged):.0%})" if judged else ""
     what = f"pairs of more than {most} tokens{share}"
-    report.findings.append(Finding(what, len(cut), "documents cut at the end", tuple(cut[:EXAMPLES])))
+    report.findings.append(Finding(what, len(cut), CUT, tuple(cut[:EXAMPLES])))
 
 
 def split_by_query(groups: Sequence[Group], share: float, seed: int) -> tuple[list[Group], list[Group]]:

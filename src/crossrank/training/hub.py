@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from crossrank.errors import DownloadError, InputError, ModelAccessError
@@ -31,7 +32,10 @@ def push(folder: Path, name: str, *, token: str | None = None, private: bool | N
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-    api = HfApi(token=token)
+    from crossrank.checkpoint.hub import DOWNLOAD_ERRORS
+
+    # Read at each call, where huggingface_hub reads it once at its import.
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
     remedy = f"The model is whole in {str(folder)!r}; upload it with: hf upload {name} {folder}"
     try:
         url = api.create_repo(name, exist_ok=True, private=private)
@@ -42,6 +46,6 @@ def push(folder: Path, name: str, *, token: str | None = None, private: bool | N
         status = getattr(error.response, "status_code", None)
         kind = ModelAccessError if status in (401, 403) else DownloadError
         raise kind(f"{name!r} could not be uploaded: the hub answered {status}. {remedy}") from error
-    except OSError as error:
+    except DOWNLOAD_ERRORS as error:
         raise DownloadError(f"{name!r} could not be uploaded: {error}. {remedy}") from error
     return str(url)

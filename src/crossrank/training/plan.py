@@ -7,9 +7,21 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from crossrank.checkpoint.config import load_config
 from crossrank.errors import InputError
-from crossrank.training.checks import DataReport, Finding, check, need_both_classes, same_query, split_by_query
+from crossrank.tokenization.tokenizer import load_tokenizer
+from crossrank.training.checks import (
+    CUT,
+    DataReport,
+    Finding,
+    check,
+    count_cut,
+    need_both_classes,
+    same_query,
+    split_by_query,
+)
 from crossrank.training.data.columns import roles_of
 from crossrank.training.data.files import read_judgements, rows_of
 from crossrank.training.data.types import Group, Judgement, ReadReport, ReadSettings, RowError
@@ -103,6 +115,19 @@ def make_plan(sources: Sources, settings: Settings, reading: ReadSettings) -> Pl
     if not train:
         raise InputError("No pairs are left to train on; the data check says why. Give more data.")
     return Plan(train, held_out, mixed, report, _fingerprint(train, held_out, settings))
+
+
+def count_long(plan: Plan, folder: Path, settings: Settings) -> None:
+    """Add to the report how many pairs are longer than a model reads, unless it says so already.
+
+    :param folder: The model's.
+    :raises ModelError: If its tokenizer can't be read.
+    """
+    if any(one.done == CUT for one in plan.report.findings):
+        return
+    tokenizer = load_tokenizer(folder)
+    most = settings.max_length or load_config(folder).usable_length
+    count_cut(plan.report, plan.train, lambda pairs: [len(one.ids) for one in tokenizer.encode_batch(pairs)], most)
 
 
 def _teacher_scores(path: str) -> dict[tuple[str, str], float]:

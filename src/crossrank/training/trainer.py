@@ -26,11 +26,10 @@ from crossrank.optional import require
 from crossrank.training import base as bases
 from crossrank.training.callbacks import Figures, Marks, last_whole
 from crossrank.training.card import write_card
-from crossrank.training.checks import count_cut
 from crossrank.training.comparison import Comparison, compare
 from crossrank.training.held_out import HeldOutEvaluator, sentence_transformers_logits
 from crossrank.training.losses import find_loss
-from crossrank.training.plan import Plan
+from crossrank.training.plan import Plan, count_long
 from crossrank.training.quiet import quiet
 from crossrank.training.rows import Columns
 from crossrank.training.saving import check_output, full_disk_told, write_folder
@@ -145,17 +144,12 @@ def _train(
     base = bases.find_base(base_name, work)
     if base.folder.resolve() == output.resolve():
         raise InputError(f"{str(output)!r} is the base itself. Name another folder, so that the base stays.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    count_long(plan, base.folder, settings)
     most_rows = max(1, settings.batch_size // (1 if settings.loss == "cached-mnrl" else prepared.pairs_per_row))
     rows, accumulate = min(most_rows, prepared.rows), settings.accumulate
     while True:
-        set_seed(settings.seed)
-        model = bases.open_model(base, settings, device)
-        before = bases.weights_of(model)
         try:
-            count_cut(plan.report, plan.train, lambda pairs, m=model: bases.lengths(m, pairs), model.max_seq_length)
-            trainer = _trainer(model, base, plan, prepared, settings, work, rows, accumulate, progress)
-            trainer.train(resume_from_checkpoint=str(point) if point else None)
+            model, before, trainer = _attempt(base, plan, prepared, settings, work, rows, accumulate, progress, point)
             break
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
@@ -170,10 +164,7 @@ def _train(
                 f"A batch of {rows * 2} does not fit in memory: going on with batches of {rows}, {accumulate} of them "
                 "to a step"
             )
-            # What holds on to the failed batch's tensors.
-            error.__traceback__ = None
             point = last_whole(work)
-        del trainer, model
     if settings.lora_rank:
         bases.merge_lora(model)
     logits = sentence_transformers_logits(model, settings.batch_size)
@@ -201,13 +192,33 @@ def _train(
         model.model.eval()
         model.save_pretrained(str(folder))
         shutil.copyfile(work / "training_log.csv", folder / "training_log.csv")
-        write_card(folder, plan, settings, base, result, _machine(device))
+        write_card(folder, plan, settings, base, result, _machine(model.device.type))
         facts = {"fingerprint": _fingerprint(plan, base_name), "settings": settings.as_dict()}
         (folder / RUN).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
     write_folder(output, write)
     shutil.rmtree(work)
     return result
+
+
+def _attempt(
+    base: bases.Base,
+    plan: Plan,
+    prepared: Columns,
+    settings: Settings,
+    work: Path,
+    rows: int,
+    accumulate: int,
+    progress: Progress | None,
+    point: Path | None,
+) -> tuple[CrossEncoder, dict[str, torch.Tensor], _Trainer]:
+    """Train with one size of batch: the model, the weights it started from, and the trainer."""
+    set_seed(settings.seed)
+    model = bases.open_model(base, settings, "cuda" if torch.cuda.is_available() else "cpu")
+    before = bases.weights_of(model)
+    trainer = _trainer(model, base, plan, prepared, settings, work, rows, accumulate, progress)
+    trainer.train(resume_from_checkpoint=str(point) if point else None)
+    return model, before, trainer
 
 
 def _trainer(
@@ -247,6 +258,8 @@ def _trainer(
         save_strategy="steps",
         save_steps=interval,
         save_total_limit=2,
+        # How long nothing got better is part of where a stopped run was.
+        restore_callback_states_from_checkpoint=True,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=interval if evaluates else None,
         load_best_model_at_end=evaluates,
