@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,21 @@ def test_disagreements_are_ordered_by_what_they_matter() -> None:
         disagreements(made, "BM25", "nobody")
     with pytest.raises(InputError, match="'MAP' was not measured"):
         disagreements(made, "BM25", "bundled", measure="MAP")
+
+
+@pytest.mark.parametrize(
+    ("pair", "change", "says"),
+    [
+        (None, {}, "Yes, it helps."),
+        (("BM25", "bundled"), {"difference": -0.1}, "No, it makes the ranking worse."),
+        (("BM25", "bundled"), {"p_corrected": 0.2}, "No difference that chance could not have made."),
+        (("all-MiniLM-L6-v2", "bundled"), {"p_corrected": 0.2}, "not measurably more than the bi-encoder"),
+    ],
+)
+def test_the_verdict(pair: tuple[str, str] | None, change: dict[str, float], says: str) -> None:
+    made = made_evaluation.evaluation()
+    changed = [replace(one, **change) if (one.before, one.after) == pair else one for one in made.comparisons]
+    assert says in Page(report([replace(made, comparisons=changed)])).text
 
 
 def test_no_evaluation_is_an_error() -> None:

@@ -38,7 +38,13 @@ def headline(evaluation: Evaluation) -> tuple[str, str]:
         return "Nothing to compare.", "open"
     if found.p_corrected >= LEVEL:
         return "No difference that chance could not have made.", "open"
-    return ("Yes, it helps.", "good") if found.difference > 0 else ("No, it makes the ranking worse.", "bad")
+    if found.difference < 0:
+        return "No, it makes the ranking worse.", "bad"
+    for other in evaluation.systems:
+        beside = compared(evaluation, other.name, after.name) if other.kind == "bi-encoder" else None
+        if beside is not None and (beside.p_corrected >= LEVEL or beside.difference < 0):
+            return "It helps, but not measurably more than the bi-encoder does.", "open"
+    return "Yes, it helps.", "good"
 
 
 def summary(evaluation: Evaluation) -> list[str]:
