@@ -1,0 +1,128 @@
+"""``crossrank promote CANDIDATE``: put a model to use if, and only if, it is shown to be better."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossrank.cli.options import positive
+from crossrank.cli.output import one_line, to_json
+from crossrank.engines.select import PRECISIONS
+
+if TYPE_CHECKING:
+    from crossrank.training.decision import Criteria, Decision
+
+# What a script asks after: done, and "no" for an answer.
+PROMOTED, NOT_PROMOTED = 0, 3
+
+EPILOG = """\
+examples:
+  crossrank promote ./my-model --data held-out.jsonl
+  crossrank promote ./my-model --data ./my-collection --registry ./registry
+  crossrank promote ./my-model --against cross-encoder/ms-marco-MiniLM-L6-v2 --data d.jsonl --guard none
+
+DATA is what 'crossrank evaluate' reads: queries that the candidate has not seen.
+
+exit codes:
+  0 promoted; 3 not promoted; 1 something can't be used; 2 wrong usage
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's."""
+    parser = commands.add_parser(
+        "promote",
+        help="put a model to use if it is shown to be better",
+        description="Compare a candidate with the model in use on held-out queries and on general ones, and put it to "
+        "use if it is better on the first and not worse on the second.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("candidate", metavar="CANDIDATE", help="the folder of a model")
+    parser.add_argument("--data", metavar="DATA", required=True, help="held-out queries to compare on")
+    parser.add_argument("--against", metavar="MODEL", help="hub name or folder (default: what the registry has in use)")
+    parser.add_argument("--registry", metavar="FOLDER", help="put the candidate to use here, if it is better")
+    parser.add_argument("--split", default="test", metavar="NAME", help="of folders with qrels (default: test)")
+    parser.add_argument(
+        "--decision",
+        metavar="FILE",
+        type=Path,
+        help="where the figures go (default: CANDIDATE with .decision.json at its end)",
+    )
+    parser.add_argument("--json", action="store_true", help="the decision as one JSON object on standard output")
+    add_decision_options(parser)
+    parser.set_defaults(execute=execute)
+
+
+def add_decision_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is asked of a candidate, to the commands that promote one."""
+    group = parser.add_argument_group("what is asked of a candidate")
+    group.add_argument(
+        "--guard", default="box", metavar="DATA", help="general queries: box (the default), none, or a dataset"
+    )
+    group.add_argument(
+        "--margin", type=float, default=0.02, metavar="X", help="may be lost on the guard (default: 0.02)"
+    )
+    group.add_argument("--alpha", type=float, default=0.05, metavar="P", help="p has to be below it (default: 0.05)")
+    group.add_argument("--measure", default="nDCG@10", metavar="NAME", help="what is compared (default: nDCG@10)")
+    group.add_argument("--depth", type=positive, default=100, metavar="N", help="candidates of a query (default: 100)")
+    running = parser.add_argument_group("how both models run")
+    running.add_argument("--run-precision", choices=PRECISIONS, default="auto", help="what to calculate in")
+    running.add_argument("--num-threads", type=positive, metavar="N", help="threads to use (default: all there are)")
+
+
+def criteria_of(args: argparse.Namespace) -> Criteria:
+    """Read what is asked of a candidate.
+
+    :raises InputError: If a value is out of range.
+    """
+    from crossrank.training.decision import Criteria
+
+    return Criteria(alpha=args.alpha, margin=args.margin, measure=args.measure, depth=args.depth)
+
+
+def running_of(args: argparse.Namespace) -> Mapping[str, Any]:
+    """Read how the models run."""
+    return {"precision": args.run_precision, "num_threads": args.num_threads}
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    :raises CrossRankError: If something can't be used.
+    """
+    from crossrank.checkpoint.model_registry import ModelRegistry
+    from crossrank.training.promotion import promote
+
+    candidate = Path(args.candidate)
+    file = args.decision or candidate.with_name(f"{candidate.resolve().name}.decision.json")
+    decision = promote(
+        candidate,
+        data=args.data,
+        against=args.against,
+        guard=args.guard,
+        registry=ModelRegistry(args.registry) if args.registry else None,
+        criteria=criteria_of(args),
+        split=args.split,
+        settings=running_of(args),
+        decision_file=file,
+    )
+    if args.json:
+        print(to_json(decision.as_dict()))
+    else:
+        print_decision(decision)
+        print(f"figures: {file}")
+    return PROMOTED if decision.promoted else NOT_PROMOTED
+
+
+def print_decision(decision: Decision) -> None:
+    """Write a decision for eyes."""
+    print("promoted" if decision.promoted else "not promoted")
+    for reason in decision.reasons:
+        print(one_line(f"  {reason}"))
+    for what, count in decision.left_out.items():
+        print(one_line(f"  {count} {what}"))
+    if decision.version is not None:
+        print(f"  in use now: {decision.version}")

@@ -1,0 +1,347 @@
+"""learn(): from a folder of feedback to a better model in use, or to the reason why not; one call for a scheduler.
+
+A query is held out or learnt from by a digest of its text, now and in all later rounds, so that the queries which
+decide were never learnt from. Training goes on from the version in use, with all feedback that there is, old and new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossrank.checkpoint.locks import FileLock
+from crossrank.checkpoint.model_registry import ModelRegistry
+from crossrank.errors import InputError
+from crossrank.evaluation.datasets import Dataset
+from crossrank.evaluation.sources import open_dataset
+from crossrank.training.checks import same_query, split_by_query
+from crossrank.training.data.files import rows_of
+from crossrank.training.data.forms import judgements_of
+from crossrank.training.data.types import Group, Judgement, ReadReport, ReadSettings, Row, RowError
+from crossrank.training.decision import Criteria, Decision, fewest_queries
+from crossrank.training.promotion import BOX, promote
+from crossrank.training.sessions import ETA, Held, HeldOutFeedback, as_dataset, query_of
+from crossrank.training.settings import Settings
+
+STATE, LOCK, WORK, DECISIONS = "learned.json", "learn.lock", ".learn", "decisions"
+ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+PROMOTED, REFUSED, NOTHING, DRY = "promoted", "not promoted", "nothing to do", "dry run"
+# Of the division into learnt from and held out; another than the trainer's own, which divides the first part again.
+_SEED = 7919
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When to learn, and on what to decide.
+
+    :param min_judgements: With fewer new ones nothing is done.
+    :param eval_share: Share of the queries that decide. It may not grow later: some had been learnt from.
+    :param eta: How fast attention to clicks falls with the place, see :mod:`crossrank.training.sessions`.
+    :raises InputError: If a value is out of range.
+    """
+
+    min_judgements: int = 100
+    eval_share: float = 0.2
+    eta: float = ETA
+
+    def __post_init__(self) -> None:
+        if not 0.01 <= self.eval_share <= 0.9:
+            raise InputError(f"eval_share={self.eval_share!r} is outside 0.01 to 0.9. Take a share of the queries.")
+        if self.min_judgements < 1:
+            raise InputError(f"min_judgements={self.min_judgements!r} is below 1. Take a positive number.")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a round did.
+
+    :param state: ``"promoted"``, ``"not promoted"``, ``"nothing to do"`` or ``"dry run"``.
+    :param reasons: Why, in sentences.
+    :param rows: Lines of feedback, and how many of them were not learnt from before; ``judgements`` likewise.
+    :param train_queries: Queries to learn from.
+    :param decided_on: Held-out queries that can tell two models apart; ``by_clicks`` of them rest on clicks.
+    :param notes: What was passed over -> how often.
+    :param version: The version in use at the end.
+    """
+
+    state: str
+    reasons: tuple[str, ...]
+    files: int
+    rows: int
+    new_rows: int
+    judgements: int
+    new_judgements: int
+    train_queries: int
+    decided_on: int
+    by_clicks: int
+    notes: Mapping[str, int]
+    version: str | None
+    decision: Decision | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return asdict(self)
+
+
+@dataclass
+class _Read:
+    """Feedback as it lies in the folder."""
+
+    files: int = 0
+    rows: Counter[str] = field(default_factory=Counter)
+    new_rows: int = 0
+    judgements: int = 0
+    new_judgements: int = 0
+    train: list[Judgement] = field(default_factory=list)
+    held: Held = field(default_factory=Held)
+    report: ReadReport = field(default_factory=ReadReport)
+
+
+def learn(
+    feedback: str | os.PathLike[str],
+    registry: ModelRegistry,
+    *,
+    base: str | None = None,
+    rules: Rules | None = None,
+    training: Settings | None = None,
+    criteria: Criteria | None = None,
+    guard: str | os.PathLike[str] | Dataset = BOX,
+    data: str | os.PathLike[str] | None = None,
+    general: Sequence[str] = (),
+    reading: ReadSettings | None = None,
+    settings: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
+    progress: Callable[[int, int, dict[str, float]], object] | None = None,
+    tell: Callable[[str], object] = lambda message: None,
+) -> Outcome:
+    """Read feedback, train, compare, and promote what is better.
+
+    :param feedback: A folder of files as ``crossrank train`` reads them, or one file.
+    :param base: What to start from while the registry is empty; ``None`` for the model in the box.
+    :param guard: As :func:`crossrank.training.promotion.promote` takes it.
+    :param data: Decide on this dataset instead of on held-out feedback; then all other queries are learnt from.
+    :param general: Files of general pairs to mix in.
+    :param settings: How models run when they are compared.
+    :param dry_run: Only read and count.
+    :param tell: Is told in a sentence what the user should know.
+    :raises InputError: If something can't be used.
+    :raises CrossRankError: If another process is learning in this registry, or the version in use was switched.
+    :raises OSError: If the disk is full; the version in use stays.
+    """
+    rules, training, criteria = rules or Rules(), training or Settings(), criteria or Criteria()
+    registry.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(registry.folder / LOCK, "learn") as lock:
+        if lock.left_by:
+            tell(f"An earlier {lock.left_by} ended in the middle; what it left is cleared away")
+        state = _State(registry.folder / STATE)
+        state.check(rules.eval_share)
+        trusted = open_dataset(os.fspath(data)) if data is not None else None
+        read = _read(Path(feedback), state, rules, reading or ReadSettings(), trusted)
+        held = as_dataset(read.held, Path(feedback), eta=rules.eta) if trusted is None else None
+        dataset = trusted if held is None else held.dataset
+        decision: Decision | None = None
+        why = _why_not(read, dataset, rules, criteria, trusted is not None)
+        if dry_run:
+            name, reasons = DRY, (why or "All is there: a model would be trained and compared.",)
+        elif why is not None or dataset is None:
+            name, reasons = NOTHING, (why or "",)
+        else:
+            weights = held.weights if held is not None else None
+            decision = _round(
+                registry, base, read, dataset, weights, training, criteria, guard, general, settings, progress, tell
+            )
+            state.keep(read.rows, rules.eval_share)
+            name, reasons = (PROMOTED if decision.promoted else REFUSED), decision.reasons
+        in_use = registry.current()
+        return Outcome(
+            state=name,
+            reasons=reasons,
+            files=read.files,
+            rows=read.rows.total(),
+            new_rows=read.new_rows,
+            judgements=read.judgements,
+            new_judgements=read.new_judgements,
+            train_queries=len({same_query(one.query) for one in read.train}),
+            decided_on=len(dataset.queries) if dataset is not None else 0,
+            by_clicks=_clicked(held),
+            notes=_notes(read.report),
+            version=in_use.name if in_use else None,
+            decision=decision,
+        )
+
+
+def _round(
+    registry: ModelRegistry,
+    base: str | None,
+    read: _Read,
+    dataset: Dataset,
+    weights: Mapping[str, float] | None,
+    training: Settings,
+    criteria: Criteria,
+    guard: str | os.PathLike[str] | Dataset,
+    general: Sequence[str],
+    settings: Mapping[str, Any] | None,
+    progress: Callable[[int, int, dict[str, float]], object] | None,
+    tell: Callable[[str], object],
+) -> Decision:
+    # Here, because counting feedback needs no torch.
+    from crossrank.training.plan import Sources, make_plan
+    from crossrank.training.trainer import train
+
+    in_use = registry.current()
+    work = registry.folder / WORK
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        pairs = work / "pairs.jsonl"
+        with pairs.open("w", encoding="utf-8") as stream:
+            for one in read.train:
+                row = {"query": one.query, "document": one.document, "label": one.label}
+                stream.write(json.dumps(row) + "\n")
+        plan = make_plan(Sources([str(pairs)], general=general), training, ReadSettings())
+        start = str(in_use.folder) if in_use is not None else base
+        result = train(plan, work / "candidate", training, base=start, progress=progress, tell=tell)
+        tell(f"Trained {result.steps} steps in {result.seconds:.0f} s; now the candidate is compared")
+        decision = promote(
+            result.output,
+            data=dataset,
+            against=None if in_use is not None else base,
+            guard=guard,
+            registry=registry,
+            criteria=criteria,
+            weights=weights,
+            settings=settings,
+        )
+        name = f"{decision.time.replace(':', '').partition('+')[0]}-{decision.candidate['sha256'][:8]}.json"
+        decision.write(registry.folder / DECISIONS / name)
+        return decision
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _read(path: Path, state: _State, rules: Rules, reading: ReadSettings, trusted: Dataset | None) -> _Read:
+    read = _Read()
+    left = Counter(state.rows)
+    not_to_train_on = {same_query(text) for text in trusted.queries.values()} if trusted is not None else set()
+    for file in _files(path):
+        read.files += 1
+        for row in rows_of(str(file)):
+            try:
+                if isinstance(row, RowError):
+                    raise row
+                found = judgements_of(row, reading, read.report)
+            except RowError as error:
+                if not reading.skip_bad:
+                    raise
+                read.report.skipped += 1
+                read.report.first_skipped = read.report.first_skipped or str(error)
+                continue
+            digest = _digest(row)
+            read.rows[digest] += 1
+            read.judgements += len(found)
+            if left[digest]:
+                left[digest] -= 1
+            else:
+                read.new_rows += 1
+                read.new_judgements += len(found)
+            query = found[0].query if found else query_of(row, reading)
+            if trusted is None and _is_held_out(query, rules.eval_share):
+                read.held.add(row, reading)
+            elif same_query(query) in not_to_train_on:
+                read.report.note("rows of queries that the decision is made on, not learnt from")
+            else:
+                read.train += found
+    return read
+
+
+def _why_not(read: _Read, dataset: Dataset | None, rules: Rules, criteria: Criteria, trusted: bool) -> str | None:
+    """Say in a sentence why there is nothing to do; ``None`` if there is."""
+    if read.new_judgements < rules.min_judgements:
+        return (
+            f"{read.new_judgements} new judgements of {read.judgements} are fewer than {rules.min_judgements}; "
+            "--min-judgements sets how many it takes."
+        )
+    if not read.train:
+        return "No judgement is left to learn from: all are of queries that are held out."
+    fewest, there = fewest_queries(criteria.alpha), len(dataset.queries) if dataset is not None else 0
+    if there < fewest:
+        where = "the data to decide on" if trusted else "the held-out feedback"
+        more = "" if trusted else " More feedback, or --data with judged queries, will do it."
+        return (
+            f"{there} queries of {where} have documents of different worth, and with fewer than {fewest} nothing can "
+            f"be shown (p below {criteria.alpha:g}).{more}"
+        )
+    return None
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"There is no folder {str(path)!r} (seen from {str(Path.cwd())!r}). Check the path.")
+    found = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in found if file.name.lower().removesuffix(".gz").endswith(ENDINGS)]
+    if not files:
+        raise InputError(f"{str(path)!r} has no file of feedback. Known endings: {', '.join(ENDINGS)}, also with .gz.")
+    return files
+
+
+def _is_held_out(query: str, share: float) -> bool:
+    return bool(split_by_query([Group(query, ())], share, _SEED)[1])
+
+
+def _digest(row: Row) -> str:
+    text = json.dumps(row.fields, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _clicked(held: HeldOutFeedback | None) -> int:
+    return 0 if held is None else held.clicked
+
+
+def _notes(report: ReadReport) -> dict[str, int]:
+    skipped = {"lines that can't be used": report.skipped} if report.skipped else {}
+    return {**report.notes, **skipped}
+
+
+class _State:
+    """Which rows were learnt from, and the smallest share that was ever held out.
+
+    :raises InputError: If the file is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: Counter[str] = Counter()
+        self.least_share: float | None = None
+        if path.is_file():
+            try:
+                known = json.loads(path.read_text(encoding="utf-8"))
+                self.rows, self.least_share = Counter(known["rows"]), float(known["least_share"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{str(path)!r} is damaged ({error}). Delete it: all feedback is new then.") from error
+
+    def check(self, share: float) -> None:
+        """Refuse to decide on queries that were learnt from."""
+        if self.least_share is not None and share > self.least_share:
+            raise InputError(
+                f"eval_share={share:g} is more than the {self.least_share:g} of an earlier round, so that queries "
+                f"would decide which the model has learnt from. Take at most {self.least_share:g}, or a new registry."
+            )
+
+    def keep(self, rows: Counter[str], share: float) -> None:
+        """Write it, whole or not at all."""
+        least = share if self.least_share is None else min(share, self.least_share)
+        new = self.path.with_name(f".{self.path.name}.new")
+        with new.open("w", encoding="utf-8") as stream:
+            json.dump({"rows": dict(rows), "least_share": least}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(self.path)

@@ -1,0 +1,139 @@
+"""promote(): a candidate takes the place of the model in use only if it is shown to be better.
+
+Both rank the same candidates of the same held-out queries. The candidate must be better there, and must not have lost
+more than a margin on a guard set of general queries; :mod:`crossrank.training.decision` has the formulas.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossrank.checkpoint.model_registry import ModelRegistry, digest_of
+from crossrank.checkpoint.source import ModelFiles, resolve
+from crossrank.errors import InputError
+from crossrank.evaluation.datasets import Dataset
+from crossrank.evaluation.evaluate import evaluate
+from crossrank.evaluation.sources import open_dataset
+from crossrank.scoring.cross_encoder import CrossEncoder
+from crossrank.training.decision import Criteria, Decision, Figures, figures, judge
+from crossrank.training.guard_set import load_guard
+
+BOX, NONE = "box", "none"
+
+
+def promote(
+    candidate: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str] | Dataset,
+    against: str | os.PathLike[str] | None = None,
+    guard: str | os.PathLike[str] | Dataset = BOX,
+    registry: ModelRegistry | None = None,
+    criteria: Criteria | None = None,
+    split: str = "test",
+    weights: Mapping[str, float] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    decision_file: Path | None = None,
+    show_progress: bool | None = None,
+) -> Decision:
+    """Decide whether a candidate is better than the model in use; with a registry, put it to use if it is.
+
+    :param candidate: A checkpoint's folder.
+    :param data: Held-out queries that the candidate did not learn from: what
+        :func:`crossrank.evaluation.sources.open_dataset` reads, or a dataset.
+    :param against: A name on the hub or a folder; by default the registry's version in use, else the model in the box.
+    :param guard: General queries: ``"box"`` for those that come with crossrank, ``"none"``, or a dataset of one's own.
+    :param registry: Where the candidate becomes the version in use. In an empty one ``against`` becomes the first
+        version, so that there is something to go back to.
+    :param split: Of ``data`` and ``guard``, where they are folders.
+    :param weights: Query -> how much it counts in ``data``.
+    :param settings: How both models run, as :class:`~crossrank.scoring.cross_encoder.CrossEncoder` takes it.
+    :param decision_file: Where to write the decision as JSON.
+    :raises InputError: If something can't be used.
+    :raises ModelError: If a model can't be loaded.
+    :raises OSError: If the disk is full; the version in use stays.
+    :raises CrossRankError: If the registry was switched meanwhile.
+    """
+    criteria = criteria or Criteria()
+    in_use = registry.current() if registry is not None else None
+    old, new = _models(candidate, against, registry)
+    held_out = data if isinstance(data, Dataset) else open_dataset(os.fspath(data), split=split)
+    general = guard if isinstance(guard, Dataset) else _guard(guard, split)
+    models = tuple(CrossEncoder(files.folder, **(settings or {})) for files in (old, new))
+    on_data = _compare(held_out, models, criteria, weights, show_progress)
+    on_guard = _compare(general, models, criteria, None, show_progress) if general is not None else None
+    promoted, reasons, needed = judge(on_data, on_guard, criteria)
+    decision = Decision(
+        promoted=promoted,
+        reasons=reasons,
+        data=on_data,
+        guard=on_guard,
+        queries_needed=needed,
+        detectable=on_data.detectable(criteria),
+        criteria=criteria,
+        candidate=_facts(new),
+        against=_facts(old),
+        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        left_out=held_out.left_out,
+    )
+    if promoted and registry is not None:
+        if in_use is None:
+            in_use = registry.switch(registry.publish(old.folder))
+        version = registry.publish(new.folder)
+        decision = replace(decision, version=version.name)
+        registry.switch(version, instead_of=in_use, record={"decision": decision.as_dict()})
+    if decision_file is not None:
+        decision.write(decision_file)
+    return decision
+
+
+def _models(
+    candidate: str | os.PathLike[str], against: str | os.PathLike[str] | None, registry: ModelRegistry | None
+) -> tuple[ModelFiles, ModelFiles]:
+    in_use = registry.current() if registry is not None else None
+    new = resolve(Path(candidate))
+    if in_use is None:
+        return resolve(against), new
+    if against is not None and resolve(against).folder.resolve() != in_use.folder.resolve():
+        raise InputError(
+            f"against={os.fspath(against)!r} is not what {str(in_use.folder.parent.parent)!r} has in use, which is "
+            f"{in_use.name}. A candidate has to be better than that; leave --against out."
+        )
+    return ModelFiles(in_use.folder, in_use.name, in_use.name), new
+
+
+def _guard(guard: str | os.PathLike[str], split: str) -> Dataset | None:
+    if guard == NONE:
+        return None
+    return load_guard() if guard == BOX else open_dataset(os.fspath(guard), split=split)
+
+
+def _compare(
+    dataset: Dataset,
+    models: tuple[CrossEncoder, ...],
+    criteria: Criteria,
+    weights: Mapping[str, float] | None,
+    show_progress: bool | None,
+) -> Figures:
+    found = evaluate(
+        dataset,
+        models,
+        measures=[criteria.measure],
+        depth=criteria.depth,
+        seed=criteria.seed,
+        show_progress=show_progress,
+    )
+    # The first stage comes first.
+    before, after = (system.values[found.measures[0]] for system in found.systems[1:])
+    counting = None if weights is None else np.array([weights[query] for query in found.queries])
+    return figures(found.dataset, before, after, criteria, counting)
+
+
+def _facts(files: ModelFiles) -> dict[str, Any]:
+    return {"name": files.name, "revision": files.revision, "sha256": digest_of(files.folder)}

@@ -1,0 +1,196 @@
+"""Feedback that was held out -> a dataset that two models can be compared on.
+
+Judgements that people gave (labels, stars, votes) are taken as they are: the judged documents of a query are ranked.
+
+Clicks need more care. Among the documents that "click > skip above" judges, the one clicked lowest stands last in the
+ranking that was shown, always: any other ranking, a random one too, looks better on them than the model that made it.
+So here all documents that were shown are ranked, and a click at place k counts 1 / p(k), where p(k) is the chance that
+somebody looks there (inverse propensity scoring: T. Joachims, A. Swaminathan, T. Schnabel, Unbiased learning-to-rank
+with biased feedback, WSDM 2017; their model p(k) = k ** -eta). A small p is cut at 0.1, which holds the variance down
+(E. Ionides, Truncated importance sampling, 2008) and leaves a bias in favour of the model in use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from crossrank.errors import InputError
+from crossrank.evaluation.corpus import MemoryCorpus
+from crossrank.evaluation.datasets import Dataset, assemble
+from crossrank.evaluation.lines import Notes, Place
+from crossrank.evaluation.trec import Qrels, RunRow
+from crossrank.training.checks import same_query
+from crossrank.training.data.columns import form_of, roles_of
+from crossrank.training.data.forms import judgements_of
+from crossrank.training.data.types import Judgement, ReadReport, ReadSettings, Row
+
+ETA = 1.0
+LEAST_PROPENSITY = 0.1
+# Labels go from 0 to 1, grades are whole numbers.
+_GRADES = 100
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """One ranking that was shown.
+
+    :param shown: The texts, from the top.
+    :param places: The places that were clicked, from 1; none if nobody clicked.
+    """
+
+    query: str
+    shown: tuple[str, ...]
+    places: tuple[int, ...]
+
+
+@dataclass
+class Held:
+    """What is known of the held-out queries.
+
+    :param queries: What queries are the same by -> the first one's text.
+    :param judged: The same -> document -> labels that people gave.
+    :param clicks: The same -> its rankings of which clicks were recorded.
+    """
+
+    queries: dict[str, str] = field(default_factory=dict)
+    judged: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    clicks: dict[str, list[Clicks]] = field(default_factory=dict)
+
+    def add(self, row: Row, reading: ReadSettings) -> None:
+        """Take a row that can be used."""
+        said, clicks = split_signals(row, reading)
+        for one in said:
+            self.queries.setdefault(same_query(one.query), one.query)
+            texts = self.judged.setdefault(same_query(one.query), {})
+            texts.setdefault(one.document, []).append(one.label)
+        if clicks is not None:
+            self.queries.setdefault(same_query(clicks.query), clicks.query)
+            self.clicks.setdefault(same_query(clicks.query), []).append(clicks)
+
+
+def split_signals(row: Row, reading: ReadSettings) -> tuple[list[Judgement], Clicks | None]:
+    """Divide a row into what people said and what they clicked.
+
+    :raises RowError: If it can't be used.
+    """
+    roles = roles_of([name for name, value in row.fields.items() if value is not None], reading.columns)
+    form = form_of(roles)
+    if form is None or form.name != "feedback":
+        return judgements_of(row, reading, ReadReport()), None
+    documents = roles["documents"][0]
+    column = roles["clicked"][0] if "clicked" in roles else None
+    shown = row.fields[documents]
+    if not isinstance(shown, (list, tuple)):
+        return judgements_of(row, reading, ReadReport()), None  # which says what is wrong with it
+    bare = [
+        {key: value for key, value in item.items() if key != "clicked"} if isinstance(item, Mapping) else item
+        for item in shown
+    ]
+    fields = {name: value for name, value in row.fields.items() if name != column}
+    said = judgements_of(replace(row, fields={**fields, documents: bare}), reading, ReadReport())
+    marks = [item.get("clicked") if isinstance(item, Mapping) else None for item in shown]
+    given = row.fields[column] if column is not None else None
+    if given is None and all(mark is None for mark in marks):
+        return said, None
+    if given is None:
+        given = [place for place, mark in enumerate(marks, 1) if mark]
+    places = given if isinstance(given, (list, tuple)) else [given]
+    # Every document labelled: their texts, as the reader takes them.
+    labelled = replace(
+        row, fields={"query": row.fields[roles["query"][0]], "documents": bare, "label": [0] * len(bare)}
+    )
+    everything = judgements_of(labelled, replace(reading, columns={}), ReadReport())
+    judgements_of(row, reading, ReadReport())  # complains of places that are none
+    known = tuple(sorted({place for place in places if isinstance(place, int)}))
+    return said, Clicks(everything[0].query, tuple(one.document for one in everything), known)
+
+
+@dataclass(frozen=True)
+class HeldOutFeedback:
+    """A dataset out of feedback.
+
+    :param dataset: Queries that can tell two models apart.
+    :param weights: Query -> how much it counts.
+    :param clicked: How many of the queries rest on clicks.
+    """
+
+    dataset: Dataset
+    weights: Mapping[str, float]
+    clicked: int
+
+
+def query_of(row: Row, reading: ReadSettings) -> str:
+    """The query of a row that can be used."""
+    roles = roles_of([name for name, value in row.fields.items() if value is not None], reading.columns)
+    return str(row.fields[roles["query"][0]])
+
+
+def as_dataset(held: Held, source: Path, *, eta: float = ETA) -> HeldOutFeedback | None:
+    """Make a dataset; ``None`` if no query can tell models apart.
+
+    Where people said enough of a query's documents to rank them, its clicks are not looked at.
+
+    :param source: For messages.
+    :param eta: How fast attention falls with the place; 0 for not at all.
+    :raises InputError: If ``eta`` is out of range.
+    """
+    if not 0 <= eta <= 5:
+        raise InputError(f"eta={eta!r} is outside 0 to 5. 1 means that the k-th place is seen by one in k.")
+    texts: dict[str, str] = {}  # text -> identifier
+    queries: dict[str, str] = {}
+    qrels: Qrels = {}
+    rows: list[RunRow] = []
+    weights: dict[str, float] = {}
+    by_clicks: list[str] = []
+    place = Place(source, 0)
+    for query in held.queries:
+        gains = {text: sum(given) / len(given) for text, given in held.judged.get(query, {}).items()}
+        weight = 1.0
+        if len(set(gains.values())) < 2:
+            gains, weight = _by_propensity(held.clicks.get(query, ()), eta)
+            if len(set(gains.values())) < 2:
+                continue
+            by_clicks.append(query)
+        weights[query] = weight
+        queries[query] = held.queries[query]
+        highest = max(gains.values())
+        qrels[query] = {}
+        for rank, (text, gain) in enumerate(gains.items(), start=1):
+            document = texts.setdefault(text, f"d{len(texts) + 1}")
+            # At least one for what was clicked or praised at all, however little beside the best.
+            qrels[query][document] = max(round(_GRADES * gain / highest), int(gain > 0))
+            rows.append(RunRow(place, query, document, rank, -float(rank)))
+    if not queries:
+        return None
+    mean = sum(weights[query] for query in by_clicks) / len(by_clicks) if by_clicks else 1.0
+    weights.update({query: weights[query] / mean for query in by_clicks})
+    dataset = assemble(
+        "held-out feedback",
+        queries,
+        MemoryCorpus({name: text for text, name in texts.items()}),
+        (qrels, {}, source),
+        Notes(),
+        rows=(rows, source),
+        first_stage="as it was shown",
+    )
+    return HeldOutFeedback(dataset, weights, len(by_clicks))
+
+
+def _by_propensity(sessions: Iterable[Clicks], eta: float) -> tuple[dict[str, float], float]:
+    """Gain of each document that was shown; and what makes an nDCG of them the weighted clicks of one showing again.
+
+    Rankings without a click count as showings, else queries whose clicks are rare would count too much.
+    """
+    gains: dict[str, float] = {}
+    count = 0
+    for one in sessions:
+        count += 1
+        for k, text in enumerate(one.shown, start=1):
+            clicked = k in one.places
+            gains[text] = gains.get(text, 0.0) + (1 / max(k**-eta, LEAST_PROPENSITY) if clicked else 0.0)
+    best = sorted(gains.values(), reverse=True)
+    ideal = sum(gain / math.log2(rank + 1) for rank, gain in enumerate(best, start=1))
+    return gains, ideal / max(count, 1)
