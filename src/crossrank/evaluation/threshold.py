@@ -126,14 +126,24 @@ def _precision(
             f"No threshold keeps a precision of {target}: the best of {tries} tried has {top.share:.3f} on "
             f"{top.pairs} pairs. More judgements won't change that; ask for less, or take a better model."
         )
-    # So many pairs of the best part are missing, and each stands for len(x) / top.pairs judged ones.
-    need = _needed(top.share, target, alpha / tries) * top.pairs / top.effective
-    more = math.ceil((need - top.pairs) * len(x) / top.pairs)
-    raise InputError(
-        f"{len(x)} judged pairs are too few for a precision of {target} with a confidence of {1 - alpha:g}: the best "
-        f"threshold tried has {top.share:.3f} on {top.pairs} pairs, but for sure only {top.bound:.3f}. If it stays so, "
-        f"about {more} more judged pairs are needed."
+    more, near = min(
+        (
+            (_missing(share, target, alpha / tries) * len(x) / share.pairs, share)
+            for share in seen
+            if share.share > target
+        ),
+        key=lambda found: found[0],
     )
+    raise InputError(
+        f"{len(x)} judged pairs are too few for a precision of {target} with a confidence of {1 - alpha:g}: the "
+        f"nearest threshold has {near.share:.3f} on {near.pairs} pairs, but for sure only {near.bound:.3f}. If it stays so, "
+        f"about {math.ceil(more)} more judged pairs are needed."
+    )
+
+
+def _missing(share: _Share, target: float, alpha: float) -> float:
+    """How many more pairs a share needs for its bound to reach the target, if it stays as it is."""
+    return _needed(share.share, target, alpha) * share.pairs / share.effective - share.pairs
 
 
 def _grid(pairs: int, target: float, alpha: float) -> tuple[list[int], int]:

@@ -1,0 +1,84 @@
+"""``crossrank calibrate``, and the commands that score with what it wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import texts
+
+QUERIES = 30
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """Queries that are words of one passage each, with five candidates judged and one not."""
+    folder = tmp_path / "passages"
+    (folder / "qrels").mkdir(parents=True)
+    passages = [text for text in texts.passages() if len(text) > 60][: QUERIES * 6]
+    lines: dict[str, list[str]] = {"corpus.jsonl": [], "queries.jsonl": []}
+    tables = {"qrels/test.tsv": ["query-id\tcorpus-id\tscore"], "candidates.tsv": ["query-id\tcorpus-id\trank\tscore"]}
+    for i, text in enumerate(passages):
+        query, place = divmod(i, 6)
+        lines["corpus.jsonl"].append(json.dumps({"_id": f"d{i}", "title": "", "text": text}))
+        if place == 0:
+            lines["queries.jsonl"].append(json.dumps({"_id": f"q{query}", "text": " ".join(text.split()[2:10])}))
+        if place < 5:
+            tables["qrels/test.tsv"].append(f"q{query}\td{i}\t{int(place == 0)}")
+        tables["candidates.tsv"].append(f"q{query}\td{i}\t{place + 1}\t{6 - place}")
+    for name, content in {**lines, **tables}.items():
+        (folder / name).write_text("\n".join(content) + "\n")
+    return folder
+
+
+def test_calibrate_then_rerank_and_score(crossrank: Callable, collection: Path, tmp_path: Path) -> None:  # type: ignore[type-arg]
+    ran = crossrank("calibrate", collection, "-o", "c.json", "--json", "--target-recall", "0.8")
+    assert ran.code == 0, ran.err
+    said, written = json.loads(ran.out), json.loads((tmp_path / "c.json").read_text())
+    assert {key: said[key] for key in written} == written
+    assert (said["pairs"], said["relevant"], said["queries"], said["unjudged"]) == (150, 30, 30, 30)
+    assert said["unjudged_as"] == "left out"
+    assert sum(point["pairs"] for point in said["reliability"]["after"]) == 150
+    threshold = said["thresholds"][0]
+    assert threshold["pairs"] == 30
+    assert threshold["bound"] >= 0.8
+
+    (tmp_path / "docs.txt").write_text("\n".join(texts.passages()[:20]) + "\n")
+    query = "parse command line arguments"
+    raw = crossrank("rerank", query, "docs.txt", "--raw", "--json")
+    ran = crossrank("rerank", query, "docs.txt", "--calibration", "c.json", "--json")
+    rows, raw_rows = ([json.loads(line) for line in out.lines] for out in (ran, raw))
+    assert [row["corpus_id"] for row in rows] == [row["corpus_id"] for row in raw_rows]
+    assert all(0 < row["score"] < 1 for row in rows)
+    least = rows[3]["score"]
+    ran = crossrank("rerank", query, "docs.txt", "--calibration", "c.json", "--json", "--threshold", repr(least))
+    assert [json.loads(line) for line in ran.lines] == [row for row in rows if row["score"] >= least]
+    ran = crossrank("score", "-", "--calibration", "c.json", stdin=f"{query}\t{rows[0]['text']}\n")
+    assert float(ran.out) == pytest.approx(rows[0]["score"], abs=1e-6)
+
+    ran = crossrank("rerank", query, "docs.txt", "--calibration", "c.json", "--max-length", "64")
+    assert ran.code == 1
+    assert "another max_length" in ran.err
+    assert crossrank("rerank", query, "docs.txt", "--calibration", "c.json", "--raw").code == 2
+
+
+def test_for_eyes(crossrank: Callable, collection: Path) -> None:  # type: ignore[type-arg]
+    ran = crossrank("calibrate", collection, "-o", "c.json", "--assume-irrelevant", "--method", "platt")
+    assert ran.code == 0, ran.err
+    assert "180 pairs of 30 queries, 30 relevant; 30 candidates without a judgement: irrelevant" in ran.out
+    assert "expected calibration error" in ran.out
+
+
+def test_too_few_are_told(crossrank: Callable, collection: Path, tmp_path: Path) -> None:  # type: ignore[type-arg]
+    ran = crossrank("calibrate", collection, "-o", "c.json", "--target-recall", "0.95")
+    assert ran.code == 1
+    assert "59 are needed. Judge pairs until there are 29 more" in ran.err
+    assert not (tmp_path / "c.json").exists()
+    table = collection / "qrels" / "test.tsv"
+    table.write_text("\n".join(line for line in table.read_text().splitlines() if not line.endswith("\t0")) + "\n")
+    ran = crossrank("calibrate", collection, "-o", "c.json")
+    assert ran.code == 1
+    assert "--assume-irrelevant" in ran.err
