@@ -39,6 +39,7 @@ Indices = NDArray[np.int64]
 class Course:
     """One call.
 
+    :param reading: Seconds that reading the documents took: a measure of how busy the machine is.
     :ivar order: Indices of the candidates that are still in it, best first.
     """
 
@@ -53,6 +54,7 @@ class Course:
     cancelled: threading.Event
     cache: ScoreCache | None
     notes: list[str]
+    reading: float = 0.0
     order: Indices = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,7 +67,7 @@ class Course:
         self._skipped: list[SkippedStage] = []
         self._reasons: list[str] = []
         seconds = self.deadline.seconds or 0.0
-        self._reserve = min(seconds / 2, _RESERVED * seconds + _A_DOCUMENT * len(self.candidates))
+        self._reserve = min(seconds / 2, _RESERVED * seconds + _A_DOCUMENT * len(self.candidates) + 2 * self.reading)
 
     def run(self) -> Generator[Step, StageScores, Ranking]:
         """Hand out a step for each stage, and return the ranking."""

@@ -165,7 +165,9 @@ class Reranker:
     ) -> Steps:
         check_text(query, "query")
         check_limits(top_k, None, name="top_k")
+        before = deadline.elapsed()
         candidates = self._reader.read(documents)
+        reading = deadline.elapsed() - before
         notes = [f"no document has the field {{{field}}} of text=" for field in self._reader.unknown(candidates)]
         course = Course(
             query=query,
@@ -179,6 +181,7 @@ class Reranker:
             cancelled=cancelled or threading.Event(),
             cache=self.cache,
             notes=notes,
+            reading=reading,
         )
         return course.run()
 
