@@ -32,12 +32,14 @@ class Row:
     :param score: As the model gives it.
     :param index: The document's position in the input, from 0, over all files.
     :param document: The document.
+    :param passage: Offsets of its best part in its text, where that was looked for.
     """
 
     rank: int
     score: float
     index: int
     document: Document
+    passage: tuple[int, int] | None = None
 
     @property
     def moved(self) -> int:
@@ -97,7 +99,7 @@ def write_table(rows: Sequence[Row], *, name_files: bool) -> None:
         if name_files:
             cells.append(_styled(file + " " * (file_width - _columns(file)), _DIM, out))
             left -= file_width + 2
-        print("  ".join([*cells, _cut(for_eyes(row.document.text), left)]))
+        print("  ".join([*cells, _cut(for_eyes(row.document.text[slice(*row.passage or (None,))]), left)]))
 
 
 def write_tabs(rows: Iterable[Row]) -> None:
@@ -122,6 +124,7 @@ def write_json(rows: Iterable[Row]) -> None:
                     "moved": row.moved,
                     "file": line.file,
                     "line": line.number,
+                    **({"passage": row.passage} if row.passage else {}),
                     **whole,
                 }
             )

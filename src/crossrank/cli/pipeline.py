@@ -26,6 +26,8 @@ _OF_ONE_MODEL = {
     "device": None,
     "label": None,
     "batch_size": None,
+    "long_documents": "truncate",
+    "max_windows": None,
 }
 
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from crossrank.cli.options import add_scoring_options, open_model, positive
-from crossrank.cli.output import Report, Row, write_json, write_table, write_tabs
+from crossrank.cli.output import Report, Row, complain, write_json, write_table, write_tabs
 from crossrank.cli.reading import TEXT_FIELDS, Document, read_documents
 from crossrank.errors import InputError
+from crossrank.scoring.aggregation import AGGREGATIONS
+
+if TYPE_CHECKING:
+    from crossrank.scoring.cross_encoder import CrossEncoder
+    from crossrank.types import PairScores
 
 EPILOG = f"""\
 input:
@@ -59,6 +66,16 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--pipeline", metavar="FILE", help="rank by the stages that a TOML file names, instead of by one model"
     )
+    parser.add_argument(
+        "--long-documents",
+        choices=tuple(AGGREGATIONS),
+        default="truncate",
+        help="of what the model can't read at once, read the beginning (truncate, first), or all of it in windows, "
+        "and count the best (max) or the mean of the three best (mean_top_k)",
+    )
+    parser.add_argument(
+        "--max-windows", type=positive, metavar="N", help="the most windows of a document (default: 32)"
+    )
     add_scoring_options(parser)
     parser.set_defaults(execute=execute)
 
@@ -86,10 +103,13 @@ def execute(args: argparse.Namespace) -> int:
             f"{info['model']} has {len(info['labels'])} labels ({', '.join(info['labels'])}), so there is no one score "
             f"to rank by. Name the one that means relevant: --label {info['labels'][-1]}"
         )
-    result = model.score([(args.query, document.text) for document in documents], batch_size=args.batch_size)
+    result, passages = _score(model, args, documents)
     report.add(result)
     order = [int(i) for i in result.order if args.threshold is None or result.scores[i] >= args.threshold]
-    rows = [Row(rank, float(result.scores[i]), i, documents[i]) for rank, i in enumerate(order[: args.top_k], start=1)]
+    rows = [
+        Row(rank, float(result.scores[i]), i, documents[i], passages and passages[i])
+        for rank, i in enumerate(order[: args.top_k], start=1)
+    ]
     if args.json:
         write_json(rows)
     elif sys.stdout.isatty():
@@ -99,6 +119,29 @@ def execute(args: argparse.Namespace) -> int:
     sys.stdout.flush()
     report.tell(model)
     return 0
+
+
+def _score(
+    model: CrossEncoder, args: argparse.Namespace, documents: Sequence[Document]
+) -> tuple[PairScores, Sequence[tuple[int, int]] | None]:
+    """Scores, and each document's best passage where windows were asked for."""
+    pairs = [(args.query, document.text) for document in documents]
+    if args.long_documents == "truncate":
+        return model.score(pairs, batch_size=args.batch_size), None
+    from crossrank.scoring.long_documents import LongDocuments, score_long
+
+    settings = LongDocuments(args.long_documents)
+    if args.max_windows is not None:
+        settings = replace(settings, max_windows=args.max_windows)
+    result = score_long(model, pairs, settings, batch_size=args.batch_size)
+    left_out = int(result.windows_left_out.sum())
+    if args.long_documents == "first" or not left_out:
+        return result, result.passages
+    documents_left = int((result.windows_left_out > 0).sum())
+    some = "1 document" if documents_left == 1 else f"{documents_left} documents"
+    complain("warning", f"{left_out} windows of {some} were not read; --max-windows sets how many are.")
+    # That says it; the report would call it a cut at the end.
+    return replace(result, document_tokens_cut=0 * result.document_tokens_cut), result.passages
 
 
 def _read(args: argparse.Namespace, report: Report) -> list[Document]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from crossrank.errors import InputError, StageError
 from crossrank.ranking.deadline import run_within
 from crossrank.ranking.limits import check_limits
 from crossrank.ranking.pace import Pace
-from crossrank.ranking.stage import Context, StageScores
+from crossrank.ranking.stage import Context, Passage, StageScores
 from crossrank.scoring.activation import ACTIVATIONS
 from crossrank.scoring.cross_encoder import CrossEncoder
+from crossrank.scoring.long_documents import LongDocuments, LongScores, score_long
 from crossrank.types import PairScores
 
 
@@ -32,6 +33,9 @@ class CrossEncoderStage:
     :param threshold: The least score with which a document goes on.
     :param name: What the stage is called in results.
     :param batch_size: The most pairs of one forward pass; by default as many as fit a budget of tokens.
+    :param long_documents: What to do with documents that do not fit: ``"truncate"``, ``"first"``, ``"max"``,
+        ``"mean_top_k"``, or :class:`~crossrank.scoring.long_documents.LongDocuments`, or its settings by name. All but
+        the first also name each document's best passage.
     :param settings: For ``CrossEncoder``: ``max_length``, ``precision``, ``device`` and so on.
     :raises InputError: If a setting can't be used.
     """
@@ -44,6 +48,7 @@ class CrossEncoderStage:
         threshold: float | None = None,
         name: str = "cross-encoder",
         batch_size: int | None = None,
+        long_documents: str | Mapping[str, Any] | LongDocuments = "truncate",
         **settings: Any,
     ) -> None:
         check_limits(keep, threshold)
@@ -56,6 +61,7 @@ class CrossEncoderStage:
         self.threshold = threshold
         self.model = model if isinstance(model, CrossEncoder) else CrossEncoder(model, **settings)
         self._batch_size = batch_size
+        self.long_documents = LongDocuments.of(long_documents)
         self._pace = Pace()
 
     def __repr__(self) -> str:
@@ -75,7 +81,9 @@ class CrossEncoderStage:
             return None  # a function of the caller's own: who knows what it does
         # A folder's files may change under its name; what the hub calls a commit does not.
         files = () if info["revision"] else sorted(_stamps(Path(info["folder"])))
-        return repr((sorted((key, repr(value)) for key, value in info.items()), files, self.model.label))
+        return repr(
+            (sorted((key, repr(value)) for key, value in info.items()), files, self.model.label, self.long_documents)
+        )
 
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
         """Score the documents.
@@ -95,9 +103,13 @@ class CrossEncoderStage:
             if any(stop.is_set() for stop in stops):
                 raise _StoppedError("nobody waits for the answer any more")
 
-        result = self.model.score(
-            [(query, text) for text in documents], batch_size=self._batch_size, show_progress_bar=look
-        )
+        pairs = [(query, text) for text in documents]
+        if self.long_documents.strategy == "truncate":
+            result = self.model.score(pairs, batch_size=self._batch_size, show_progress_bar=look)
+        else:
+            result = score_long(
+                self.model, pairs, self.long_documents, batch_size=self._batch_size, show_progress_bar=look
+            )
         if result.relevance is None:
             raise InputError(
                 f"{self.model.name} has {result.logits.shape[1]} labels, so there is no one score to rank by. Name the "
@@ -109,7 +121,8 @@ class CrossEncoderStage:
         stop = threading.Event()
 
         def work() -> None:
-            self._pace.max_length = self.model.max_length  # loads it
+            # What is read of a document at most. Asking for it loads the model.
+            self._pace.max_length = self.long_documents.most_tokens(self.model.max_length)
             done = 0
             while done < len(documents) and not stop.is_set():
                 count = self._pace.fitting(documents[done:], context.deadline.remaining())
@@ -148,6 +161,8 @@ class _Parts:
         self._kind = "unscored"
         self._cut = np.zeros(documents, np.bool_)
         self._tokens = 0
+        self._passages: list[Passage | None] | None = None
+        self._left_out = np.zeros(documents, np.int64)
 
     def add(self, start: int, result: PairScores) -> None:
         with self._lock:
@@ -157,6 +172,10 @@ class _Parts:
             self._kind = result.kind
             self._tokens += result.tokens
             self._cut[here] = (result.query_tokens_cut + result.document_tokens_cut) > 0
+            if isinstance(result, LongScores):
+                self._passages = self._passages or [None] * len(self._scores)
+                self._passages[here] = result.passages
+                self._left_out[here] = result.windows_left_out
 
     def joined(self, context: Context) -> StageScores:
         with self._lock:
@@ -169,5 +188,13 @@ class _Parts:
                 tokens=self._tokens,
                 pairs_cut=int(np.count_nonzero(self._cut)),
                 cut=self._cut.copy(),
+                passages=None if self._passages is None else list(self._passages),
+                notes=self._notes(),
                 degraded=late if scored < total else None,
             )
+
+    def _notes(self) -> list[str]:
+        documents = int(np.count_nonzero(self._left_out))
+        if not documents:
+            return []
+        return [f"{int(self._left_out.sum())} windows of {documents} long documents were not read"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,13 +55,28 @@ class LongDocuments:
             if not is_positive_integer(value) and (value is not None or name == "top_k"):
                 raise InputError(f"{name}={value!r} is not a positive integer. Leave it out for the usual one.")
 
-    @classmethod
-    def of(cls, given: str | LongDocuments) -> LongDocuments:
-        """Take a strategy's name, or settings as they are.
+    def most_tokens(self, max_length: int) -> int:
+        """How many tokens of a document a model of that length reads at most; very many where there is no limit."""
+        if self.strategy in ("truncate", "first"):
+            return max_length
+        most = sys.maxsize if self.max_windows is None else self.max_windows
+        return most * min(max_length, self.window or max_length)
 
-        :raises InputError: If it is neither.
+    @classmethod
+    def of(cls, given: str | Mapping[str, Any] | LongDocuments) -> LongDocuments:
+        """Take a strategy's name, settings by name (as a file has them), or settings as they are.
+
+        :raises InputError: If it is none of them.
         """
-        return given if isinstance(given, cls) else cls(given)  # type: ignore[arg-type]
+        if isinstance(given, cls):
+            return given
+        if not isinstance(given, Mapping):
+            return cls(given)  # type: ignore[arg-type]
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise InputError(f"long_documents has no setting {name!r}: give some of {', '.join(known)}.")
+        return cls(**given)
 
 
 @dataclass(frozen=True)
@@ -82,7 +99,7 @@ class LongScores(PairScores):
 def score_long(
     model: CrossEncoder,
     pairs: Sequence[Sequence[str]],
-    long_documents: str | LongDocuments = "max",
+    long_documents: str | Mapping[str, Any] | LongDocuments = "max",
     *,
     batch_size: int | None = None,
     show_progress_bar: bool | Callable[[int], object] | None = None,
