@@ -136,8 +136,8 @@ def _precision(
     )
     raise InputError(
         f"{len(x)} judged pairs are too few for a precision of {target} with a confidence of {1 - alpha:g}: the "
-        f"nearest threshold has {near.share:.3f} on {near.pairs} pairs, but for sure only {near.bound:.3f}. If it stays so, "
-        f"about {math.ceil(more)} more judged pairs are needed."
+        f"nearest threshold has {near.share:.3f} on {near.pairs} pairs, but for sure only {near.bound:.3f}. If it "
+        f"stays so, about {math.ceil(more)} more judged pairs are needed."
     )
 
 

@@ -245,7 +245,7 @@ class Calibration:
             raise InputError(f"{where} has method={value.get('method')!r}; known are {', '.join(CURVES)}.")
         try:
             given = {key: value[key] for key in (field.name for field in fields(cls))}
-            curve = {key: tuple(x) if isinstance(x, list) else x for key, x in given["curve"].items()}
+            curve: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in given["curve"].items()}
             given["curve"] = CURVES[value["method"]](**curve)
             given["binding"] = _made(Binding, given["binding"])
             given["before"], given["after"] = (_made(Quality, given[name]) for name in ("before", "after"))
