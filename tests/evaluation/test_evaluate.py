@@ -96,6 +96,8 @@ def test_two_models_of_one_name_are_told_apart_and_all_pairs_are_compared(tmp_pa
     found = evaluate(read_beir(write_beir(tmp_path)), [Scores(perfect, "a/m"), Scores(shared_words, "b/m")])
     assert [one.name for one in found.systems] == ["first stage", "m", "m (2)"]
     assert len(found.comparisons) == 3 * len(found.measures)
+    found = evaluate(read_beir(tmp_path), [Scores(perfect, "/a/one/model"), Scores(perfect, "b/two/")])
+    assert [one.name for one in found.systems] == ["first stage", "one/model", "two"]
 
 
 def test_json_and_rows(tmp_path):

@@ -19,7 +19,7 @@ input:
 
 examples:
   crossrank compare bm25.run mine.run --qrels test.qrels
-  crossrank compare runs/*.run --qrels qrels/test.tsv --measures nDCG@10 P@5 --json
+  crossrank compare runs/*.run --qrels test.qrels --measures nDCG@10 P@5 --json
 """
 
 

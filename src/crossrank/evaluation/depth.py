@@ -15,6 +15,8 @@ from crossrank.evaluation.significance import holm, permutation_p
 
 STEPS = (5, 10, 20, 50, 100, 200, 500, 1000)
 LEVEL = 0.05
+# A distance to the highest mean that ought to be told from chance; where it is not, the queries are too few.
+CLEAR = 0.02
 
 Floats = NDArray[np.float64]
 
@@ -82,6 +84,10 @@ def _advice(points: Sequence[DepthPoint], best: int, top: int, harmful: bool, ga
         if best
         else f" that gives the highest value ({chosen.value:.3f})."
     )
+    if points[top].value - chosen.value > CLEAR:
+        words += (
+            " That is a clear distance for so few queries to leave open: with more of them the answer may be deeper."
+        )
     if harmful:
         words += f" More than {points[top].depth} makes it worse ({last.value:.3f} at {last.depth})."
     elif top == len(points) - 1 and best == top:

@@ -241,7 +241,10 @@ def _folder(work: str | Path | None) -> AbstractContextManager[str | Path]:
 def _name(model: Any, taken: Sequence[str]) -> str:
     """How tables call a model: the end of its name, with a number where two are the same."""
     full = str(getattr(model, "name", type(model).__name__))
-    name = "model in the box" if full == "bundled" else full.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    parts = [part for part in full.replace("\\", "/").split("/") if part]
+    # Many folders are called "model": then the one they lie in says more.
+    name = "model in the box" if full == "bundled" else "/".join(parts[-2:] if parts[-1:] == ["model"] else parts[-1:])
+    name = name or full
     number = 2
     unique = name
     while unique in taken:
