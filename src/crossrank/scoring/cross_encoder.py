@@ -165,6 +165,7 @@ class CrossEncoder:
                     partial(model.encoder.assemble, encoded),
                     token_budget=TOKEN_BUDGET,
                     most_rows=rows,
+                    apart=encoded.apart,
                 ):
                     distinct[batch.rows] = model.engine.forward(batch)
                     tokens += batch.tokens

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 # Lengths are rounded up to a multiple of this: fewer distinct shapes for the engine to prepare, at most seven
 # tokens of padding more. Measured in docs/performance-log.md.
 PADDING_MULTIPLE = 8
+# Where documents are read apart, the pairs of one batch may be so many times what the budget has of documents: what a
+# further pair costs then is small.
+_PAIRS_PER_DOCUMENT = 4
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,12 @@ def padded_length(length: int, most: int) -> int:
 
 
 def plan(
-    lengths: NDArray[np.int64], documents: NDArray[np.int64], token_budget: int, most_rows: int | None = None
+    lengths: NDArray[np.int64],
+    documents: NDArray[np.int64],
+    token_budget: int,
+    most_rows: int | None = None,
+    *,
+    apart: bool = False,
 ) -> Iterator[NDArray[np.int64]]:
     """Cut the pairs, longest first, into groups whose padded size stays within the budget.
 
@@ -46,14 +54,21 @@ def plan(
     :param documents: Index of each pair's document.
     :param token_budget: The most tokens, padding included, of one batch; a single pair may exceed it.
     :param most_rows: The most pairs of one batch.
+    :param apart: Whether the tokens are of the document alone, which is read once for all of its pairs: then the
+        budget counts each document once.
     """
     order = np.lexsort((documents, -lengths))
+    sorted_documents = documents[order]
+    # Which document, counted along the order, each pair has.
+    nth = np.cumsum(np.append(0, np.diff(sorted_documents) != 0)) if apart and len(order) else np.arange(len(order))
     start = 0
     while start < len(order):
-        rows = max(1, token_budget // max(1, int(lengths[order[start]])))
-        rows = min(rows, most_rows) if most_rows else rows
-        yield order[start : start + rows]
-        start += rows
+        room = max(1, token_budget // max(1, int(lengths[order[start]])))
+        end = int(np.searchsorted(nth, nth[start] + room))
+        end = min(end, start + (_PAIRS_PER_DOCUMENT * room if apart else room))
+        end = min(end, start + most_rows) if most_rows else end
+        yield order[start:end]
+        start = end
 
 
 def fill(rows: Sequence[Sequence[int]], length: int, value: int) -> NDArray[np.int64]:
@@ -71,6 +86,7 @@ def make_batches(
     *,
     token_budget: int,
     most_rows: int | None = None,
+    apart: bool = False,
 ) -> Iterator[Batch]:
     """Plan the batches and assemble each when it is asked for, so that only a few exist at a time."""
-    return (assemble(rows) for rows in plan(lengths, documents, token_budget, most_rows))
+    return (assemble(rows) for rows in plan(lengths, documents, token_budget, most_rows, apart=apart))

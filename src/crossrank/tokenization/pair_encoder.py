@@ -30,6 +30,7 @@ class EncodedPairs:
     :param document_kept: Tokens that are kept of each distinct pair's document.
     :param query_cut: Tokens that each distinct pair's query lost.
     :param document_cut: Tokens that each distinct pair's document lost.
+    :param apart: Whether ``lengths`` are of the document alone, because the model reads the two texts apart.
     """
 
     queries: list[Ids]
@@ -41,6 +42,7 @@ class EncodedPairs:
     document_kept: NDArray[np.int64]
     query_cut: NDArray[np.int64]
     document_cut: NDArray[np.int64]
+    apart: bool = False
 
 
 class Encoder(Protocol):

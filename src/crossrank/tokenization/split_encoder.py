@@ -54,6 +54,7 @@ class SplitEncoder:
             document_kept=document_kept,
             query_cut=whole.query_kept - query_kept,
             document_cut=whole.document_kept - document_kept,
+            apart=True,
         )
 
     def assemble(self, encoded: EncodedPairs, rows: NDArray[np.int64]) -> Batch:
