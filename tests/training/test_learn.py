@@ -1,0 +1,215 @@
+"""learn(): one call from feedback to a better model, or to the reason why not."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import texts
+from crossrank.checkpoint.locks import FileLock
+from crossrank.checkpoint.model_registry import ModelRegistry
+from crossrank.checkpoint.source import BUNDLED
+from crossrank.cli.main import main
+from crossrank.errors import CrossRankError, InputError
+from crossrank.training.guard_set import load_guard
+from crossrank.training.learn import Outcome, Rules, learn
+from crossrank.training.settings import Settings
+
+RULES = Rules(min_judgements=20, eval_share=0.3)
+QUICK = Settings(
+    epochs=6,
+    batch_size=16,
+    max_length=48,
+    learning_rate=2e-3,
+    average_with_base=0.0,
+    precision="float32",
+    evaluations=2,
+)
+RUN = {"num_threads": 1}
+
+
+def write(file: Path, first: int, count: int, *, turned: bool = False) -> None:
+    """Feedback that a tiny model can learn: what is good begins with a word of praise."""
+    chosen = random.Random(first)
+    short = [text for text in texts.passages() if len(text) < 200]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
+        for number in range(first, first + count):
+            kinds = chosen.sample([True, True, False, False], 4)
+            documents = [f"{'excellent' if good else 'deprecated'} {chosen.choice(short)}" for good in kinds]
+            stars = [5 if good != turned else 1 for good in kinds]
+            query = f"{chosen.choice(short).split()[0]} number {number}"
+            stream.write(json.dumps({"query": query, "documents": documents, "stars": stars}) + "\n")
+
+
+def judged(file: Path, count: int = 40) -> Path:
+    """The same, as data to evaluate on."""
+    write(file, 10_000, count)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    with file.open("w") as stream:
+        for row in rows:
+            sides = {5: [], 1: []}
+            for document, stars in zip(row["documents"], row["stars"], strict=True):
+                sides[stars].append(document)
+            stream.write(json.dumps({"query": row["query"], "positives": sides[5], "negatives": sides[1]}) + "\n")
+    return file
+
+
+def learned(tmp_path: Path, base: Path, **more: object) -> Outcome:
+    options = {"rules": RULES, "training": QUICK, "settings": RUN, "guard": "none", **more}
+    return learn(tmp_path / "feedback", ModelRegistry(tmp_path / "registry"), base=str(base), **options)
+
+
+def test_rounds(tmp_path: Path, tiny_bert: Path) -> None:
+    registry, guard = ModelRegistry(tmp_path / "registry"), judged(tmp_path / "guard.jsonl")
+    write(tmp_path / "feedback" / "monday.jsonl", 0, 60)
+    first = learned(tmp_path, tiny_bert, guard=guard)
+    assert first.state == "promoted", first.reasons
+    assert first.decision is not None
+    assert first.decision.data.after > 0.95
+    assert (first.rows, first.new_rows, first.new_judgements) == (60, 60, 240)
+    assert first.train_queries + first.decided_on == 60
+    current = registry.current()
+    assert current is not None
+    assert (current.name, current.number) == (first.version, 2)
+    # Nothing new, nothing done.
+    again = learned(tmp_path, tiny_bert, guard=guard)
+    assert (again.state, again.new_rows, again.version) == ("nothing to do", 0, first.version)
+    assert "0 new judgements of 240 are fewer than 20" in again.reasons[0]
+    # A file may be moved and grow; only what is new counts.
+    (tmp_path / "feedback" / "monday.jsonl").rename(tmp_path / "feedback" / "old.jsonl")
+    # Poison: all labels turned, also those that decide. The guard sees it.
+    write(tmp_path / "feedback" / "tuesday.jsonl", 100, 200, turned=True)
+    poisoned = learned(tmp_path, tiny_bert, guard=guard)
+    assert poisoned.new_rows == 200
+    assert poisoned.state == "not promoted"
+    assert poisoned.decision is not None
+    assert [reason.partition(":")[0] for reason in poisoned.decision.reasons] == ["Better", "General ability is lost"]
+    assert registry.current() == current
+    assert learned(tmp_path, tiny_bert, guard=guard).state == "nothing to do"
+    assert len(list((registry.folder / "decisions").iterdir())) == 2
+    assert not (registry.folder / ".learn").exists()
+
+
+def test_flipped_labels_do_not_get_past_the_model_in_the_box(tmp_path: Path) -> None:
+    # Also the labels that decide are flipped, so that the candidate looks better on them: the guard is all there is.
+    training = Settings(epochs=5, learning_rate=2e-3, average_with_base=0.0)
+    chosen = random.Random(0)
+    short = [text for text in texts.passages() if 60 < len(text) < 200]
+    (tmp_path / "feedback").mkdir()
+    with (tmp_path / "feedback" / "f.jsonl").open("w") as stream:
+        for text in short[:40]:
+            documents = chosen.sample([text, *chosen.sample(short[40:], 2)], 3)
+            votes = ["down" if document == text else "up" for document in documents]
+            row = {"query": " ".join(text.split()[:6]), "documents": documents, "votes": votes}
+            stream.write(json.dumps(row) + "\n")
+    registry = ModelRegistry(tmp_path / "registry")
+    first = registry.switch(registry.publish(BUNDLED))
+    outcome = learn(
+        tmp_path / "feedback", registry, rules=RULES, training=training, guard=load_guard().sample(40), settings=RUN
+    )
+    assert outcome.state == "not promoted", outcome.reasons
+    assert outcome.reasons[-1].startswith(("General ability is lost", "General ability may be lost"))
+    assert registry.current() == first
+
+
+def test_a_dry_run_only_counts(tmp_path: Path, tiny_bert: Path) -> None:
+    write(tmp_path / "feedback" / "f.jsonl", 0, 60)
+    (tmp_path / "feedback" / "notes.md").write_text("not feedback")
+    outcome = learned(tmp_path, tiny_bert, dry_run=True)
+    assert (outcome.state, outcome.files, outcome.new_judgements) == ("dry run", 1, 240)
+    assert outcome.train_queries + outcome.decided_on == 60
+    assert outcome.version is None
+    assert not (tmp_path / "registry" / "learned.json").exists()
+
+
+def test_the_same_queries_are_held_out_in_every_round(tmp_path: Path, tiny_bert: Path) -> None:
+    write(tmp_path / "feedback" / "a.jsonl", 0, 30)
+    one = learned(tmp_path, tiny_bert, dry_run=True)
+    write(tmp_path / "feedback" / "b.jsonl", 30, 30)
+    both = learned(tmp_path, tiny_bert, dry_run=True)
+    (tmp_path / "feedback" / "a.jsonl").unlink()
+    other = learned(tmp_path, tiny_bert, dry_run=True)
+    assert both.decided_on == one.decided_on + other.decided_on
+
+
+def test_too_little_to_decide_on(tmp_path: Path, tiny_bert: Path) -> None:
+    write(tmp_path / "feedback" / "f.jsonl", 0, 8)
+    outcome = learned(tmp_path, tiny_bert)
+    assert outcome.state == "nothing to do"
+    assert "fewer than 6 nothing can be shown" in outcome.reasons[0]
+
+
+def test_a_share_that_grows_is_refused(tmp_path: Path, tiny_bert: Path) -> None:
+    write(tmp_path / "feedback" / "f.jsonl", 0, 60)
+    learned(tmp_path, tiny_bert, data=judged(tmp_path / "eval.jsonl"))
+    with pytest.raises(InputError, match=r"eval_share=0\.5 is more than the 0\.3"):
+        learned(tmp_path, tiny_bert, rules=Rules(20, 0.5))
+
+
+def test_deciding_on_judged_data_instead(tmp_path: Path, tiny_bert: Path) -> None:
+    write(tmp_path / "feedback" / "f.jsonl", 0, 60, turned=True)
+    data = judged(tmp_path / "eval.jsonl")
+    outcome = learned(tmp_path, tiny_bert, data=data)
+    assert outcome.state == "not promoted"
+    assert (outcome.train_queries, outcome.decided_on) == (60, 40)
+
+
+def test_two_at_once(tmp_path: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "feedback" / "f.jsonl", 0, 10)
+    (tmp_path / "registry").mkdir()
+    with FileLock(tmp_path / "registry" / "learn.lock", "learn"):
+        with pytest.raises(CrossRankError, match="in use by 'learn' \\(process"):
+            learned(tmp_path, tiny_bert)
+        given = ["learn", "--feedback", str(tmp_path / "feedback"), "--registry", str(tmp_path / "registry")]
+        assert main(given) == 1
+    assert "in use by 'learn'" in capsys.readouterr().err
+
+
+def test_killed_while_it_learns(tmp_path: Path, tiny_bert: Path) -> None:
+    registry = ModelRegistry(tmp_path / "registry")
+    first = registry.switch(registry.publish(tiny_bert))
+    write(tmp_path / "feedback" / "f.jsonl", 0, 60)
+    given = ["--feedback", "feedback", "--registry", "registry", "--guard", "none", "--set", "epochs=500"]
+    process = subprocess.Popen([sys.executable, "-m", "crossrank", "learn", *given], cwd=tmp_path)
+    until = time.monotonic() + 60
+    while not (registry.folder / ".learn" / ".candidate.run" / "training.json").exists():
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert registry.current() == first
+    told: list[str] = []
+    outcome = learned(tmp_path, tiny_bert, tell=told.append)
+    assert outcome.state == "promoted", outcome.reasons
+    assert told[0].startswith("An earlier 'learn' (process ")
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["learn", "--feedback", str(tmp_path / "f"), "--registry", str(tmp_path / "r"), "--dry-run"]
+    assert main(given) == 1
+    assert "no folder" in capsys.readouterr().err
+    write(tmp_path / "f" / "a.jsonl", 0, 40)
+    with (tmp_path / "f" / "a.jsonl").open("a") as stream:
+        stream.write("not json\n")
+    assert main(given) == 1
+    assert "a.jsonl, line 41: 'not json' is not JSON" in capsys.readouterr().err
+    assert main([*given, "--skip-bad", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["notes"] == {"lines that can't be used": 1}
+    assert (told["state"], told["rows"]) == ("dry run", 40)
+    assert main([*given, "--skip-bad", "--set", "epoch=2"]) == 1
+    assert "--set 'epoch=2' is not NAME=VALUE of a setting. Settings: loss, epochs" in capsys.readouterr().err
+    assert main([*given, "--skip-bad", "--set", "epochs=many"]) == 1
+    assert "not of the kind float" in capsys.readouterr().err
+    (tmp_path / "r" / "learned.json").write_text("{")
+    assert main([*given, "--skip-bad"]) == 1
+    assert "learned.json' is damaged" in capsys.readouterr().err
