@@ -120,7 +120,7 @@ def _said(t: Threshold) -> str:
     kept = "of what is kept is relevant" if t.measure == "precision" else "of the relevant candidates is kept"
     behind = f"{t.pairs} judged pairs" if t.measure == "precision" else f"{t.pairs} relevant pairs"
     return (
-        f"--threshold {t.score:.6g}: at least {t.bound:.3f} {kept}, with a confidence of {t.confidence:g} "
+        f"--threshold {t.score!r}: at least {t.bound:.3f} {kept}, with a confidence of {t.confidence:g} "
         f"({t.observed:.3f} of {behind}, which count as {t.effective_pairs:.0f} independent ones). "
         f"It keeps {t.kept:.1%} of the judged pairs."
     )
