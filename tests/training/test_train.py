@@ -30,7 +30,7 @@ from crossrank.training.settings import Settings
 from crossrank.training.trainer import TrainingResult, train
 
 MakePairs = Callable[..., Path]
-PAIRS = [pair for pair in texts.pairs(12) if len(pair[1]) < 600]
+PAIRS = [pair for pair in texts.pairs(80, queries=8) if len(pair[1]) < 600]
 QUICK = Settings(
     epochs=2, batch_size=8, max_length=48, learning_rate=1e-3, average_with_base=0.0, precision="float32", evaluations=4
 )
@@ -72,7 +72,9 @@ def trained(pairs: Path, tiny_bert: Path, tmp_path_factory: pytest.TempPathFacto
 
 def test_the_saved_model_scores_the_same_in_three_libraries(trained: tuple[Path, Any], tiny_bert: Path) -> None:
     folder, _ = trained
-    fitting = [pair for pair in PAIRS if len((pair[0] + pair[1]).split()) < 25] or [("how to wrap", "wrap a text")]
+    # The limit of 48 tokens, which is saved with the model, is not known to the third.
+    fitting = [pair for pair in PAIRS if len("".join(pair)) < 120]
+    assert len(fitting) > 2
     mine = CrossEncoder(folder, precision="float32")
     theirs = TheirCrossEncoder(str(folder), device="cpu")
     np.testing.assert_allclose(mine.predict(fitting), theirs.predict(fitting), rtol=0, atol=1e-4)

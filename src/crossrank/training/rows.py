@@ -44,7 +44,11 @@ def teacher_pairs(groups: Sequence[Group], settings: Settings) -> Columns:
 
 
 def _pairs(judged: list[Judgement], labels: list[float]) -> Columns:
-    data = {"query": [one.query for one in judged], "document": [one.document for one in judged], "label": labels}
+    data: dict[str, list[Any]] = {
+        "query": [one.query for one in judged],
+        "document": [one.document for one in judged],
+        "label": labels,
+    }
     return Columns(data, len(judged), 1, {})
 
 

@@ -13,8 +13,10 @@ from crossrank.errors import InputError
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 # What writers that are not Python's say of a full disk: safetensors, torch's zip writer, Arrow.
-_SAID = ("no space left", "file too large", "os error 28", "os error 27", "quota exceeded", "failed writing file")
-_SAID += ("unexpected pos",)
+_SAID = (
+    *("no space left", "file too large", "os error 28", "os error 27", "quota exceeded"),
+    *("failed writing file", "unexpected pos"),
+)
 
 
 def check_output(output: Path) -> None:
@@ -48,6 +50,7 @@ def write_folder(output: Path, write: Callable[[Path], None]) -> None:
     new.mkdir(parents=True)
     try:
         write(new)
+        _readable(new)
         _to_disk(new)
         if output.exists():
             output.rename(old)
@@ -80,6 +83,14 @@ def full_disk_told(output: Path, remedy: str) -> Iterator[None]:
 
 def _beside(output: Path, what: str) -> Path:
     return output.parent / f".{output.name}.{what}"
+
+
+def _readable(folder: Path) -> None:
+    """Let whoever may read the configuration read the weights, which some writers keep to the owner."""
+    mode = (folder / "config.json").stat().st_mode
+    for file in folder.iterdir():
+        if file.is_file():
+            file.chmod(mode)
 
 
 def _to_disk(folder: Path) -> None:

@@ -144,6 +144,8 @@ def _train(
     base = bases.find_base(base_name, work)
     if base.folder.resolve() == output.resolve():
         raise InputError(f"{str(output)!r} is the base itself. Name another folder, so that the base stays.")
+    if (output / "config.json").is_file():
+        tell(f"The model in {str(output)!r} stays until the new one is whole, and is then replaced")
     count_long(plan, base.folder, settings)
     most_rows = max(1, settings.batch_size // (1 if settings.loss == "cached-mnrl" else prepared.pairs_per_row))
     rows, accumulate = min(most_rows, prepared.rows), settings.accumulate
@@ -249,7 +251,8 @@ def _trainer(
         gradient_accumulation_steps=accumulate,
         learning_rate=rate,
         lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
-        warmup_steps=math.ceil(settings.warmup * total),
+        # Rounded down: the first step of a warm-up is taken with a rate of 0, and there may be few.
+        warmup_steps=math.floor(settings.warmup * total),
         weight_decay=settings.weight_decay,
         seed=settings.seed,
         data_seed=settings.seed,

@@ -7,7 +7,7 @@ import gzip
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Literal, cast
 
 from crossrank.errors import InputError
 from crossrank.optional import require
@@ -61,10 +61,9 @@ def rows_of(path: str) -> Iterator[Row | RowError]:
 
 
 def _open(path: str) -> IO[str]:
-    options = {"encoding": "utf-8-sig", "newline": ""}
     if path.lower().endswith(".gz"):
-        return cast("IO[str]", gzip.open(path, "rt", **options))  # type: ignore[call-overload]
-    return Path(path).open(**options)  # type: ignore[arg-type,return-value]
+        return cast("IO[str]", gzip.open(path, "rt", encoding="utf-8-sig", newline=""))
+    return Path(path).open(encoding="utf-8-sig", newline="")
 
 
 def _json_lines(path: str) -> Iterator[Row | RowError]:
@@ -91,7 +90,7 @@ def _table(separator: str) -> Callable[[str], Iterator[Row | RowError]]:
         csv.field_size_limit(_LONGEST_FIELD)
         with _open(path) as stream:
             # In a TSV a quotation mark is a letter, as in BEIR's and MS MARCO's.
-            quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
+            quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
             reader = csv.reader(_lines(stream, path), delimiter=separator, quoting=quoting)
             names = next(reader, None)
             if not names:
