@@ -27,10 +27,10 @@ and all else that 'crossrank train' reads.
 examples:
   crossrank learn --feedback ./feedback --registry ./registry
   crossrank learn --feedback ./feedback --registry ./registry --dry-run
-  crossrank learn --feedback ./feedback --registry ./registry --data judged.jsonl --set epochs=2
+  crossrank learn --feedback ./feedback --registry ./r --data judged.jsonl
 
 exit codes:
-  0 a better model is in use, or there was nothing to do; 3 the candidate was not promoted;
+  0 a better model is in use, or there was nothing to do; 3 not promoted;
   1 something can't be used, or another 'learn' is at it; 2 wrong usage
 """
 

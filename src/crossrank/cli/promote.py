@@ -21,9 +21,9 @@ EPILOG = """\
 examples:
   crossrank promote ./my-model --data held-out.jsonl
   crossrank promote ./my-model --data ./my-collection --registry ./registry
-  crossrank promote ./my-model --against cross-encoder/ms-marco-MiniLM-L6-v2 --data d.jsonl --guard none
+  crossrank promote ./my-model --against ./old --data d.jsonl --guard none
 
-DATA is what 'crossrank evaluate' reads: queries that the candidate has not seen.
+DATA is what 'crossrank evaluate' reads: queries that the candidate never saw.
 
 exit codes:
   0 promoted; 3 not promoted; 1 something can't be used; 2 wrong usage
