@@ -10,7 +10,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from crossrank.cli import calibrate, compare, evaluate, explain, info, learn, promote, rerank, rollback, score, train
+from crossrank.cli import (
+    calibrate,
+    compare,
+    evaluate,
+    explain,
+    info,
+    learn,
+    mine,
+    promote,
+    rerank,
+    rollback,
+    score,
+    train,
+)
 from crossrank.cli.output import complain, prepare_streams
 from crossrank.errors import CrossRankError, CrossRankWarning
 
@@ -38,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (rerank, score, evaluate, compare, explain, calibrate, train, learn, promote, rollback, info):
+    for command in (rerank, score, evaluate, compare, explain, calibrate, mine, train, learn, promote, rollback, info):
         command.add(commands)
     return parser
 
