@@ -40,8 +40,9 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "learn",
         help="learn from feedback, and put the result to use if it is better",
-        description="Read feedback, train a candidate from the version in use, compare the two on queries that were "
-        "not learnt from, and put the candidate to use if it is better; needs the extra 'train'.",
+        description="Read feedback, train a candidate from the version in use, compare the two on\n"
+        "queries that were not learnt from, and put the candidate to use if it is\n"
+        "better; needs the extra 'train'.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

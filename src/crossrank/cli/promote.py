@@ -35,8 +35,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "promote",
         help="put a model to use if it is shown to be better",
-        description="Compare a candidate with the model in use on held-out queries and on general ones, and put it to "
-        "use if it is better on the first and not worse on the second.",
+        description="Compare a candidate with the model in use, and put it to use if it is better on\n"
+        "held-out queries and not worse on general ones.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "rollback",
         help="put the version before to use again",
-        description="Put the version of a model that was in use before to use again; twice goes back twice.",
+        description="Put the version that was in use before to use again; twice goes back twice.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
