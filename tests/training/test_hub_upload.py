@@ -38,8 +38,10 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing on the test's output."""
 
     def do_GET(self) -> None:
+        if self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            return self._answer(401, {"error": "Invalid credentials"})
         name = self.path.removeprefix("/api/models/").partition("/")[0]
-        self._answer(200, {"id": name, "sha": "0" * 40, "siblings": []})
+        return self._answer(200, {"id": name, "sha": "0" * 40, "siblings": []})
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -28,9 +28,15 @@ def mined(**settings: Any) -> tuple[list[str], Any]:
 def test_window_and_margin() -> None:
     # Not judged, from the top: 0, 1, 3, 4, 6, 7, ... The third to the sixth of them: 3, 4, 6, 7.
     # The positive has 18, so that a margin of 0.9 lets through what has at most 16.2: from 4 (16) on.
-    found, report = mined(first=3, last=6, margin=0.9, count=10)
+    found, report = mined(first=3, last=6, margin=0.9, count=3)
     assert found == ["document 4", "document 6", "document 7"]
-    assert (report.too_near, report.fewer, report.without_positive, report.queries) == (1, 1, 1, 2)
+    assert (report.too_near, report.beyond, report.fewer, report.without_positive, report.queries) == (1, 0, 0, 1, 2)
+    # Too few in the window: the next below it.
+    found, report = mined(first=3, last=6, margin=0.9, count=5)
+    assert found == ["document 4", "document 6", "document 7", "document 8", "document 9"]
+    assert report.beyond == 2
+    found, report = mined(first=3, last=6, margin=0.9, count=50)
+    assert (len(found), report.fewer) == (15, 1)
 
 
 def test_count_is_drawn_from_the_window_by_the_seed() -> None:
@@ -49,7 +55,7 @@ def test_a_cross_encoder_has_a_say() -> None:
         )
 
     made, report = mine(
-        GROUPS, CORPUS, [lambda query: SCORES], Mining(first=3, last=6, margin=0.9, count=10), logits_of=logits
+        GROUPS, CORPUS, [lambda query: SCORES], Mining(first=3, last=6, margin=0.9, count=3), logits_of=logits
     )
     assert made[0].negatives == ["document 5", "document 4"]
     assert report.filtered == 2

@@ -120,6 +120,7 @@ def execute(args: argparse.Namespace) -> int:
         (report.without_negatives, "queries have no negative that is clear of their positives: left out"),
         (report.fewer, f"searches gave fewer than {args.count} negatives"),
         (report.too_near, "documents scored too near a positive: not taken"),
+        (report.beyond, "documents are from below the window, where it held too little below the positive"),
         (report.filtered, "documents were put too near a positive by the cross-encoder: not taken"),
     ):
         if count:

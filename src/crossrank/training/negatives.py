@@ -65,6 +65,7 @@ class Mining:
 class MiningReport:
     """What was mined, and what was left out and why.
 
+    :param beyond: Documents from below the window, where too little of it was below the positive.
     :param too_near: Documents scored too near a positive (or above it) by what ranks the corpus.
     :param filtered: Documents that the cross-encoder put too near a positive.
     """
@@ -74,6 +75,7 @@ class MiningReport:
     without_negatives: int = 0
     triplets: int = 0
     too_near: int = 0
+    beyond: int = 0
     filtered: int = 0
     fewer: int = 0
 
@@ -169,16 +171,22 @@ def _window(
     settings: Mining,
     report: MiningReport,
 ) -> list[str]:
-    """Unjudged documents of the window that score clearly below the query's positives."""
+    """Unjudged documents that score clearly below the query's positives: of the window, or else the next ones."""
     known = [scores[place[text]] for text in positives if text in place]
     lowest = min(known, default=0.0)
     # A positive that the ranker does not find says nothing of what it finds.
     limit = settings.margin * lowest if lowest > 0 else np.inf
-    unjudged = [i for i in best(scores, settings.last + len(judged)) if corpus[i] not in judged]
+    unjudged = [i for i in best(scores, len(scores)) if corpus[i] not in judged]
     window = unjudged[settings.first - 1 : settings.last]
-    below = [corpus[i] for i in window if scores[i] <= limit]
+    below = [i for i in window if scores[i] <= limit]
     report.too_near += len(window) - len(below)
-    return below
+    if len(below) < settings.count:
+        # The positive stands so far down that nearly all of the window is above it. Without what comes below it, the
+        # queries that most need training would drop out.
+        further = [i for i in unjudged[settings.last :] if scores[i] <= limit][: settings.count - len(below)]
+        report.beyond += len(further)
+        below += further
+    return [corpus[i] for i in below]
 
 
 def _filtered(
