@@ -13,6 +13,7 @@ import pytest
 import texts
 from checkpoints import make_checkpoint
 from crossrank import CrossEncoder
+from crossrank.scoring.long_documents import LongDocuments, score_long
 
 QUERY = "how are values sorted"
 NOTES = [passage[:120] for _, passage in texts.pairs(7)]
@@ -60,6 +61,7 @@ def test_json_is_an_object_a_line(crossrank: Run, notes: Path, tiny_bert: Path, 
         {
             "rank": rank,
             "score": row["score"],
+            "kind": "sigmoid",
             "corpus_id": row["corpus_id"],
             "moved": row["corpus_id"] + 1 - rank,
             "file": str(notes),
@@ -282,3 +284,23 @@ def test_the_demo_runs_with_the_model_in_the_box(crossrank: Run) -> None:
     got = records(crossrank("rerank", query, EXAMPLE, "--top-k", "5", "--json"))
     assert [row["rank"] for row in got] == [1, 2, 3, 4, 5]
     assert "git bisect" in got[0]["text"]
+
+
+# ---- long documents
+
+
+def test_windows_of_long_documents(crossrank: Run, tmp_path: Path, tiny_bert: Path) -> None:
+    long = [" ".join(" ".join(texts.passages()[i : i + 4]).split()) for i in (0, 4)]
+    (tmp_path / "long.txt").write_text("".join(f"{text}\n" for text in [*long, NOTES[0]]), encoding="utf-8")
+    settings = ("--model", tiny_bert, "--max-length", "64", "--json")
+    model = CrossEncoder(tiny_bert, max_length=64)
+    expected = score_long(model, [(QUERY, text) for text in [*long, NOTES[0]]], LongDocuments("max", max_windows=3))
+    ran = crossrank("rerank", QUERY, "long.txt", *settings, "--long-documents", "max", "--max-windows", "3")
+    got = records(ran)
+    assert [row["corpus_id"] for row in got] == list(expected.order)
+    assert [row["passage"] for row in got] == [list(expected.passages[i]) for i in expected.order]
+    assert [row["score"] for row in got] == pytest.approx(list(expected.scores[expected.order]), abs=1e-5)
+    left_out = expected.windows_left_out.sum()
+    assert ran.err == (
+        f"crossrank: warning: {left_out} windows of 2 documents were not read; --max-windows sets how many are.\n"
+    )

@@ -49,7 +49,7 @@ def test_json_lines(
     options = () if names[0] == "query" else ("--query-field", names[0], "--document-field", names[1])
     ran = crossrank("score", "pairs.jsonl", "--model", tiny_bert, "--json", *options)
     got = [json.loads(line) for line in ran.lines]
-    assert got == [{"line": i, "score": score} for i, score in enumerate(expected, start=1)]
+    assert got == [{"line": i, "score": score, "kind": "sigmoid"} for i, score in enumerate(expected, start=1)]
 
 
 def test_standard_input_of_either_kind(crossrank: Run, tiny_bert: Path, expected: list[float]) -> None:
@@ -74,7 +74,11 @@ def test_several_labels(crossrank: Run, tmp_path: Path) -> None:
     assert ran.lines == ["\t".join(map(repr, row)) for row in expected]
     ran = crossrank("score", "pairs.tsv", "--model", folder, "--json")
     names = ["LABEL_0", "LABEL_1", "LABEL_2"]
-    assert json.loads(ran.lines[1]) == {"line": 2, "scores": dict(zip(names, expected[1], strict=True))}
+    assert json.loads(ran.lines[1]) == {
+        "line": 2,
+        "scores": dict(zip(names, expected[1], strict=True)),
+        "kind": "logit",
+    }
     ran = crossrank("score", "pairs.tsv", "--model", folder, "--label", "LABEL_1")
     assert [float(line) for line in ran.lines] == CrossEncoder(folder, label=1).score(PAIRS).scores.tolist()
 

@@ -49,7 +49,10 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
     )
     scale = parser.add_mutually_exclusive_group()
     scale.add_argument(
-        "--activation", choices=tuple(ACTIVATIONS), help="from raw scores to scores (default: what the model asks for)"
+        "--activation",
+        choices=tuple(ACTIVATIONS),
+        metavar="NAME",
+        help=f"from raw scores to scores: {', '.join(ACTIVATIONS)} (default: what the model asks for)",
     )
     scale.add_argument(
         "--raw", dest="activation", action="store_const", const="identity", help="raw scores: --activation identity"

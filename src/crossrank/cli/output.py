@@ -110,8 +110,8 @@ def write_tabs(rows: Iterable[Row]) -> None:
         print(row.rank, repr(row.score), moved, one_line(line.file), line.number, one_line(row.document.text), sep="\t")
 
 
-def write_json(rows: Iterable[Row]) -> None:
-    """Write a ranking as JSON, an object a line."""
+def write_json(rows: Iterable[Row], kind: str) -> None:
+    """Write a ranking as JSON, an object a line; ``kind`` says what its scores are."""
     for row in rows:
         line = row.document.line
         whole = {"document": json.loads(line.text)} if row.document.is_record else {"text": row.document.text}
@@ -120,6 +120,7 @@ def write_json(rows: Iterable[Row]) -> None:
                 {
                     "rank": row.rank,
                     "score": row.score,
+                    "kind": kind,
                     "corpus_id": row.index,
                     "moved": row.moved,
                     "file": line.file,

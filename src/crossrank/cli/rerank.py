@@ -30,12 +30,13 @@ output:
   On a terminal: rank, score, places moved (↑3 up, ↓1 down, = none), and the
   text, cut to the width. In a pipe: rank, score, places moved, file, line and
   text, with tabs between; tabs and line ends in a text become spaces.
-  With --json an object a line: rank, score, corpus_id (the position in the
-  input, from 0), moved, file, line, and the text or, from JSON lines, the whole
-  object as document.
-  With --pipeline the objects also carry kind (what the score is: null where
-  there is none), stage_scores, stage_kinds, passage, details, degraded and
-  reason; in a pipe a missing score is nan. Why a ranking is less than what was
+  With --json an object a line: rank, score, kind (what the score is: logit,
+  sigmoid, calibrated, ...), corpus_id (the position in the input, from 0),
+  moved, file, line, and the text or, from JSON lines, the whole object as
+  document.
+  With --pipeline the objects also carry stage_scores, stage_kinds, passage,
+  details, degraded and reason; without a score, score and kind are null, and
+  in a pipe nan. Why a ranking is less than what was
   asked for is said on standard error.
 
 examples:
@@ -111,7 +112,7 @@ def execute(args: argparse.Namespace) -> int:
         for rank, i in enumerate(order[: args.top_k], start=1)
     ]
     if args.json:
-        write_json(rows)
+        write_json(rows, result.kind)
     elif sys.stdout.isatty():
         write_table(rows, name_files=len(args.files) > 1)
     else:

@@ -32,8 +32,9 @@ output:
   A score a line, in the order of the input; of a model with several labels a
   score for each, with tabs between. A blank line gives an empty line, and so
   does, with --skip-bad, a line that can't be used: line 7 is about line 7.
-  With --json, {"line": 7, "score": 0.98}, of several labels "scores" by name;
-  a line that can't be used gives {"line": 7, "error": "..."}, a blank one none.
+  With --json, {"line": 7, "score": 0.98, "kind": "sigmoid"}, of several labels
+  "scores" by name; a line that can't be used gives {"line": 7, "error": "..."},
+  a blank one none.
 
 examples:
   crossrank score pairs.tsv > scores.txt
@@ -112,15 +113,17 @@ def _scored(
     pairs = [(item.query, item.document) for item in chunk if isinstance(item, Pair)]
     scores: Iterator[Any] = iter(())
     labels: list[str] = []
+    kind = ""
     if pairs:
         result = model.score(pairs, batch_size=args.batch_size, show_progress_bar=advance)
         report.add(result)
         scores = iter(result.scores)
+        kind = result.kind
         labels = model.info()["labels"] if result.scores.ndim > 1 else []
     lines = []
     for item in chunk:
         if isinstance(item, Pair):
-            lines.append(_line_of(item.number, next(scores), labels, args.json))
+            lines.append(_line_of(item.number, next(scores), labels, kind, args.json))
         elif isinstance(item, LineError):
             report.skip(item)
             lines.append(to_json({"line": item.number, "error": item.reason}) if args.json else "")
@@ -130,13 +133,13 @@ def _scored(
     return [line + "\n" for line in lines]
 
 
-def _line_of(number: int, scores: Any, labels: list[str], as_json: bool) -> str:
+def _line_of(number: int, scores: Any, labels: list[str], kind: str, as_json: bool) -> str:
     # repr gives all digits, so that no two scores become one.
     values = [float(value) for value in np.atleast_1d(scores)]
     if not as_json:
         return "\t".join(map(repr, values))
     value = {"scores": dict(zip(labels, values, strict=True))} if labels else {"score": values[0]}
-    return to_json({"line": number, **value})
+    return to_json({"line": number, **value, "kind": kind})
 
 
 @contextmanager

@@ -77,7 +77,7 @@ class CrossEncoderStage:
     def fingerprint(self) -> str | None:
         """All that the scores depend on besides the texts. Loads the model."""
         info = self.model.info()
-        if info["activation"] not in ACTIVATIONS:
+        if info["activation"] not in {*ACTIVATIONS, "calibrated"}:
             return None  # a function of the caller's own: who knows what it does
         # A folder's files may change under its name; what the hub calls a commit does not.
         files = () if info["revision"] else sorted(_stamps(Path(info["folder"])))
