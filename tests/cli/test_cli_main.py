@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import crossrank as package
-from crossrank.cli import info, rerank, score
+from crossrank.cli import main as assembled
 from crossrank.cli.main import EPILOG, build_parser
 
 
@@ -23,7 +23,12 @@ def test_the_installed_command_says_its_version() -> None:
     assert done.stdout == f"crossrank {package.__version__}\n"
 
 
-@pytest.mark.parametrize("args", [("--help",), ("rerank", "--help"), ("score", "--help"), ("info", "--help")])
+COMMANDS = {
+    name: module for name, module in vars(assembled).items() if getattr(module, "__name__", "").endswith(f".cli.{name}")
+}
+
+
+@pytest.mark.parametrize("args", [("--help",), *((name, "--help") for name in COMMANDS)])
 def test_help_has_examples_and_fits_a_terminal(args: tuple[str, ...], crossrank: Callable[..., Any]) -> None:
     ran = crossrank(*args, env={"COLUMNS": "80"})
     assert ran.code == 0
@@ -43,14 +48,16 @@ def test_help_and_version_do_not_load_the_engine() -> None:
 
 EXAMPLES = [
     line.strip().rpartition("| ")[2].partition(" > ")[0]
-    for text in (EPILOG, rerank.EPILOG, score.EPILOG, info.EPILOG)
-    for line in text.splitlines()
+    for text in (EPILOG, *(module.EPILOG for module in COMMANDS.values()))
+    for line in re.sub(r"\\\n\s*", "", text).splitlines()
     if re.match(r"  (\S.* \| )?crossrank ", line)
 ]
 
 
-def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 12
+def test_each_command_has_examples() -> None:
+    assert len(COMMANDS) >= 12
+    shown = {words[1] for words in map(shlex.split, EXAMPLES)}
+    assert shown == set(COMMANDS)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -28,9 +28,9 @@ output:
   precision, and is refused by any other.
 
 examples:
-  crossrank calibrate data/wikiqa -o calibration.json
-  crossrank calibrate mine.jsonl --target-precision 0.9 -o calibration.json
-  crossrank rerank "refund policy" faq.txt --calibration calibration.json --threshold 0.7
+  crossrank calibrate data/wikiqa -o c.json
+  crossrank calibrate mine.jsonl --target-precision 0.9 -o c.json
+  crossrank rerank "refund policy" faq.txt --calibration c.json --threshold 0.7
 """
 
 
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "calibrate",
         help="make scores probabilities of relevance, by judged pairs, and find a threshold",
-        description="Make a model's scores probabilities of relevance, by judged pairs, and find a threshold.",
+        description="Make a model's scores probabilities, by judged pairs, and find a threshold.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

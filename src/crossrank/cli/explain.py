@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "explain",
         help="show which words of a query and a document their score rests on",
-        description="Show which words of a query and a document their score rests on, by leaving them out.",
+        description="Show which words of two texts their score rests on, by leaving them out.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

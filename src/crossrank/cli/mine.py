@@ -19,8 +19,8 @@ output:
 
 examples:
   crossrank mine pairs.jsonl --corpus corpus.jsonl -o triplets.jsonl
-  crossrank mine ./scifact --method both --bi-encoder sentence-transformers/all-MiniLM-L6-v2 -o t.jsonl
-  crossrank mine pairs.jsonl --corpus corpus.jsonl --ranks 5 30 --filter -o t.jsonl
+  crossrank mine ./scifact --method both --bi-encoder ./MiniLM -o t.jsonl
+  crossrank mine pairs.jsonl --corpus docs.jsonl --filter -o t.jsonl
 """
 METHODS = ("bm25", "bi-encoder", "both")
 
@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "mine",
         help="find hard negatives to train on",
-        description="Find documents that a search puts high for a query though nobody judged them relevant.",
+        description="Find documents that a search puts high though nobody judged them relevant.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

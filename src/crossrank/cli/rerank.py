@@ -108,7 +108,7 @@ def execute(args: argparse.Namespace) -> int:
     report.add(result)
     order = [int(i) for i in result.order if args.threshold is None or result.scores[i] >= args.threshold]
     rows = [
-        Row(rank, float(result.scores[i]), i, documents[i], passages and passages[i])
+        Row(rank, float(result.scores[i]), i, documents[i], passages[i] if passages else None)
         for rank, i in enumerate(order[: args.top_k], start=1)
     ]
     if args.json:

@@ -35,7 +35,7 @@ data:
 
 examples:
   crossrank train pairs.jsonl --output ./my-model
-  crossrank train feedback.jsonl --base cross-encoder/ms-marco-MiniLM-L6-v2 --output ./m
+  crossrank train judged.jsonl --base BAAI/bge-reranker-base --output ./m
   crossrank train triplets.jsonl --loss cached-mnrl --output ./m --resume
   crossrank train pairs.csv --dry-run
 """
@@ -84,7 +84,11 @@ def _add_settings(group: Any) -> None:
     default = Settings()
     for name, names, kind, text in _OPTIONS:
         shown = getattr(default, name)
-        more: dict[str, Any] = {"choices": kind} if isinstance(kind, tuple) else {"type": kind, "metavar": "N"}
+        more: dict[str, Any] = {"type": kind, "metavar": "N"}
+        if isinstance(kind, tuple):
+            # Named in the text: in the usage line, which is not broken, they would not fit a terminal.
+            more = {"choices": kind, "metavar": "NAME"}
+            text += f": {', '.join(kind)}"
         text += "" if shown is None else f" (default: {shown})"
         group.add_argument(*names, dest=name, default=argparse.SUPPRESS, help=text.replace("%", "%%"), **more)
 

@@ -148,6 +148,7 @@ def learn(
         dataset = trusted if held is None else held.dataset
         decision: Decision | None = None
         why = _why_not(read, dataset, rules, criteria, trusted is not None)
+        reasons: tuple[str, ...]
         if dry_run:
             name, reasons = DRY, (why or "All is there: a model would be trained and compared.",)
         elif why is not None or dataset is None:
