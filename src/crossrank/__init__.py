@@ -27,6 +27,7 @@ from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.types import PairScores
 
 if typing.TYPE_CHECKING:
+    from crossrank.checkpoint.model_registry import ModelRegistry
     from crossrank.ranking.cache import MemoryCache
     from crossrank.ranking.cross_encoder_stage import CrossEncoderStage
     from crossrank.ranking.disk_cache import DiskCache
@@ -36,11 +37,16 @@ if typing.TYPE_CHECKING:
     from crossrank.ranking.llm_judge import LLMJudge
     from crossrank.ranking.reranker import Reranker
     from crossrank.ranking.types import RankedDocument, Ranking
+    from crossrank.scoring.bi_encoder import BiEncoder
+    from crossrank.scoring.calibration import Calibration
+    from crossrank.scoring.registry_model import RegistryModel
 
 __version__ = "0.1.0"
 
 # Public names that are imported when they are first asked for, so that scoring alone starts as fast as it can.
 _LAZY = {
+    "BiEncoder": "crossrank.scoring.bi_encoder",
+    "Calibration": "crossrank.scoring.calibration",
     "CrossEncoderStage": "crossrank.ranking.cross_encoder_stage",
     "DiskCache": "crossrank.ranking.disk_cache",
     "FirstStage": "crossrank.ranking.first_stage",
@@ -48,12 +54,16 @@ _LAZY = {
     "HostedReranker": "crossrank.ranking.hosted",
     "LLMJudge": "crossrank.ranking.llm_judge",
     "MemoryCache": "crossrank.ranking.cache",
+    "ModelRegistry": "crossrank.checkpoint.model_registry",
     "RankedDocument": "crossrank.ranking.types",
     "Ranking": "crossrank.ranking.types",
+    "RegistryModel": "crossrank.scoring.registry_model",
     "Reranker": "crossrank.ranking.reranker",
 }
 
 __all__ = [
+    "BiEncoder",
+    "Calibration",
     "CheckpointError",
     "CrossEncoder",
     "CrossEncoderStage",
@@ -71,9 +81,11 @@ __all__ = [
     "ModelAccessError",
     "ModelError",
     "ModelNotFoundError",
+    "ModelRegistry",
     "PairScores",
     "RankedDocument",
     "Ranking",
+    "RegistryModel",
     "Reranker",
     "StageError",
     "UnsupportedModelError",
