@@ -11,6 +11,8 @@ from benchmarks.long_documents import make, rank_hidden, rank_short
 import texts
 from checkpoints import make_checkpoint
 from crossrank.errors import InputError
+from crossrank.ranking.cross_encoder_stage import CrossEncoderStage
+from crossrank.ranking.reranker import Reranker
 from crossrank.scoring.aggregation import aggregate, spread
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.scoring.long_documents import STRATEGIES, LongDocuments, score_long
@@ -172,11 +174,37 @@ def test_what_cannot_be_used(settings: dict, told: str) -> None:
         LongDocuments(**settings)
 
 
+def test_a_stage_reads_windows_and_names_passages(box: CrossEncoder) -> None:
+    settings = LongDocuments("max", overlap=16, max_windows=4)
+    ranking = Reranker([CrossEncoderStage(box, long_documents=settings)]).rank(QUERY, LONG + SHORT)
+    direct = score_long(box, [(QUERY, text) for text in LONG + SHORT], settings)
+    assert [row.first_stage_position for row in ranking] == list(direct.order)
+    assert [row.passage for row in ranking] == [direct.passages[i] for i in direct.order]
+    assert [row.score for row in ranking] == pytest.approx(list(direct.scores[direct.order]), abs=1e-5)
+    assert (
+        f"{direct.windows_left_out.sum()} windows of {(direct.windows_left_out > 0).sum()} long documents"
+        in ranking.stages[0].notes[0]
+    )
+    by_name = CrossEncoderStage(box, long_documents={"strategy": "max", "overlap": 16, "max_windows": 4})
+    assert by_name.long_documents == settings
+    assert by_name.fingerprint() != CrossEncoderStage(box).fingerprint()
+    with pytest.raises(InputError, match="no setting 'overlaps'"):
+        CrossEncoderStage(box, long_documents={"overlaps": 16})
+
+
+def test_a_deadline_holds_with_windows(box: CrossEncoder) -> None:
+    reranker = Reranker([CrossEncoderStage(box, long_documents="max")], deadline=0.5)
+    reranker.warm_up()
+    ranking = reranker.rank(QUERY, LONG * 100)
+    assert ranking.degraded
+    assert len(ranking) == 100 * len(LONG)
+
+
 @pytest.mark.shared_data
 def test_windows_regain_what_truncation_loses() -> None:
     # Small, and windows of half the length, to be quick.
-    collection = make("xquad-en", 5, 5, words=400)
-    model = CrossEncoder(max_length=256)
+    collection = make("xquad-en", 4, 4, words=250)
+    model = CrossEncoder(max_length=160)
     short = rank_short(model, collection)
     truncated = rank_hidden(model, collection, LongDocuments("truncate"))
     best = rank_hidden(model, collection, LongDocuments("max"))
