@@ -141,6 +141,7 @@ def run(
     output.mkdir(parents=True, exist_ok=True)
     files = tensors if float32 else stored(tensors)
     save_file({name: np.ascontiguousarray(t) for name, t in files.items()}, output / "model.safetensors")
+    (output / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
     settings = settings_of(config, words)
     (output / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (output / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
