@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# Before any test imports Haystack, which would report its use.
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 
 import pytest
 import torch
