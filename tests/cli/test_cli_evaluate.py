@@ -59,6 +59,18 @@ def test_work_is_kept_where_it_is_asked_for_and_gone_on_with(crossrank, tmp_path
     assert json.loads(again.out)["systems"] == json.loads(first.out)["systems"]
 
 
+def test_only_what_the_command_kept_itself_is_removed(crossrank, tmp_path):
+    write_beir(tmp_path / "small")
+    (tmp_path / "crossrank-work").mkdir()
+    kept = tmp_path / "crossrank-work" / "another-model.jsonl"
+    kept.write_text("an interrupted evaluation")
+    (tmp_path / "mine").write_text("an older run")
+    done = crossrank("evaluate", "small", "--json", "--run-out", "mine")
+    assert done.code == 0, done.err
+    assert [path.name for path in (tmp_path / "crossrank-work").iterdir()] == [kept.name]
+    assert (tmp_path / "mine").read_text().startswith("git Q0 ")
+
+
 def test_what_cannot_be_used_is_a_line_and_an_exit_code(crossrank, tmp_path):
     folder = write_beir(tmp_path / "small")
     lines(folder / "qrels" / "test.tsv", ["query-id\tcorpus-id\tscore", "git\tundo\tgood"])
@@ -69,6 +81,9 @@ def test_what_cannot_be_used_is_a_line_and_an_exit_code(crossrank, tmp_path):
         (["evaluate", "small", "--measures", "Goodness"], "'Goodness' is not a measure"),
         (["evaluate", "small", "--per-query", "x.xls"], ".csv or .parquet"),
         (["evaluate", "small", "--report", "no/such/x.html"], "There is no folder"),
+        (["evaluate", "small", "--report", "."], "is a folder where a file"),
+        (["evaluate", "small", "--run-out", "small/corpus.jsonl/x.run"], "There is no folder"),
+        (["calibrate", "small", "-o", "no/such/c.json"], "There is no folder"),
         (["compare", "a.run", "--qrels", "small/qrels/test.tsv"], "two or more"),
     ):
         done = crossrank(*args)

@@ -81,6 +81,10 @@ def test_what_counts_for_nothing_is_counted_with_its_first_place(tmp_path):
     places = dataset.first_places
     assert places["candidates that are not in the corpus"].endswith("candidates.tsv, line 8: 'nowhere'")
     assert "test.tsv, line 7" in places["judgements of queries that are not among the queries"]
+    assert (
+        "test.tsv, line 6: 'sky'"
+        in places["judgements of documents that are not in the corpus (kept: they count as missed)"]
+    )
 
 
 def test_repeated_lines_count_once(tmp_path):
@@ -91,6 +95,8 @@ def test_repeated_lines_count_once(tmp_path):
     dataset = read_beir(folder)
     assert ranked(dataset)["sky"] == ["moon", "log"]
     assert sorted(dataset.left_out.values()) == [1, 1, 1, 1]
+    twice = dataset.first_places["candidates given twice for a query (the better place was kept)"]
+    assert twice == f"{folder / 'candidates.tsv'}, line 9"
     assert dataset.qrels == QRELS
 
 
@@ -109,6 +115,7 @@ def test_repeated_lines_count_once(tmp_path):
         ("qrels/test.tsv", "git\tundo\t1", "test.tsv, line 7: query 'git' with document 'undo' has grade 1 here and 2"),
         ("qrels/test.tsv", "git\tcake\thigh", "test.tsv, line 7: column 3 should be the grade"),
         ("qrels/test.tsv", "git\tcake", "test.tsv, line 7: 2 columns"),
+        ("qrels/test.tsv", "git\tcake\t3000000000", "test.tsv, line 7: the grade 3000000000 is above 10000"),
         ("candidates.tsv", "git\tmoon\t4\tnan", "candidates.tsv, line 10: the score is NaN"),
         ("candidates.tsv", "git\tmoon\tlast\t1", "candidates.tsv, line 10: the rank is 'last', not a number"),
         ("candidates.tsv", "git moon 4 1", "candidates.tsv, line 10: 1 columns"),
@@ -134,6 +141,11 @@ def test_missing_parts_are_named(tmp_path):
     folder = write_beir(tmp_path)
     with pytest.raises(InputError, match="splits there are: test"):
         read_beir(folder, split="dev")
+    queries = (folder / "queries.jsonl").read_text()
+    (folder / "queries.jsonl").write_text("")
+    with pytest.raises(InputError, match=r"queries\.jsonl holds no query"):
+        read_beir(folder)
+    (folder / "queries.jsonl").write_text(queries)
     (folder / "corpus.jsonl").unlink()
     with pytest.raises(InputError, match=r"no corpus\.jsonl"):
         open_dataset(folder)
@@ -187,6 +199,7 @@ def test_a_run_sorted_from_its_end_is_read_as_any_other(tmp_path):
         (["git Q0 undo 1 nan t"], "a.run, line 1: column 5, the score, is NaN"),
         (["git Q0 undo 1 9.5 t", "git Q0 log 2 high t"], "a.run, line 2: column 5, the score, is 'high'"),
         (["git Q0 undo 9.5 1 t"], "rank and score look swapped"),
+        (["git undo Q0 1 9.5 t"], "a.run, line 1: column 3 should be the document, but is 'Q0'"),
         (["git undo 1 9.5"], "a.run, line 1: 'git undo 1 9.5' has 4 columns"),
         (["undo Q0 git 1 9.5 t", "moon Q0 sky 1 9.5 t"], "column for queries holds documents (2 of 2 values)"),
         ([f"git Q0 {d} {i} {i} t" for i, d in enumerate(DOCUMENTS, start=1)], "counts 1, 2, 3"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from math import log2
 from pathlib import Path
 
@@ -143,7 +144,7 @@ class Interrupted(Scores):
 
 @pytest.fixture
 def large(tmp_path: Path):
-    """Ninety queries of a hundred candidates: five calls of a model."""
+    """Ninety queries of a hundred candidates: six calls of a model."""
     documents = {f"d{i}": f"text number {i} of many" for i in range(300)}
     queries = {f"q{i}": f"which text has number {i}" for i in range(90)}
     return read_beir(
@@ -160,7 +161,7 @@ def large(tmp_path: Path):
 def test_an_interrupted_evaluation_goes_on_and_finds_the_same(large, tmp_path):
     whole_model = Scores(shared_words)
     whole = evaluate(large, [whole_model])
-    assert whole_model.calls == [2000, 2000, 2000, 2000, 1000]
+    assert whole_model.calls == [200, 2000, 2000, 2000, 2000, 800]
     with pytest.raises(KeyboardInterrupt):
         evaluate(large, [Interrupted(2)], work=tmp_path / "work")
     [file] = (tmp_path / "work").iterdir()
@@ -168,11 +169,21 @@ def test_an_interrupted_evaluation_goes_on_and_finds_the_same(large, tmp_path):
         out.write(b'{"query": "q77", "rel')
     rest = Scores(shared_words)
     found = evaluate(large, [rest], work=tmp_path / "work", resume=True)
-    assert rest.calls == [2000, 2000, 1000]
+    assert rest.calls == [200, 2000, 2000, 2000, 600]
     assert as_json(found)["systems"] == as_json(whole)["systems"]
     again = Scores(shared_words)
     evaluate(large, [again], work=tmp_path / "work", resume=True)
     assert again.calls == []
+
+
+def test_of_a_slow_model_little_is_lost_by_an_interruption(large):
+    class Slow(Scores):
+        def score(self, pairs, *, show_progress_bar=None):
+            return replace(super().score(pairs, show_progress_bar=show_progress_bar), seconds=len(pairs) / 30)
+
+    model = Slow(shared_words)
+    evaluate(large, [model])
+    assert model.calls == [200, *[300] * 29, 100]  # 300 pairs take it ten seconds
 
 
 def test_work_is_neither_lost_nor_mixed_with_another(large, tmp_path):

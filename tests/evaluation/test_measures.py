@@ -60,3 +60,9 @@ def test_many_queries_keep_their_order():
     qrels = {f"q{i}": {"d": 1} for i in range(1000)}
     found = per_query(parse(["RR"]), qrels, lambda i: [*(f"n{j}" for j in range(i % 7)), "d"])
     assert found["RR"] == pytest.approx([1 / (i % 7 + 1) for i in range(1000)])
+
+
+def test_tools_that_read_only_numbers_measure_any_identifier():
+    # gdeval, whose queries are digits: ERR of a grade 2 of at most 4 at rank 2 is (2^2 - 1) / 2^4 / 2.
+    [found] = per_query(parse(["ERR@10"]), {"frage 1 \ud800": {"das da": 2}}, lambda _: ["no", "das da"]).values()
+    assert found.tolist() == pytest.approx([3 / 16 / 2], abs=1e-5)

@@ -67,9 +67,11 @@ def execute(args: argparse.Namespace) -> int:
 
     :raises CrossRankError: If something can't be used.
     """
+    from crossrank.cli.evaluation_files import check_output
     from crossrank.evaluation.calibrate_model import calibrate
     from crossrank.evaluation.sources import open_dataset
 
+    check_output(args.output)
     dataset = open_dataset(args.dataset, split=args.split)
     if dataset.candidates is None:
         dataset = dataset.with_bm25(args.depth)

@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,8 +130,20 @@ def execute(args: argparse.Namespace) -> int:
     if args.report:
         write_report(Path(args.report), evaluations, models)
     if args.work is None:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove_work(work, evaluations)
     return 0
+
+
+def _remove_work(work: Path, evaluations: list[Evaluation]) -> None:
+    """Remove what this command kept there, and nothing that an interrupted one left for --resume."""
+    from crossrank.evaluation.systems import work_path
+
+    shutil.rmtree(work / "runs", ignore_errors=True)
+    for evaluation in evaluations:
+        for system in evaluation.systems:
+            work_path(work, evaluation.dataset, system.name).unlink(missing_ok=True)
+    with suppress(OSError):  # what is left in it is not ours
+        work.rmdir()
 
 
 def _evaluate(

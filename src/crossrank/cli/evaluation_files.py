@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,8 +38,27 @@ def check_outputs(args: argparse.Namespace) -> None:
     if out and _is_file(Path(out)) and (len(args.model or [None]) > 1 or len(args.datasets) > 1):
         raise InputError(f"--run-out {out}: one file can't hold several runs. Name a folder.")
     for name in (args.per_query, args.report):
-        if name and not Path(name).resolve().parent.is_dir():
-            raise InputError(f"There is no folder for {name}. Make it first, or name another.")
+        if name:
+            check_output(name)
+    if out:
+        # Its folders are made; what is there of them must be a folder, and open to us.
+        above = next(folder for folder in Path(out, "run").resolve().parents if folder.exists())
+        check_output(out if Path(out).is_file() else above / "run")
+
+
+def check_output(name: str | Path) -> None:
+    """Say before long work that a file can't be written where it is to go.
+
+    :raises InputError: If its folder is missing or closed to us, or the name is a folder's.
+    """
+    path = Path(name)
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise InputError(f"There is no folder for {name}. Make it first, or name another.")
+    if path.is_dir():
+        raise InputError(f"{name} is a folder where a file is to be written. Name a file in it.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise InputError(f"{name} can't be written: permission denied. Name another place.")
 
 
 def write_runs(made: Path, out: Path, evaluations: Sequence[Evaluation]) -> None:
@@ -90,7 +110,7 @@ def write_report(path: Path, evaluations: Sequence[Evaluation], models: Sequence
 
 
 def _is_file(path: Path) -> bool:
-    return path.suffix in (".run", ".trec", ".txt", ".tsv") and not path.is_dir()
+    return path.is_file() or (path.suffix in (".run", ".trec", ".txt", ".tsv") and not path.is_dir())
 
 
 def _pyarrow() -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.evaluation.corpus import Corpus
-from crossrank.evaluation.lines import Notes
+from crossrank.evaluation.lines import Notes, Place
 from crossrank.optional import require
 from crossrank.scoring.progress import progress_of
 
@@ -65,9 +66,13 @@ class CandidateRows:
     def __init__(self) -> None:
         self._queries, self._documents = array("i"), array("i")
         self._scores, self._ranks = array("d"), array("d")
+        self._lines = array("q")
+        self._path: Path | None = None
 
-    def add(self, query: int, document: int, score: float, rank: float) -> None:
-        """Take one."""
+    def add(self, query: int, document: int, score: float, rank: float, place: Place) -> None:
+        """Take one; all are of one file."""
+        self._path = place.path
+        self._lines.append(place.number)
         self._queries.append(query)
         self._documents.append(document)
         self._scores.append(score)
@@ -87,14 +92,20 @@ class CandidateRows:
             return Candidates(document.copy(), score.copy(), np.zeros(queries + 1, np.int64))
         order = np.lexsort((rank, -score, query))
         query, document, score, rank = query[order], document[order], score[order], rank[order]
+        lines = np.frombuffer(self._lines, np.int64)[order]
         same = query[1:] == query[:-1]
-        notes.add(AGAINST, count=int((same & (rank[1:] < rank[:-1])).sum()))
+        against = same & (rank[1:] < rank[:-1])
+        self._note(notes, AGAINST, lines[1:][against])
         pair = query.astype(np.int64) << 32 | document
         _, first = np.unique(pair, return_index=True)
-        notes.add(DUPLICATES, count=len(pair) - len(first))
+        self._note(notes, DUPLICATES, np.delete(lines, first))
         kept = np.sort(first)
         starts = np.searchsorted(query[kept], np.arange(queries + 1))
         return Candidates(document[kept].copy(), score[kept].copy(), starts.astype(np.int64))
+
+    def _note(self, notes: Notes, what: str, lines: NDArray[np.int64]) -> None:
+        if len(lines) and self._path is not None:
+            notes.add(what, Place(self._path, int(lines.min())), len(lines))
 
 
 def bm25(

@@ -118,7 +118,7 @@ def _read(path: Path, qrels: Qrels, ids: dict[str, int], notes: Notes) -> Candid
     looked_at: list[RunRow] = []
     for row in read_run(path):
         if row.query in numbers:
-            rows.add(numbers[row.query], ids.setdefault(row.document, len(ids)), row.score, row.rank)
+            rows.add(numbers[row.query], ids.setdefault(row.document, len(ids)), row.score, row.rank, row.place)
         else:
             notes.add(UNJUDGED, f"{row.place}: {row.query!r}")
             if len(looked_at) < _LOOKED_AT:

@@ -124,17 +124,14 @@ def read_corpus(path: Path, notes: Notes) -> Corpus:
     """
     if path.suffix in (".jsonl", ".ndjson", ".json"):
         return FileCorpus(path, notes)
-    texts = read_texts(path, notes, "document")
-    if not texts:
-        raise InputError(f"{path} holds no document. Give a line each: the identifier, a tab, the text.")
-    return MemoryCorpus(texts)
+    return MemoryCorpus(read_texts(path, notes, "document"))
 
 
 def read_texts(path: Path, notes: Notes, what: str) -> dict[str, str]:
     """Read queries or documents: JSON lines, or tab-separated ``id, text``; identifier -> text.
 
     :param what: ``"query"`` or ``"document"``, for messages.
-    :raises InputError: If a line can't be used, or an identifier has two different texts.
+    :raises InputError: If a line can't be used, or an identifier has two different texts, or there is none.
     """
     texts: dict[str, str] = {}
     first: dict[str, int] = {}
@@ -158,4 +155,6 @@ def read_texts(path: Path, notes: Notes, what: str) -> dict[str, str]:
                 f"{what} {name!r} has another text than in line {first[name]}",
                 "Give each text an identifier of its own.",
             )
+    if not texts:
+        raise InputError(f"{path} holds no {what}. Give a line each: a JSON object, or identifier, tab and text.")
     return texts

@@ -13,7 +13,7 @@ from crossrank.errors import InputError
 from crossrank.evaluation.candidates import EXCLUDED, CandidateRows, Candidates, bm25
 from crossrank.evaluation.corpus import Corpus
 from crossrank.evaluation.lines import Notes, Place
-from crossrank.evaluation.trec import Qrels, RunRow, diagnose
+from crossrank.evaluation.trec import Qrels, RunRow, diagnose, place_of
 
 NO_JUDGEMENT = "queries without a judgement"
 NO_RELEVANT = "queries without a relevant document"
@@ -150,7 +150,9 @@ def _counting(
             continue
         unknown = [document for document in judged if document not in known]
         if unknown:
-            notes.add(UNKNOWN_DOCUMENT, f"{path}: {query!r} with {unknown[0]!r}", len(unknown))
+            first = UNKNOWN_DOCUMENT not in notes.first  # only then is the file searched for its line
+            where = place_of(path, query, unknown[0]) if first else path
+            notes.add(UNKNOWN_DOCUMENT, f"{where}: {query!r} with {unknown[0]!r}", len(unknown))
         if not any(grade > 0 for grade in judged.values()):
             notes.add(NO_RELEVANT, place)
     notes.add(NO_JUDGEMENT, count=sum(query not in qrels for query in queries))
@@ -183,7 +185,7 @@ def _candidates(
                 if row.document in excluded.get(row.query, ()):
                     notes.add(EXCLUDED, str(row.place))
                 else:
-                    collected.add(numbers[row.query], document, row.score, row.rank)
+                    collected.add(numbers[row.query], document, row.score, row.rank, row.place)
         if not any_known and len(looked_at) < _LOOKED_AT:
             looked_at.append(row)
     if not any_known:

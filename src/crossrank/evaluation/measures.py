@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -64,13 +65,12 @@ def per_query(
     values = {str(measure): np.zeros(len(qrels)) for measure in measures}
     cutoffs = [measure.params.get("cutoff") for measure in measures]
     most = None if None in cutoffs else max(cutoffs)  # what no measure looks at need not be handed over
-    for start, judgements, run in _chunks(qrels, rankings, most):
-        numbers = {query: start + i for i, query in enumerate(judgements)}
+    for judgements, run in _chunks(qrels, rankings, most):
         ir_measures = require("ir_measures", extra="evaluation", purpose="Measuring rankings")
         try:
             for one in ir_measures.iter_calc(measures, judgements, run):
-                values[str(one.measure)][numbers[one.query_id]] = one.value
-        except (ValueError, RuntimeError) as error:
+                values[str(one.measure)][int(one.query_id)] = one.value
+        except (ValueError, RuntimeError, OSError, subprocess.SubprocessError) as error:
             names = ", ".join(map(str, measures))
             raise InputError(f"ir-measures can't calculate all of {names}: {error}. Leave that one out.") from error
     return values
@@ -78,15 +78,19 @@ def per_query(
 
 def _chunks(
     qrels: Qrels, rankings: Callable[[int], Sequence[str]], most: int | None
-) -> Iterator[tuple[int, dict[str, dict[str, int]], dict[str, dict[str, float]]]]:
+) -> Iterator[tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]]]:
+    """Give judgements and runs of some queries, named by numbers: tools behind ir-measures can't read all names."""
     queries = list(qrels)
     for start in range(0, len(queries), _CHUNK):
         part = queries[start : start + _CHUNK]
         run: dict[str, dict[str, float]] = {}
+        judgements: dict[str, dict[str, int]] = {}
         for i, query in enumerate(part, start=start):
+            names: dict[str, str] = {}
             documents = rankings(i)[:most]
             if len(documents):
-                run[query] = {document: -float(rank) for rank, document in enumerate(documents)}
+                run[str(i)] = {names.setdefault(d, str(len(names))): -float(rank) for rank, d in enumerate(documents)}
+            judgements[str(i)] = {names.setdefault(d, str(len(names))): grade for d, grade in qrels[query].items()}
         if run:
             # Only of these queries: each call goes over all judgements that it is given.
-            yield start, {query: dict(qrels[query]) for query in part}, run
+            yield judgements, run

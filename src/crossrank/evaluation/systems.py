@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,9 +23,12 @@ from crossrank.types import PairScores
 
 Floats = NDArray[np.float64]
 
-# Pairs that go to a model in one call: as many as CrossEncoder takes in one piece, so that a document which several
-# queries share is read once for all of them.
+# The most pairs that go to a model in one call: as many as CrossEncoder takes in one piece, so that a document which
+# several queries share is read once for all of them. A slow model gets what it does in so many seconds: an interrupted
+# evaluation loses no more than that.
 GROUP = 2048
+_FIRST_GROUP = 256
+_SECONDS = 10.0
 # Documents that a bi-encoder embeds in one call.
 _EMBEDDED = 512
 # Kinds of scores that are probabilities, or mean to be.
@@ -122,11 +125,13 @@ def cross_encoder(
     texts = list(dataset.queries.values())
     names = list(dataset.queries)
     counts = np.minimum(candidates.counts, depth)
-    with WorkFile(_path(work, dataset, name), settings, resume=resume) as file:
+    with WorkFile(work_path(work, dataset.name, name), settings, resume=resume) as file:
         left = [i for i, query in enumerate(names) if query not in file.done and counts[i]]
         with progress_of(int(counts.sum()), show_progress) as progress:
             progress(int(sum(counts[i] for i, query in enumerate(names) if query in file.done)))
-            for group in _groups(left, counts):
+            size = _FIRST_GROUP
+            while left:
+                group, left = _group(left, counts, size)
                 numbers = [candidates.documents[candidates.starts[i] :][: counts[i]] for i in group]
                 read = {d: dataset.corpus.text(d) for d in np.unique(np.concatenate(numbers)).tolist()}
                 pairs = [(texts[i], read[d]) for i, found in zip(group, numbers, strict=True) for d in found.tolist()]
@@ -134,6 +139,7 @@ def cross_encoder(
                 rows = _rows([names[i] for i in group], [int(counts[i]) for i in group], result, name)
                 file.add(rows)
                 file.done.update((row.query, row) for row in rows)
+                size = int(min(GROUP, len(pairs) * _SECONDS / max(result.seconds, 1e-3)))
         return _collected(file.done, names, candidates, name, depth, facts)
 
 
@@ -160,7 +166,7 @@ def bi_encoder(
     started = time.perf_counter()
     vectors: Any = None
     document_cut, cut = np.zeros(len(needed), bool), 0
-    path = _path(work, dataset, name).with_suffix(".vectors")
+    path = work_path(work, dataset.name, name).with_suffix(".vectors")
     path.parent.mkdir(parents=True, exist_ok=True)
     with progress_of(len(needed) + len(candidates), show_progress) as progress:
         for start in range(0, len(needed), _EMBEDDED):
@@ -249,17 +255,10 @@ def _collected(
     )
 
 
-def _groups(queries: Sequence[int], counts: NDArray[np.int64]) -> Iterator[list[int]]:
-    group: list[int] = []
-    pairs = 0
-    for query in queries:
-        if group and pairs + counts[query] > GROUP:
-            yield group
-            group, pairs = [], 0
-        group.append(query)
-        pairs += int(counts[query])
-    if group:
-        yield group
+def _group(queries: list[int], counts: NDArray[np.int64], most: int) -> tuple[list[int], list[int]]:
+    """Take the first queries, at least one, that have so many pairs together; and those that are left."""
+    taken = max(1, int((np.cumsum(counts[queries]) <= most).sum()))
+    return queries[:taken], queries[taken:]
 
 
 def _kept(facts: Mapping[str, object]) -> dict[str, object]:
@@ -276,5 +275,6 @@ def _files(facts: Mapping[str, object]) -> str | None:
     return hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
 
 
-def _path(work: Path, dataset: Dataset, name: str) -> Path:
-    return work / f"{slug(dataset.name)}-{slug(name)}.jsonl"
+def work_path(work: Path, dataset: str, system: str) -> Path:
+    """Where the scores of a system on a dataset are kept."""
+    return work / f"{slug(dataset)}-{slug(system)}.jsonl"

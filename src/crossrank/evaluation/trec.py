@@ -19,6 +19,9 @@ Qrels = dict[str, dict[str, int]]
 NEGATIVE = "judgements with a negative grade (treated as not relevant)"
 REPEATED = "judgements given twice with the same grade (the first was kept)"
 
+# Tools behind ir-measures keep a counter for each grade up to the highest; larger ones are other numbers by mistake.
+HIGHEST_GRADE = 10_000
+
 _RUN_ORDER = "The columns of a run are: query, Q0, document, rank, score, tag."
 
 
@@ -45,6 +48,8 @@ def read_run(path: Path) -> Iterator[RunRow]:
         if len(columns) not in (5, 6):
             raise wrong(place, f"{cut(line)} has {len(columns)} columns, not 6", _RUN_ORDER)
         query, _, document, rank, score = columns[:5]
+        if document == "Q0":
+            raise wrong(place, "column 3 should be the document, but is 'Q0'", _RUN_ORDER)
         if not _is_integer(rank):
             hint = " and column 5 an integer: rank and score look swapped" if _is_integer(score) else ""
             raise wrong(place, f"column 4 should be the rank, but is {cut(rank)}{hint}", _RUN_ORDER)
@@ -120,8 +125,20 @@ def read_qrels(path: Path, notes: Notes) -> tuple[Qrels, dict[str, Place]]:
     return qrels, places
 
 
+def place_of(path: Path, query: str, document: str) -> str:
+    """Find where a pair is judged first, for a message."""
+    for place, line in numbered(path):
+        columns = line.split("\t") if "\t" in line else line.split()
+        if len(columns) > 2 and columns[0] == query and columns[-2] == document:
+            return str(place)
+    return str(path)
+
+
 def _judge(qrels: Qrels, places: dict[str, Place], judgement: tuple[str, str, int], place: Place, notes: Notes) -> None:
     query, document, grade = judgement
+    if grade > HIGHEST_GRADE:
+        remedy = "Grades are small whole numbers, 0 for not relevant; check the order of the columns."
+        raise wrong(place, f"the grade {grade} is above {HIGHEST_GRADE}", remedy)
     if grade < 0:
         notes.add(NEGATIVE, f"{place}: {grade}")
         grade = 0
