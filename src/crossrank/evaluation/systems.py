@@ -24,10 +24,9 @@ from crossrank.types import PairScores
 Floats = NDArray[np.float64]
 
 # The most pairs that go to a model in one call: as many as CrossEncoder takes in one piece, so that a document which
-# several queries share is read once for all of them. A slow model gets what it does in so many seconds: an interrupted
-# evaluation loses no more than that.
+# several queries share is read once for all of them. A slow model gets what it does in so many seconds, after one query
+# that shows its speed: an interrupted evaluation loses little more than that.
 GROUP = 2048
-_FIRST_GROUP = 256
 _SECONDS = 10.0
 # Documents that a bi-encoder embeds in one call.
 _EMBEDDED = 512
@@ -129,7 +128,7 @@ def cross_encoder(
         left = [i for i, query in enumerate(names) if query not in file.done and counts[i]]
         with progress_of(int(counts.sum()), show_progress) as progress:
             progress(int(sum(counts[i] for i, query in enumerate(names) if query in file.done)))
-            size = _FIRST_GROUP
+            size = 1
             while left:
                 group, left = _group(left, counts, size)
                 numbers = [candidates.documents[candidates.starts[i] :][: counts[i]] for i in group]
