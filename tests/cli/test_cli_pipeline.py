@@ -63,6 +63,13 @@ def test_options_of_one_model_do_not_fit(crossrank: Callable[..., Any], tmp_path
     assert "--max-length is for one model, but --pipeline names stages" in ran.err
 
 
+def test_a_threshold_that_is_no_number(crossrank: Callable[..., Any], tmp_path: Path) -> None:
+    write(tmp_path, STAGE)
+    ran = crossrank("rerank", QUERY, "-", "--pipeline", "pipeline.toml", "--threshold", "nan", stdin="one\n")
+    assert (ran.code, ran.out) == (1, "")
+    assert "threshold=nan is not a number" in ran.err
+
+
 STAGE = '[[stages]]\ntype = "cross-encoder"\n'
 
 
@@ -70,6 +77,10 @@ STAGE = '[[stages]]\ntype = "cross-encoder"\n'
     ("text", "said"),
     [
         ("x", "is not TOML"),
+        ("threshold = nan\n" + STAGE, "pipeline.toml': threshold=nan is not a number"),
+        ("text = '{title'\n" + STAGE, "pipeline.toml': text='{title' is not a template"),
+        (STAGE + "batch_size = 0", "batch_size=0 is not a whole number above 0"),
+        ('[[stages]]\ntype = "llm-judge"', r"stages\[0\] \(llm-judge\): the key 'model' is missing"),
         ("", "the key 'stages' is missing"),
         ("stages = []", "stages = .* at least 1"),
         (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -166,3 +168,43 @@ def test_values_stay_as_they_are(template: list[str], values: dict[str, Any]) ->
     assert "None" not in text.replace(str(values), "") or any("None" in (value or "") for value in values.values())
     if all(value and value.strip() for value in values.values()):
         assert text == whole.format(**values)
+
+
+class Film(NamedTuple):
+    text: str
+    year: int
+
+
+class Row(NamedTuple):
+    """As a database's client returns a document and its distance."""
+
+    Page: Page
+    similarity: Decimal
+
+
+def test_named_tuples_and_decimals():
+    film, row = Film("A remake.", 2002), Row(Page("A note."), Decimal("0.5"))
+    [one, two] = DocumentReader().read([film, row])
+    assert (one.document, one.text, one.first_stage_score) == (film, "A remake.", None)
+    assert (two.document, two.text, two.first_stage_score) == (row.Page, "A note.", 0.5)
+    assert DocumentReader("{text} ({year})").read([film])[0].text == "A remake. (2002)"
+
+
+def test_what_pandas_holds():
+    frame = pd.DataFrame({"text": ["a", "b"], "year": pd.array([1, None], dtype="Int64"), "day": [pd.NaT, pd.NaT]})
+    with pytest.raises(InputError, match=r"data frame.*to_dict\('records'\)"):
+        DocumentReader().read(frame)
+    read = DocumentReader("{text} ({year}) {day}").read(frame.to_dict("records"))
+    assert [candidate.text for candidate in read] == ["a (1)", "b"]
+
+
+class Broken:
+    content = "what there is"
+
+    @property
+    def text(self) -> str:
+        raise RuntimeError("no text here")
+
+
+def test_a_property_that_fails_is_a_field_that_is_missing():
+    assert DocumentReader().read([Broken()])[0].text == "what there is"

@@ -10,6 +10,7 @@ from crossrank.errors import InputError, StageError
 from crossrank.ranking.deadline import Deadline
 from crossrank.ranking.hosted import HostedReranker
 from crossrank.ranking.providers import PROVIDERS, Provider
+from crossrank.ranking.reranker import Reranker
 from crossrank.ranking.stage import Context
 from service import Reply, serving
 
@@ -300,3 +301,23 @@ def test_an_address_may_have_the_version_or_not(tail):
     with serving(answer("vllm")) as service:
         hosted(service, "vllm", base_url=service.url + tail).score("q", DOCUMENTS)
     assert service.asked[0].path == "/v1/rerank"
+
+
+def test_a_deadline_is_not_an_error_of_the_call():
+    with serving([Reply(delay=3)] * 2) as service:
+        ranking = Reranker(hosted(service), deadline=0.3).rank("q", DOCUMENTS)
+    assert ranking.documents == DOCUMENTS
+    assert ranking.degraded
+    assert [stage.name for stage in ranking.skipped] == ["cohere"]
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1e999", "-1" + "0" * 400])
+def test_numbers_that_no_float_holds(number: str):
+    body = f'{{"results": [{{"index": 0, "relevance_score": {number}}}]}}'
+    with serving([Reply(body=body)]) as service, pytest.raises(StageError, match="has the score"):
+        hosted(service, max_retries=0).score("q", ["one"])
+
+
+def test_an_answer_of_brackets():
+    with serving([Reply(body="[" * 100_000)]) as service, pytest.raises(StageError, match="not JSON"):
+        hosted(service, max_retries=0).score("q", ["one"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -143,3 +144,10 @@ def test_a_very_long_answer_of_brackets_takes_no_long_time():
         parse_grade("[" * 200_000 + "{" * 200_000, A)
     with pytest.raises(UnusableError):
         parse_ranking("d0000000a >>>> " * 20_000 + "x y", IDS)
+
+
+def test_an_answer_of_brackets_takes_no_time():
+    started = time.monotonic()
+    with pytest.raises(UnusableError):
+        parse_grade("[" * 100_000, A)
+    assert time.monotonic() - started < 1

@@ -351,3 +351,52 @@ def test_calls_that_cannot_be_used() -> None:
         reranker.rank("q", ["a"], top_k=0)
     with pytest.raises(InputError, match="2 queries and 1 lists"):
         reranker.rank_many(["q", "r"], [["a"]])
+
+
+# ---- what callers and stages may get wrong
+
+
+class Said:
+    """A stage that gives what it is told."""
+
+    name, keep, threshold = "said", None, None
+
+    def __init__(self, said: Any) -> None:
+        self.said = said
+
+    def warm_up(self) -> None: ...
+
+    def score(self, query: str, documents: Any, context: Context) -> StageScores:
+        return StageScores(self.said, kind="said", relevance=self.said)
+
+
+def test_a_stage_may_give_lists() -> None:
+    ranking = Reranker(Said([1, None, 2])).rank("q", ["a", "b", "c"])
+    assert (ranking.documents, ranking[0].score, ranking[2].score) == (["c", "a", "b"], 2.0, None)
+    ranking = Reranker(Said(["low", "high"]), on_error="keep_order").rank("q", ["a", "b"])
+    assert ranking.documents == ["a", "b"]
+    assert "its scores are no numbers" in str(ranking.reason)
+
+
+def test_the_first_that_works_takes_models_and_nothing_else(box: CrossEncoder) -> None:
+    ranking = Reranker(FirstThatWorks([FailingStage(), box])).rank(QUERY, TEXTS[:3])
+    assert ranking.documents == Reranker(box).rank(QUERY, TEXTS[:3]).documents
+    with pytest.raises(InputError, match=r"stages\[0\] is 'model', not a stage"):
+        FirstThatWorks(["model"])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="is no list"):
+        FirstThatWorks(FailingStage())  # type: ignore[arg-type]
+
+
+def test_settings_of_the_wrong_kind_are_told_at_once() -> None:
+    with pytest.raises(InputError, match=r"cache='scores\.sqlite' is no cache"):
+        Reranker(cache="scores.sqlite")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="breaker=3"):
+        Reranker(breaker=3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="batch_size=0"):
+        CrossEncoderStage(batch_size=0)
+
+
+def test_queries_and_documents_out_of_generators() -> None:
+    many = Reranker(FixedScores(lambda _, text: len(text)))
+    rankings = many.rank_many((query for query in "qr"), (iter(documents) for documents in (["a", "bb"], [])))
+    assert [ranking.documents for ranking in rankings] == [["bb", "a"], []]

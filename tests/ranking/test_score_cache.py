@@ -167,3 +167,15 @@ def test_a_store_that_fails_never_fails_a_ranking(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"notes\.txt' can't be used as a score cache"):
         DiskCache(tmp_path / "notes.txt")
     assert threading.active_count() < 20
+
+
+def test_damaged_scores_are_made_again(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "scores.sqlite")
+    reranker = Reranker(CrossEncoderStage(CrossEncoder()), cache=cache)
+    first = reranker.rank(QUERY, TEXTS)
+    with sqlite3.connect(cache.path) as database:
+        database.execute("UPDATE scores SET value = x'00ff'")
+    again = reranker.rank(QUERY, TEXTS)
+    assert (again.cache_hit_rate, again.documents) == (0.0, first.documents)
+    assert reranker.rank(QUERY, TEXTS).cache_hit_rate == 1.0
+    cache.close()

@@ -12,6 +12,7 @@ from typing import Any
 from crossrank.cli.output import Report, Row, complain, remark, to_json, write_table, write_tabs
 from crossrank.cli.reading import Document
 from crossrank.errors import InputError
+from crossrank.ranking.limits import check_limits
 from crossrank.ranking.reranker import Reranker
 from crossrank.ranking.types import RankedDocument, Ranking
 
@@ -42,6 +43,7 @@ def open_pipeline(args: argparse.Namespace) -> Reranker:
             raise InputError(f"{option} is for one model, but --pipeline names stages. Set it in {args.pipeline!r}.")
     reranker = Reranker.from_file(args.pipeline)
     if args.threshold is not None:
+        check_limits(None, args.threshold)
         reranker.threshold = args.threshold
     return reranker
 

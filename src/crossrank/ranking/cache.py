@@ -146,10 +146,14 @@ class CachedScore:
         return json.dumps([self.score, self.relevance, self.kind, self.cut, self.passage, self.details]).encode()
 
     @classmethod
-    def unpack(cls, value: bytes) -> CachedScore:
-        """From bytes."""
-        score, relevance, kind, cut, passage, details = json.loads(value)
-        return cls(score, relevance, kind, cut, None if passage is None else (passage[0], passage[1]), details)
+    def unpack(cls, value: bytes) -> CachedScore | None:
+        """From bytes; ``None`` where they are damaged, and the score is to be made again."""
+        try:
+            score, relevance, kind, cut, passage, details = json.loads(value)
+            score, relevance = float(score), None if relevance is None else float(relevance)
+            return cls(score, relevance, kind, cut, None if passage is None else (passage[0], passage[1]), details)
+        except (ValueError, TypeError, IndexError, KeyError):
+            return None
 
     @classmethod
     def rows(cls, scores: StageScores) -> Iterator[CachedScore]:

@@ -191,7 +191,7 @@ class ChatEndpoint:
     def _read(self, who: str, response: Any, spent: Spent) -> Answer:
         try:
             body = json.loads(response.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             start = self.key.hide(shorten(response.text, 60))
@@ -239,6 +239,6 @@ def _count(value: Any) -> int:
 def _amount(value: Any) -> float | None:
     try:
         amount = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return amount if math.isfinite(amount) and amount >= 0 else None

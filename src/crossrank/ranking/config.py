@@ -132,6 +132,10 @@ def _stage(file: str, i: int, given: dict[str, Any]) -> Any:
     for key in given:
         if key not in known:
             raise InputError(f"{where}: there is no key {key!r}. {_near(key, known)}")
+    for key, parameter in inspect.signature(cls).parameters.items():
+        takes_one = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if takes_one and parameter.default is parameter.empty and key not in given:
+            raise InputError(f"{where}: the key {key!r} is missing.")
     try:
         return cls(**given)
     except CrossRankError as error:

@@ -88,7 +88,7 @@ class Course:
                 except (InputError, MissingExtraError):
                     raise
                 except Exception as error:
-                    if self.on_error == "raise":
+                    if self.on_error == "raise" and not _is_late(error, step):
                         raise
                     self._skip(name, stage, _told(error), degrades=True)
                     if self.on_error == "keep_order":
@@ -249,6 +249,11 @@ class Course:
             passage,
             details or _NONE,
         )
+
+
+def _is_late(error: Exception, step: Step) -> bool:
+    """Whether a stage failed because the time was up: what there is by then is returned, as a deadline asks for."""
+    return isinstance(error, StageError) and error.retryable and step.context.deadline.expired
 
 
 def _told(error: Exception) -> str:

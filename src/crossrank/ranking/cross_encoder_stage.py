@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from crossrank.errors import InputError, StageError
+from crossrank.ranking.arguments import check_counts
 from crossrank.ranking.deadline import run_within
 from crossrank.ranking.limits import check_limits
 from crossrank.ranking.pace import Pace
-from crossrank.ranking.stage import Context, Passage, StageScores
+from crossrank.ranking.stage import Context, Passage, Stage, StageScores
 from crossrank.scoring.activation import ACTIVATIONS
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.scoring.long_documents import LongDocuments, LongScores, score_long
@@ -52,6 +53,7 @@ class CrossEncoderStage:
         **settings: Any,
     ) -> None:
         check_limits(keep, threshold)
+        check_counts(batch_size=batch_size)
         if isinstance(model, CrossEncoder) and settings:
             raise InputError(
                 f"{', '.join(settings)} can't be set on a CrossEncoder that is there already. Set it there."
@@ -138,6 +140,24 @@ class CrossEncoderStage:
             run_within(context.deadline, work)
         finally:
             stop.set()
+
+
+def as_stage(given: Any, where: str) -> Stage:
+    """Take a stage, or a model as one.
+
+    :param where: What it is called in messages.
+    :raises InputError: If it is neither.
+    """
+    if isinstance(given, CrossEncoder):
+        return CrossEncoderStage(given)
+    lacks = [name for name in ("name", "keep", "threshold", "score", "warm_up") if not hasattr(given, name)]
+    if lacks or isinstance(given, type):
+        raise InputError(
+            f"{where} is {given!r}, not a stage: it has no {', '.join(lacks) or 'object made of it'}. Give a "
+            "CrossEncoderStage, another stage, or an object with the members of crossrank.ranking.stage.Stage."
+        )
+    stage: Stage = given
+    return stage
 
 
 def _stamps(folder: Path) -> Iterator[tuple[str, int, int]]:

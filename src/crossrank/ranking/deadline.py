@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from copy import copy
+from numbers import Real
 from typing import TypeVar
 
 from crossrank.errors import InputError
@@ -23,7 +24,7 @@ class Deadline:
     """
 
     def __init__(self, seconds: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float))):
+        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, Real)):
             raise InputError(
                 f"deadline={seconds!r} is not a number of seconds, such as 0.3. Leave it out for no limit."
             )

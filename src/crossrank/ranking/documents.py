@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -70,6 +71,11 @@ class DocumentReader:
             raise InputError(
                 f"documents is {_shown(documents)}; a list of documents is expected. For one, pass [document]."
             )
+        if hasattr(documents, "columns") and hasattr(documents, "iloc"):
+            raise InputError(
+                "documents is a data frame, which would be read as its columns' names. Pass its rows: "
+                "frame.to_dict('records')."
+            )
         return [self._candidate(i, given) for i, given in enumerate(documents)]
 
     def unknown(self, candidates: Sequence[Candidate]) -> list[str]:
@@ -86,7 +92,7 @@ class DocumentReader:
         if isinstance(given, str) and self._text is None and self._score is None:
             return Candidate(given, given, None)
         document, beside = given, None
-        if isinstance(given, tuple) and len(given) == 2 and _is_number(given[1]):
+        if _is_scored(given):
             document, beside = given
         return Candidate(document, self._text_of(i, document), self._score_of(i, document, beside))
 
@@ -132,6 +138,15 @@ class DocumentReader:
         return None if value is None else _number(value)
 
 
+def _is_scored(given: Any) -> bool:
+    """Whether it is a pair of a document and its score, rather than a document of two fields."""
+    if not (isinstance(given, tuple) and len(given) == 2 and _is_number(given[1])):
+        return False
+    names = getattr(given, "_fields", ())
+    # A named tuple is a document where one of its fields is a text; a database's row of a document and a score is not.
+    return not any(name in TEXT_FIELDS for name in names) or _default_text(given) is None
+
+
 def _default_text(document: Any) -> str | None:
     if isinstance(document, str):
         return document
@@ -142,7 +157,7 @@ def _default_text(document: Any) -> str | None:
     if callable(content := getattr(node, "get_content", None)):
         text = content()
         return text if isinstance(text, str) else None
-    return next((text for name in TEXT_FIELDS if isinstance(text := getattr(document, name, None), str)), None)
+    return next((text for name in TEXT_FIELDS if isinstance(text := _direct(document, name), str)), None)
 
 
 def _value(document: Any, field: str) -> Any:
@@ -196,7 +211,8 @@ def _none_if_missing(value: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    # Databases give decimals, which Python does not count among the real numbers.
+    return isinstance(value, (Real, Decimal)) and not isinstance(value, bool)
 
 
 def _number(value: Any) -> float | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from crossrank.errors import InputError, MissingExtraError, StageError
+from crossrank.ranking.cross_encoder_stage import as_stage
 from crossrank.ranking.limits import check_limits
 from crossrank.ranking.stage import ClosableStage, Context, Stage, StageScores
+from crossrank.ranking.step import checked
+from crossrank.scoring.cross_encoder import CrossEncoder
 
 
 class FirstThatWorks:
@@ -24,16 +27,18 @@ class FirstThatWorks:
 
     def __init__(
         self,
-        stages: Sequence[Stage],
+        stages: Iterable[Stage | CrossEncoder],
         *,
         keep: int | None = None,
         threshold: float | None = None,
         name: str = "first-that-works",
     ) -> None:
         check_limits(keep, threshold)
-        if not stages:
+        if isinstance(stages, str) or not isinstance(stages, Iterable):
+            raise InputError(f"stages={stages!r} is no list. Give the stage to use and those that stand in for it.")
+        self.stages = [as_stage(stage, f"stages[{i}]") for i, stage in enumerate(stages)]
+        if not self.stages:
             raise InputError("stages is empty. Give the stage to use and those that stand in for it.")
-        self.stages = list(stages)
         self.name, self.keep, self.threshold = name, keep, threshold
 
     def warm_up(self) -> None:
@@ -49,7 +54,7 @@ class FirstThatWorks:
         failures: list[str] = []
         for stage in self.stages:
             try:
-                scores = stage.score(query, documents, context)
+                scores = checked(stage.score(query, documents, context), len(documents))
             except (InputError, MissingExtraError):  # noqa: PERF203
                 raise
             except Exception as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -223,7 +224,7 @@ class HostedReranker:
         who = self.provider.name
         try:
             body = json.loads(response.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if not response.is_success:
             found = (at(body, place) for place in self.provider.errors)
@@ -240,8 +241,8 @@ class HostedReranker:
         cost = at(body, self.provider.cost) if self.provider.cost else None
         return _Batch(
             _scores(self.provider, at(body, self.provider.results), count),
-            tokens if isinstance(tokens, int) else 0,
-            float(cost) if isinstance(cost, (int, float)) and math.isfinite(cost) else None,
+            max(0, tokens) if isinstance(tokens, int) and not isinstance(tokens, bool) else 0,
+            float(cost) if cost is not None and _is_finite(cost) else None,
         )
 
 
@@ -259,7 +260,7 @@ def _scores(provider: Provider, results: Any, count: int) -> NDArray[np.float64]
             raise Failure(
                 f"{where} has a result with the index {index!r}, of {count} documents", again=True, pause=False
             )
-        if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
+        if not _is_finite(score):
             raise Failure(f"{where} has the score {score!r} for document {index}", again=True, pause=False)
         if not math.isnan(scores[index]):
             raise Failure(f"{where} has two results for document {index}", again=True, pause=False)
@@ -267,6 +268,11 @@ def _scores(provider: Provider, results: Any, count: int) -> NDArray[np.float64]
     if count and np.isnan(scores).all():
         raise Failure(f"{where} has no results", again=True, pause=False)
     return scores
+
+
+def _is_finite(value: Any) -> bool:
+    # JSON's whole numbers may be larger than any float.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _find(provider: str | Provider) -> Provider:

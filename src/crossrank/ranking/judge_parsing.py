@@ -155,8 +155,10 @@ def _objects(text: str) -> Iterator[Any]:
             return
         try:
             value, position = decoder.raw_decode(text, min(starts))
-        except (ValueError, RecursionError):
+        except ValueError:
             position = min(starts) + 1
+        except RecursionError:  # no answer is nested like that, and each further try would take as long
+            return
         else:
             yield value
 

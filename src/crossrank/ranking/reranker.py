@@ -12,7 +12,7 @@ from crossrank.errors import InputError
 from crossrank.ranking.breaker import CircuitBreaker
 from crossrank.ranking.cache import ScoreCache
 from crossrank.ranking.course import ON_ERROR, Course
-from crossrank.ranking.cross_encoder_stage import CrossEncoderStage
+from crossrank.ranking.cross_encoder_stage import CrossEncoderStage, as_stage
 from crossrank.ranking.deadline import Deadline
 from crossrank.ranking.documents import DocumentReader, ScoreOf, TextOf
 from crossrank.ranking.limits import check_limits
@@ -47,7 +47,8 @@ class Reranker:
         as it was before that stage; ``"next_stage"``: go on with the next stage. A stage that is left out still passes
         on no more than its ``keep`` documents, so that a costly stage behind it does not get all. What the caller did
         wrong is raised always: an :class:`InputError`, or a missing package.
-    :param deadline: Seconds for a whole call. When they are over the best ranking so far is returned.
+    :param deadline: Seconds for a whole call. When they are over the best ranking so far is returned. A stage
+        that failed for want of time alone is skipped, whatever ``on_error`` says.
     :param cache: Where scores are kept between calls; by default nowhere.
     :param breaker: Makes each stage's circuit breaker; ``None`` for none.
     :raises InputError: If a setting can't be used.
@@ -70,15 +71,19 @@ class Reranker:
         if on_error not in ON_ERROR:
             raise InputError(f"on_error={on_error!r} is none of {', '.join(map(repr, ON_ERROR))}.")
         Deadline(deadline)
+        if breaker is not None and not callable(breaker):
+            raise InputError(f"breaker={breaker!r} makes no breaker. Give CircuitBreaker, or None for none.")
         given = [CrossEncoderStage()] if stages is None else list(stages) if isinstance(stages, Iterable) else [stages]
         if not given:
             raise InputError("stages is empty. Give at least one stage, or leave it out for the model in the box.")
-        self.stages = [_stage(i, stage) for i, stage in enumerate(given)]
+        self.stages = [as_stage(stage, f"stages[{i}]") for i, stage in enumerate(given)]
         self.names = _numbered([stage.name for stage in self.stages])
         self.threshold = threshold
         self.top_k = top_k
         self.on_error = on_error
         self.deadline = deadline
+        if cache is not None and not (hasattr(cache, "get_many") and hasattr(cache, "put_many")):
+            raise InputError(f"cache={cache!r} is no cache. Give MemoryCache() or DiskCache('scores.sqlite').")
         self.cache = cache
         self.breakers = {name: breaker() for name in self.names} if breaker else {}
         self._reader = DocumentReader(text, score)
@@ -95,7 +100,12 @@ class Reranker:
         """
         from crossrank.ranking.config import load_pipeline
 
-        return cls(**load_pipeline(path))
+        try:
+            return cls(**load_pipeline(path))
+        except InputError as error:
+            if repr(os.fspath(path)) in str(error):
+                raise
+            raise InputError(f"{os.fspath(path)!r}: {error}") from error
 
     # ---- rankings
 
@@ -132,8 +142,8 @@ class Reranker:
 
     def rank_many(
         self,
-        queries: Sequence[str],
-        documents: Sequence[Iterable[Any]],
+        queries: Iterable[str],
+        documents: Iterable[Iterable[Any]],
         *,
         top_k: int | None = None,
         deadline: float | None = None,
@@ -146,11 +156,13 @@ class Reranker:
         :param deadline: Seconds for all of them together; by default the object's own.
         :raises InputError: If there are not as many lists of documents as queries.
         """
-        if isinstance(queries, str) or len(queries) != len(documents):
-            raise InputError(
-                f"There are {1 if isinstance(queries, str) else len(queries)} queries and {len(documents)} lists of "
-                "documents. Give a list of queries, and a list of documents for each."
-            )
+        remedy = "Give a list of queries, and a list of documents for each."
+        for name, given in (("queries", queries), ("documents", documents)):
+            if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+                raise InputError(f"{name} is of type {type(given).__name__}. {remedy}")
+        queries, documents = list(queries), list(documents)
+        if len(queries) != len(documents):
+            raise InputError(f"There are {len(queries)} queries and {len(documents)} lists of documents. {remedy}")
         limit = Deadline(self.deadline if deadline is None else deadline)
         courses = [self._course(query, given, top_k, limit) for query, given in zip(queries, documents, strict=True)]
         return [_run(course) for course in courses]
@@ -253,19 +265,6 @@ def _whole(step: Step) -> StageScores:
 
 async def _in_thread(work: Callable[[], T], needed: bool) -> T:
     return await asyncio.to_thread(work) if needed else work()
-
-
-def _stage(i: int, given: Any) -> Stage:
-    if isinstance(given, CrossEncoder):
-        return CrossEncoderStage(given)
-    lacks = [name for name in ("name", "keep", "threshold", "score", "warm_up") if not hasattr(given, name)]
-    if lacks or isinstance(given, type):
-        raise InputError(
-            f"stages[{i}] is {given!r}, not a stage: it has no {', '.join(lacks) or 'object made of it'}. Give a "
-            "CrossEncoderStage, another stage, or an object with the members of crossrank.ranking.stage.Stage."
-        )
-    stage: Stage = given
-    return stage
 
 
 def _numbered(names: list[str]) -> list[str]:

@@ -76,7 +76,8 @@ class CachedStep(Step):
             return
         self._keys = [key_of(fingerprint, self.query, text) for text in texts]
         found = self._cache.get_many(self._keys)
-        self._known = {i: CachedScore.unpack(value) for i, value in enumerate(found) if value is not None}
+        read = {i: CachedScore.unpack(value) for i, value in enumerate(found) if value is not None}
+        self._known = {i: row for i, row in read.items() if row is not None}
         self._wanted = [i for i in self._wanted if i not in self._known]
         self.texts = [texts[i] for i in self._wanted]
         here = np.array(self._wanted, np.int64)
@@ -111,13 +112,20 @@ def checked(scores: StageScores | None, documents: int) -> StageScores:
     """
     if not isinstance(scores, StageScores):
         raise StageError(f"it gave {type(scores).__name__}, not StageScores. Mend the stage.")
+    numbers: dict[str, NDArray[np.float64]] = {}
     for name, values in (("scores", scores.scores), ("relevance", scores.relevance)):
-        if values is not None and np.shape(values) != (documents,):
-            raise StageError(f"its {name} are {np.shape(values)} for {documents} documents. Mend the stage.")
+        if values is None:
+            continue
+        try:
+            numbers[name] = np.asarray(values, np.float64)
+        except (TypeError, ValueError) as error:
+            raise StageError(f"its {name} are no numbers: {error}. Mend the stage.") from error
+        if numbers[name].shape != (documents,):
+            raise StageError(f"its {name} are {numbers[name].shape} for {documents} documents. Mend the stage.")
     for what, listed in (("passages", scores.passages), ("details", scores.details)):
         if listed is not None and len(listed) != documents:
             raise StageError(f"it gave {len(listed)} {what} for {documents} documents. Mend the stage.")
-    return scores
+    return replace(scores, scores=numbers["scores"], relevance=numbers.get("relevance"))
 
 
 def _at(values: NDArray[Any] | None, here: NDArray[np.int64]) -> NDArray[Any] | None:

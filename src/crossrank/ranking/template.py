@@ -90,12 +90,22 @@ class Template:
 
 def as_text(value: Any) -> str:
     """Say a field's value as text: ``""`` for ``None`` and blanks, lists with commas between."""
-    if value is None or (isinstance(value, float) and value != value):  # NaN, as pandas says None
+    if value is None or _is_nothing(value):
         return ""
     if isinstance(value, (list, tuple, set, frozenset)):
         value = ", ".join(filter(None, map(as_text, value)))
     text = str(value)
     return text if text.strip() else ""
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether it is how pandas says ``None``: NaN, NaT and NA are not equal to themselves, as far as can be told."""
+    if isinstance(value, (str, int, list, tuple, dict, set, frozenset)):
+        return False
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):
+        return str(value) == "<NA>"
 
 
 def _tidy(outline: str) -> str:
