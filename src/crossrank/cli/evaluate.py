@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossrank.cli.options import add_model_options, positive
-from crossrank.cli.output import remark, to_json
+from crossrank.cli.output import complain, to_json
 from crossrank.errors import InputError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def execute(args: argparse.Namespace) -> int:
             sys.stdout.flush()
     except KeyboardInterrupt:
         if work.is_dir():
-            remark(f"What is scored so far is kept in {work}. The same command with --resume goes on.")
+            complain("interrupted", f"What is scored so far is kept in {work}. The same command with --resume goes on.")
         raise
     if len(evaluations) > 1 and not args.json:
         print("\n")

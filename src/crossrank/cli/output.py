@@ -60,7 +60,7 @@ def prepare_streams() -> None:
 def complain(kind: str, message: str) -> None:
     """Say a line on standard error.
 
-    :param kind: ``"error"`` or ``"warning"``.
+    :param kind: ``"error"``, ``"warning"`` or ``"interrupted"``.
     """
     print(f"crossrank: {kind}: {for_eyes(message)}", file=sys.stderr)
 
