@@ -182,7 +182,14 @@ while True:
 def test_killed_at_any_moment_the_version_in_use_is_whole(registry: ModelRegistry, tmp_path: Path) -> None:
     candidates = [checkpoint(tmp_path / f"new{i}", f"{i}", size=300_000) for i in range(3)]
     moments = random.Random(0)
-    for _ in range(12):
+
+    def found() -> bool:
+        return any(event["event"] == "found" and "process" in event["left_by"] for event in registry.history())
+
+    for round_ in range(100):
+        # At least so many moments, and so many that one was in the middle of a change.
+        if round_ >= 12 and found():
+            break
         process = subprocess.Popen(
             [sys.executable, "-c", LOOP, str(registry.folder), *map(str, candidates)], stdout=subprocess.PIPE
         )
@@ -199,7 +206,7 @@ def test_killed_at_any_moment_the_version_in_use_is_whole(registry: ModelRegistr
             registry.check(version)
     # And it goes on from there; that a process ended in the middle stands in the history.
     registry.switch(registry.publish(checkpoint(tmp_path / "last", "last")))
-    assert any(event["event"] == "found" and "process" in event["left_by"] for event in registry.history())
+    assert found()
     assert not (registry.folder / "versions" / ".incoming").exists()
 
 
