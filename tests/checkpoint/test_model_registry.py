@@ -175,7 +175,11 @@ while True:
     for version in registry.versions()[1:]:
         if version != registry.current() and version not in registry.before():
             import shutil
-            shutil.rmtree(version.folder)
+            # Out of the way first: a folder half removed would be a damaged version, of the user's own making.
+            old = version.folder.with_name(".old")
+            shutil.rmtree(old, ignore_errors=True)
+            version.folder.rename(old)
+            shutil.rmtree(old)
 """
 
 

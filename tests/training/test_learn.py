@@ -18,6 +18,7 @@ from crossrank.checkpoint.model_registry import ModelRegistry
 from crossrank.checkpoint.source import BUNDLED
 from crossrank.cli.main import main
 from crossrank.errors import CrossRankError, InputError
+from crossrank.training.decision import Criteria
 from crossrank.training.guard_set import load_guard
 from crossrank.training.learn import Outcome, Rules, learn
 from crossrank.training.settings import Settings
@@ -70,7 +71,9 @@ def learned(tmp_path: Path, base: Path, **more: object) -> Outcome:
 def test_rounds(tmp_path: Path, tiny_bert: Path) -> None:
     registry, guard = ModelRegistry(tmp_path / "registry"), judged(tmp_path / "guard.jsonl")
     write(tmp_path / "feedback" / "monday.jsonl", 0, 60)
-    first = learned(tmp_path, tiny_bert, guard=guard)
+    # Forty random queries tell little of a random model; the poison below costs it far more than this.
+    wide = Criteria(margin=0.15)
+    first = learned(tmp_path, tiny_bert, guard=guard, criteria=wide)
     assert first.state == "promoted", first.reasons
     assert first.decision is not None
     assert first.decision.data.after > 0.95
@@ -87,7 +90,7 @@ def test_rounds(tmp_path: Path, tiny_bert: Path) -> None:
     (tmp_path / "feedback" / "monday.jsonl").rename(tmp_path / "feedback" / "old.jsonl")
     # Poison: all labels turned, also those that decide. The guard sees it.
     write(tmp_path / "feedback" / "tuesday.jsonl", 100, 200, turned=True)
-    poisoned = learned(tmp_path, tiny_bert, guard=guard)
+    poisoned = learned(tmp_path, tiny_bert, guard=guard, criteria=wide)
     assert poisoned.new_rows == 200
     assert poisoned.state == "not promoted"
     assert poisoned.decision is not None
