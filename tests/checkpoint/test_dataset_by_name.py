@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from crossrank.errors import DownloadError, InputError
@@ -36,10 +39,37 @@ def test_a_short_name_stands_for_its_repository(hub: FakeHub, cache: Path, tmp_p
     assert fetch("BeIR/SciFact", "test", cache_folder=cache).is_dir()
 
 
+def parquet(rows: list[dict[str, str]]) -> bytes:
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
+    return stream.getvalue()
+
+
+def test_nano_beir_as_parquet_tables(hub: FakeHub, cache: Path) -> None:
+    tables = {
+        "corpus": [{"_id": f"d{i}", "text": f"text {i}"} for i in range(5)],
+        "queries": [{"_id": "q1", "text": "one"}, {"_id": "q2", "text": "two"}],
+        "qrels": [{"query-id": "q1", "corpus-id": "d1"}, {"query-id": "q2", "corpus-id": "d4"}],
+    }
+    hub.commit(
+        "datasets/zeta-alpha-ai/NanoSciFact",
+        {f"{name}/train-00000-of-00001.parquet": parquet(rows) for name, rows in tables.items()},
+    )
+    dataset = read_beir(fetch("NanoSciFact", "test", cache_folder=cache), name="nano")
+    assert dict(dataset.queries) == {"q1": "one", "q2": "two"}
+    assert [dataset.corpus.text(i) for i in range(5)] == [f"text {i}" for i in range(5)]
+    asked = len(hub.fetched())
+    assert read_beir(fetch("nanoscifact", "test", cache_folder=cache), name="nano").queries == dataset.queries
+    assert len(hub.fetched()) == asked
+    hub.commit("datasets/owner/odd", {f"{name}/0.parquet": parquet([{"a": "b"}]) for name in tables})
+    with pytest.raises(InputError, match="no column '_id'; it has a"):
+        fetch("owner/odd", "test", cache_folder=cache)
+
+
 def test_what_is_not_there_is_told(hub: FakeHub, cache: Path, tmp_path: Path) -> None:
     hub.commit("datasets/owner/parquet", {"data/test.parquet": b"PAR1"})
     put(hub, "owner/questions", write_beir(tmp_path / "made"))
-    with pytest.raises(InputError, match="Parquet files, which are not read"):
+    with pytest.raises(InputError, match="Parquet files are not NanoBEIR's"):
         fetch("owner/parquet", "test", cache_folder=cache)
     with pytest.raises(InputError, match=r"qrels/dev\.tsv"):
         fetch("owner/questions", "dev", cache_folder=cache)

@@ -79,7 +79,7 @@ def write_runs(made: Path, out: Path, evaluations: Sequence[Evaluation]) -> None
 def write_per_query(path: Path, evaluations: Sequence[Evaluation]) -> None:
     """Write a row for each query and system, as CSV or Parquet.
 
-    :raises InputError: If it is Parquet and pyarrow is not installed.
+    :raises MissingExtraError: If it is Parquet and pyarrow is not installed.
     """
     rows = [row for evaluation in evaluations for row in per_query_rows(evaluation)]
     if path.suffix == ".parquet":
@@ -114,12 +114,5 @@ def _is_file(path: Path) -> bool:
 
 
 def _pyarrow() -> Any:
-    import importlib.util
-
-    if importlib.util.find_spec("pyarrow") is None:
-        raise InputError(
-            "--per-query with .parquet needs the package 'pyarrow', which is not installed. "
-            "Install it with: pip install pyarrow; or name a .csv file."
-        )
-    require("pyarrow.parquet", extra="evaluation", purpose="Parquet")
-    return require("pyarrow", extra="evaluation", purpose="Parquet")
+    require("pyarrow.parquet", extra="parquet", purpose="--per-query with .parquet (a .csv file needs nothing)")
+    return require("pyarrow", extra="parquet", purpose="Parquet")

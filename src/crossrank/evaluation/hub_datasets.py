@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from crossrank.errors import DownloadError, InputError
+from crossrank.evaluation.hub_tables import nano_tables, plain
 
 # Short names -> repositories that hold plain files in BEIR's layout.
 _BEIR = ("arguana", "fiqa", "nfcorpus", "scidocs", "scifact", "trec-covid", "quora", "nq", "hotpotqa", "fever")
-KNOWN: Mapping[str, str] = {name: f"mteb/{name}" for name in _BEIR}
+# NanoBEIR: 50 queries of each collection, as Parquet tables.
+_NANO = (
+    *("NanoArguAna", "NanoClimateFEVER", "NanoDBPedia", "NanoFEVER", "NanoFiQA2018", "NanoHotpotQA", "NanoMSMARCO"),
+    *("NanoNFCorpus", "NanoNQ", "NanoQuoraRetrieval", "NanoSCIDOCS", "NanoSciFact", "NanoTouche2020"),
+)
+KNOWN: Mapping[str, str] = {
+    **{name: f"mteb/{name}" for name in _BEIR},
+    **{name.lower(): f"zeta-alpha-ai/{name}" for name in _NANO},
+}
 
 _OPTIONAL = ("candidates.tsv", "source_documents.tsv")
 
@@ -41,17 +51,20 @@ def fetch(name: str, split: str, *, cache_folder: str | Path | None = None) -> P
     try:
         info = HfApi(endpoint=endpoint).dataset_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         listed = [file.rfilename for file in info.siblings or []]
-        folder = None
-        for file in _needed(repository, listed, split):
-            path = hf_hub_download(
-                repository,
-                file,
-                repo_type="dataset",
-                revision=info.sha,
-                endpoint=endpoint,
-                cache_dir=cache_folder,
+        tables = nano_tables(listed)
+        paths = {
+            file: Path(
+                hf_hub_download(
+                    repository,
+                    file,
+                    repo_type="dataset",
+                    revision=info.sha,
+                    endpoint=endpoint,
+                    cache_dir=cache_folder,
+                )
             )
-            folder = folder or _root(Path(path), file)
+            for file in (itertools.chain(*tables.values()) if tables else _needed(repository, listed, split))
+        }
     except InputError:
         raise
     except DOWNLOAD_ERRORS as error:
@@ -59,8 +72,11 @@ def fetch(name: str, split: str, *, cache_folder: str | Path | None = None) -> P
             f"The dataset {repository!r} can't be fetched from {endpoint}: {error} "
             "Check the name and the connection; or download it and give its folder."
         ) from error
-    assert folder is not None  # _needed names three files at least
-    return folder
+    file, path = next(iter(paths.items()))
+    root = _root(path, file)
+    if tables:
+        return plain({name: [paths[one] for one in files] for name, files in tables.items()}, root, split)
+    return root
 
 
 def _needed(repository: str, listed: list[str], split: str) -> list[str]:
@@ -73,7 +89,7 @@ def _needed(repository: str, listed: list[str], split: str) -> list[str]:
     if len(found) == 2 and judged in listed:
         return [*found, judged, *(name for name in _OPTIONAL if name in listed)]
     parquet = any(name.endswith(".parquet") for name in listed)
-    why = "it holds Parquet files, which are not read here" if parquet else f"it has {', '.join(listed[:8])}"
+    why = "its Parquet files are not NanoBEIR's corpus/, queries/ and qrels/" if parquet else f"it has {listed[:8]}"
     raise InputError(
         f"The dataset {repository!r} has no corpus.jsonl, queries.jsonl and {judged}: {why}. "
         "Download it and save it in BEIR's layout; or name another split with --split."
