@@ -80,14 +80,16 @@ def test_every_call_of_many_threads_is_of_one_version(registry: ModelRegistry) -
     threads = [threading.Thread(target=call) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for _ in range(3):
-        registry.switch(second)
-        _until(lambda: model.version == second.name)
-        registry.rollback()
-        _until(lambda: model.version == first.name)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for _ in range(3):
+            registry.switch(second)
+            _until(lambda: model.version == second.name)
+            registry.rollback()
+            _until(lambda: model.version == first.name)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert not wrong
     assert seen == {first.name, second.name}
 
