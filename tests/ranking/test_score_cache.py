@@ -158,6 +158,7 @@ def test_a_store_that_fails_never_fails_a_ranking(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path / "scores.sqlite")
     reranker = Reranker(cache=cache)
     expected = reranker.rank(QUERY, TEXTS).documents
+    threads = threading.active_count()  # other tests' servers may still be there
     other = sqlite3.connect(tmp_path / "scores.sqlite")
     other.execute("DROP TABLE scores")
     other.commit()
@@ -166,7 +167,7 @@ def test_a_store_that_fails_never_fails_a_ranking(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("This is no database. " * 50)
     with pytest.raises(InputError, match=r"notes\.txt' can't be used as a score cache"):
         DiskCache(tmp_path / "notes.txt")
-    assert threading.active_count() < 20
+    assert threading.active_count() <= threads
 
 
 def test_damaged_scores_are_made_again(tmp_path: Path) -> None:
