@@ -12,7 +12,8 @@ import math
 import platform
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments, losses
 from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 
+from crossrank.engines.threads import available_threads
 from crossrank.errors import CheckpointError, InputError
 from crossrank.optional import require
 from crossrank.training import base as bases
@@ -120,8 +122,22 @@ def train(
     started = time.perf_counter()
     check_output(output)
     work = output.parent / f".{output.name}.run"
-    with quiet(), full_disk_told(output, "Free some space and go on with --resume."):
+    with quiet(), _own_threads(), full_disk_told(output, "Free some space and go on with --resume."):
         return _train(plan, output, settings, base, resume, progress, tell, work, started)
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """All the threads that the process may use, whatever it set before.
+
+    Sums depend on their number in the last bit, and a run must end the same after a kill, in another process.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(available_threads())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _train(
