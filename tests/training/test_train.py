@@ -24,6 +24,8 @@ import texts
 from checkpoints import edit_config, make_checkpoint, transformers_logits
 from crossrank import CrossEncoder
 from crossrank.errors import InputError, MissingExtraError, UnsupportedModelError
+from crossrank.training import base as bases
+from crossrank.training import split_bert
 from crossrank.training.data.types import ReadSettings
 from crossrank.training.plan import Sources, make_plan
 from crossrank.training.settings import Settings
@@ -314,3 +316,33 @@ def test_lora_without_peft_is_told(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "peft" else find(name, *a))
     with pytest.raises(MissingExtraError, match=r"crossrank\[lora\]"):
         run(pairs, tiny_bert, tmp_path / "m", quick(lora_rank=2))
+
+
+def test_a_frozen_body_reads_each_text_once_and_alone(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[int, ...]] = []
+    whole = split_bert.SplitBertForSequenceClassification._read
+
+    def counting(self: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        assert len(ids) == 1
+        assert mask.all()
+        read.append(tuple(ids[0].tolist()))
+        return whole(self, ids, mask)
+
+    base = bases.find_base(None, pairs.parent / "work")
+    model = bases.open_model(base, quick(), "cpu")
+    expected = model.predict(PAIRS, activation_fn=torch.nn.Identity())
+    bases.freeze(model, base, quick())
+    monkeypatch.setattr(split_bert.SplitBertForSequenceClassification, "_read", counting)
+    for batch_size in (1, 7, 32):
+        found = model.predict(PAIRS, activation_fn=torch.nn.Identity(), batch_size=batch_size)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    assert len(read) == len(set(read)) > 20
+    # Without room they are read again.
+    model.model.kept = split_bert.KeptStates(most_bytes=0)
+    before = len(read)
+    np.testing.assert_allclose(model.predict(PAIRS, activation_fn=torch.nn.Identity()), expected, rtol=0, atol=1e-4)
+    assert len(read) == before + 2 * len(PAIRS)
+    # And where the body learns, nothing is kept.
+    model = bases.open_model(base, quick(), "cpu")
+    bases.freeze(model, base, quick(freeze="half"))
+    assert model.model.kept is None

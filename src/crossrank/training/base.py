@@ -12,14 +12,15 @@ import torch
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.model_card import CrossEncoderModelCardData
 
-# Registers the model in the box with transformers.
-import crossrank.training.split_bert  # noqa: F401
 from crossrank.checkpoint.config import ModelConfig, load_config
 from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.checkpoint.weights import load_weights
 from crossrank.errors import InputError, UnsupportedModelError
 from crossrank.optional import require
 from crossrank.training.settings import Settings
+
+# Importing it registers the model in the box with transformers.
+from crossrank.training.split_bert import KeptStates
 
 _LAYER = re.compile(r"\.layers?\.(\d+)\.")
 # Matrices of attention and feed-forward parts by the names that the architectures here give them.
@@ -140,6 +141,9 @@ def freeze(model: CrossEncoder, base: Base, settings: Settings) -> list[torch.nn
         }[wanted]
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise InputError(f"freeze={settings.freeze!r} leaves nothing to learn in this model. Take --freeze embeddings.")
+    # On a GPU reading a text again costs less than fetching its states.
+    if base.is_split and model.device.type == "cpu" and not _learns(model, body):
+        network.kept = KeptStates()
     return [
         module
         for module in network.modules()
@@ -152,8 +156,11 @@ def learning_rate(model: CrossEncoder, base: Base, settings: Settings) -> float:
     if settings.learning_rate is not None:
         return settings.learning_rate
     body = f"{model.model.base_model_prefix}."
-    head_only = not any(p.requires_grad for name, p in model.model.named_parameters() if name.startswith(body))
-    return settings.learning_rate_head if head_only else settings.learning_rate_all
+    return settings.learning_rate_all if _learns(model, body) else settings.learning_rate_head
+
+
+def _learns(model: CrossEncoder, body: str) -> bool:
+    return any(p.requires_grad for name, p in model.model.named_parameters() if name.startswith(body))
 
 
 def add_lora(model: CrossEncoder, rank: int) -> None:
@@ -167,6 +174,7 @@ def add_lora(model: CrossEncoder, rank: int) -> None:
     heads = {name for name, p in network.named_parameters() if p.requires_grad and not name.startswith(body)}
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=body[:-1] + _LORA_TARGETS)
     peft.inject_adapter_in_model(config, network)
+    network.kept = None
     for name, parameter in network.named_parameters():
         parameter.requires_grad = "lora_" in name or name in heads
 

@@ -6,6 +6,7 @@ and train it like any other cross-encoder, from pairs tokenized in the usual way
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -48,6 +49,39 @@ class SplitBertConfig(BertConfig):  # type: ignore[misc]
         self.head_intermediate = head_intermediate
         self.special_token_ids = list(special_token_ids)
         self.max_query_length = max_query_length
+
+
+class KeptStates:
+    """States of texts, for a body that does not learn: each text is read once, in whichever batch it comes first.
+
+    It is read alone, so that its states don't depend on what stood beside it, and a run that goes on after a kill
+    computes with the same numbers. Where the room is used up, texts are read again each time.
+
+    :param most_bytes: Room for the states; a text of 200 tokens and size 384 takes 0.3 MB.
+    """
+
+    def __init__(self, most_bytes: int = 2 << 30) -> None:
+        self._room = most_bytes
+        self._kept: dict[bytes, Tensor] = {}
+
+    def __call__(self, read: Callable[[Tensor, Tensor], Tensor], ids: Tensor, mask: Tensor) -> Tensor:
+        """States ``[B, L, H]``, zero where ``mask`` is.
+
+        :param read: The body: ids and mask ``[1, L]`` to states.
+        """
+        rows = []
+        for row, length in zip(ids, mask.sum(1).tolist(), strict=True):
+            text = row[:length]
+            key = text.numpy().tobytes()
+            states = self._kept.get(key)
+            if states is None:
+                with torch.no_grad(), torch.autocast("cpu", enabled=False):
+                    states = read(text.unsqueeze(0), torch.ones_like(text).unsqueeze(0))[0]
+                if states.nbytes <= self._room:
+                    self._room -= states.nbytes
+                    self._kept[key] = states
+            rows.append(states)
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 class HeadLayer(nn.Module):  # type: ignore[misc]
@@ -187,6 +221,8 @@ class SplitBertForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
     def __init__(self, config: SplitBertConfig) -> None:
         super().__init__(config)
         self.num_labels = 1
+        # Set while the body does not learn.
+        self.kept: KeptStates | None = None
         self.bert = BertModel(config, add_pooling_layer=False)
         self.head = SplitHead(config)
         self.post_init()
@@ -196,6 +232,9 @@ class SplitBertForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
 
     def states(self, ids: Tensor, mask: Tensor) -> Tensor:
         """States of texts that are each read alone: ``[B, L]`` to ``[B, L, H]``."""
+        return self.kept(self._read, ids, mask) if self.kept is not None else self._read(ids, mask)
+
+    def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
         out: Tensor = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
         return out
 

@@ -1,0 +1,252 @@
+"""What the defaults of ``crossrank train`` were chosen by: small samples of real data, several settings, one table.
+
+    python -m recipes.small_data ../shared/data build/small_data --tasks covidqa medquad --sizes 50 200 \
+        --try "" "loss=lambda" "loss=lambda,learning_rate_head=1e-3"
+
+A task is a pool of queries to draw training samples from and other queries to measure on. Negatives are mined by BM25,
+as ``crossrank mine`` does it with its own defaults. Every run is ``crossrank train``'s own; only the averaging with
+the base is left to the end, where several shares can be measured for one training. Runs that are in the results
+already are not made again. ``--table`` only prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossrank.cli.learn import training_settings
+from crossrank.evaluation.candidates import Bm25, best
+from crossrank.evaluation.significance import permutation_p
+from crossrank.training import base as bases
+from crossrank.training.data.types import Group, Judgement, ReadSettings
+from crossrank.training.guard_set import load_guard
+from crossrank.training.held_out import measure, sentence_transformers_logits
+from crossrank.training.negatives import Mining, bm25_ranker, mine
+from crossrank.training.plan import Sources, make_plan
+from crossrank.training.settings import Settings
+from crossrank.training.split_bert import KeptStates
+from crossrank.training.trainer import train
+
+Row = dict[str, Any]
+CORPUS, MEASURED, DEPTH = 3000, 150, 15
+# SciFact's test part, as it is judged: no choice is made by it.
+FINAL = "scifact-test"
+# Stands for the file of a relevant document that is not among the candidates.
+ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Queries with their positives to draw from, the corpus, and what to measure on."""
+
+    pool: Sequence[tuple[str, Sequence[str]]]
+    corpus: Sequence[str]
+    measured: Sequence[Group]
+
+
+def scifact(folder: Path, *, final: bool) -> Task:
+    """SciFact's training part; measured on queries of it, or on its test part."""
+    corpus = {row["_id"]: f"{row['title']} {row['text']}" for row in _lines(folder / "corpus.jsonl")}
+
+    def queries(file: str, split: str) -> list[tuple[str, str, list[str]]]:
+        texts = {row["_id"]: row["text"] for row in _lines(folder / file)}
+        relevant: dict[str, list[str]] = {}
+        for line in (folder / "qrels" / f"{split}.tsv").read_text(encoding="utf-8").splitlines()[1:]:
+            query, document, grade = line.split("\t")
+            if float(grade) > 0 and query in texts:
+                relevant.setdefault(query, []).append(corpus[document])
+        return [(name, texts[name], found) for name, found in sorted(relevant.items())]
+
+    pool = [(text, found) for _, text, found in queries("queries-train.jsonl", "train")]
+    random.Random(0).shuffle(pool)
+    if not final:
+        return Task(pool[MEASURED:], list(corpus.values()), _candidates(pool[:MEASURED], list(corpus.values())))
+    listed: dict[str, list[str]] = {}
+    for line in (folder / "candidates.tsv").read_text(encoding="utf-8").splitlines()[1:]:
+        query, document, *_ = line.split("\t")
+        listed.setdefault(query, []).append(corpus[document])
+    measured = [_group(text, found, listed[name]) for name, text, found in queries("queries.jsonl", "test")]
+    return Task(pool, list(corpus.values()), measured)
+
+
+def pairs_file(file: Path) -> Task:
+    """A sample of one of the files of training pairs."""
+    with gzip.open(file, "rt", encoding="utf-8") as stream:
+        rows = [row for row in map(json.loads, stream) if not row.get("in_liveqa")]
+    random.Random(0).shuffle(rows)
+    by_query: dict[str, list[str]] = {}
+    for row in rows[:CORPUS]:
+        by_query.setdefault(row["query"], []).append(row["positive"])
+    corpus = list(dict.fromkeys(text for texts in by_query.values() for text in texts))
+    pool = list(by_query.items())
+    return Task(pool[MEASURED:], corpus, _candidates(pool[:MEASURED], corpus))
+
+
+def _candidates(queries: Sequence[tuple[str, Sequence[str]]], corpus: Sequence[str]) -> list[Group]:
+    """BM25's best; queries whose relevant documents are not there measure nothing and are left out."""
+    index = Bm25(corpus)
+    groups = [_group(text, found, [corpus[i] for i in best(index.scores(text), DEPTH)]) for text, found in queries]
+    return [group for group in groups if any(one.label and one.file != ABSENT for one in group.judged)]
+
+
+def _group(query: str, relevant: Sequence[str], documents: Sequence[str]) -> Group:
+    listed = [Judgement(query, text, float(text in relevant)) for text in dict.fromkeys(documents)]
+    return Group(query, (*listed, *(Judgement(query, one, 1.0, ABSENT) for one in relevant if one not in documents)))
+
+
+def _lines(file: Path) -> list[Row]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def guard() -> list[Group]:
+    """The guard set as groups."""
+    data = load_guard()
+    assert data.candidates is not None
+    groups = []
+    for number, (name, text) in enumerate(data.queries.items()):
+        listed = [data.corpus.text(int(i)) for i in data.candidates.documents[data.candidates.of(number)]]
+        relevant = [data.corpus.text(data.corpus.index[one]) for one in data.qrels[name]]
+        groups.append(_group(text, relevant, listed))
+    return groups
+
+
+def ndcg_of(groups: Sequence[Group], model: Any) -> NDArray[np.float64]:
+    """NDCG@10 of every query; relevant documents that are not candidates stand below all others."""
+    logits = sentence_transformers_logits(model, 32)
+
+    def with_absent(pairs: list[tuple[str, str]]) -> NDArray[np.float64]:
+        judged = [one for group in groups for one in group.judged]
+        there = np.array([one.file != ABSENT for one in judged])
+        values = np.full(len(pairs), -1e9)
+        values[there] = logits([pair for pair, listed in zip(pairs, there, strict=True) if listed])
+        return values
+
+    return measure(groups, with_absent).ndcg
+
+
+class Bench:
+    """The base, measured, and runs against it."""
+
+    def __init__(self, folder: Path, tasks: Mapping[str, Task], base: str | None) -> None:
+        self.folder, self.tasks, self.base = folder, tasks, base
+        # Texts are the same in every run, and so is a body that does not learn.
+        self.kept = KeptStates(most_bytes=12 << 30)
+        bases.KeptStates = lambda: self.kept  # type: ignore[assignment, misc]
+        self.measured = {"guard": guard(), **{name: task.measured for name, task in tasks.items()}}
+        model = self._open(base)
+        self.weights = bases.weights_of(model)
+        self.before = {name: ndcg_of(self.measured[name], model) for name in self.measured}
+        for name, values in self.before.items():
+            print(f"base on {name}: {values.mean():.4f} ({len(values)} queries)", flush=True)
+
+    def _open(self, name: str | None) -> Any:
+        found = bases.find_base(name, self.folder / "base")
+        model = bases.open_model(found, Settings(), "cpu")
+        bases.freeze(model, found, Settings())
+        return model
+
+    def run(self, task: str, size: int, seed: int, settings: Settings, shares: Sequence[float]) -> Row:
+        """Draw a sample, train, measure."""
+        started = time.perf_counter()
+        pool = list(self.tasks[task].pool)
+        random.Random(f"{task} {size} {seed}").shuffle(pool)
+        groups = [Group(text, tuple(Judgement(text, one, 1.0) for one in found)) for text, found in pool[:size]]
+        corpus = self.tasks[task].corpus
+        mined, _ = mine(groups, corpus, [bm25_ranker(corpus)], Mining(seed=seed))
+        with tempfile.TemporaryDirectory() as place:
+            file, output = Path(place) / "data.jsonl", Path(place) / "model"
+            rows = [{"query": one.query, "positives": one.positives, "negatives": one.negatives} for one in mined]
+            file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+            settings = replace(settings, seed=seed, average_with_base=0.0)
+            result = train(make_plan(Sources([str(file)]), settings, ReadSettings()), output, settings, base=self.base)
+            trained = time.perf_counter() - started
+            model = self._open(str(output))
+        learnt = bases.weights_of(model)
+        row: Row = {"queries": len(mined), "steps": result.steps, "seconds": round(trained, 1)}
+        for share in shares:
+            model.model.load_state_dict(learnt)
+            bases.average(model, self.weights, share)
+            for name in (task, "guard"):
+                gains = ndcg_of(self.measured[name], model) - self.before[name]
+                p = float(permutation_p(gains[:, None])[0])
+                row[f"{name} {share:g}"] = [round(float(gains.mean()), 4), round(p, 4)]
+        return row
+
+
+def table(rows: Sequence[Row]) -> None:
+    """Mean gains over tasks and seeds, by settings and share of the base; and the worst."""
+    keys = list(dict.fromkeys((row["size"], row["settings"]) for row in rows))
+    for size, text in sorted(keys):
+        these = [row for row in rows if (row["size"], row["settings"]) == (size, text)]
+        shares = [key.split()[1] for key in these[0] if key.startswith("guard ")]
+        print(f"\n{size} queries, {text or 'defaults'}: {len(these)} runs, {_mean(r['seconds'] for r in these):.0f} s")
+        for share in shares:
+            own = [row[f"{row['task']} {share}"] for row in these]
+            kept = [row[f"guard {share}"] for row in these]
+            worse = sum(gain < 0 and p < 0.05 for gain, p in own)
+            better = sum(gain > 0 and p < 0.05 for gain, p in own)
+            print(
+                f"  base {share}: gain {_mean(gain for gain, _ in own):+.4f} (least {min(own)[0]:+.4f}, significantly "
+                f"better {better}, worse {worse}), guard {_mean(gain for gain, _ in kept):+.4f} (least "
+                f"{min(kept)[0]:+.4f})"
+            )
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(list(values)))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder of the collections")
+    parser.add_argument("output", type=Path, help="folder for the results")
+    parser.add_argument("--base", help="model to start from (default: the model in the box)")
+    parser.add_argument("--tasks", nargs="+", default=["scifact"], help="scifact, scifact-test, or a file in train/")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[200])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--shares", nargs="+", type=float, default=[0.0, 0.5], help="of the base in the weights")
+    parser.add_argument("--try", dest="tried", nargs="+", default=[""], metavar="NAME=VALUE,...")
+    parser.add_argument("--table", action="store_true", help="only print the results that are there")
+    args = parser.parse_args(argv)
+    args.output.mkdir(parents=True, exist_ok=True)
+    file = args.output / "results.jsonl"
+    rows = _lines(file) if file.exists() else []
+    if not args.table:
+        known = {(row["task"], row["size"], row["seed"], row["settings"]) for row in rows}
+        tasks = {
+            name: scifact(args.data / "scifact", final=name == FINAL)
+            if name in ("scifact", FINAL)
+            else pairs_file(args.data / "train" / f"{name}.jsonl.gz")
+            for name in args.tasks
+        }
+        bench = Bench(args.output, tasks, args.base)
+        for text in args.tried:
+            settings = training_settings([one for one in text.split(",") if one])
+            for size in args.sizes:
+                for seed in args.seeds:
+                    for task in args.tasks:
+                        if (task, size, seed, text) in known:
+                            continue
+                        found = bench.run(task, size, seed, settings, args.shares)
+                        row = {"task": task, "size": size, "seed": seed, "settings": text, **found}
+                        print(json.dumps(row), flush=True)
+                        rows.append(row)
+                        with file.open("a", encoding="utf-8") as stream:
+                            stream.write(json.dumps(row) + "\n")
+    table(rows)
+
+
+if __name__ == "__main__":
+    main()
