@@ -231,6 +231,28 @@ def test_a_killed_run_goes_on_to_the_same_result(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
+def test_a_killed_run_remembers_how_long_nothing_got_better(pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    # Such a rate soon makes it worse.
+    settings = quick(epochs=9, learning_rate=0.1, patience=3, evaluations=20, held_out=0.3, least_held_out=1)
+    whole = run(pairs, tiny_bert, tmp_path / "whole", settings)
+    assert whole.stopped_early
+    # All but the last of the evaluations that were no better lie behind the kill.
+
+    class KilledError(Exception):
+        pass
+
+    def stop(step: int, steps: int, figures: dict[str, float]) -> None:
+        if step == whole.steps - 1:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(pairs, tiny_bert, tmp_path / "killed", settings, progress=stop)
+    again = run(pairs, tiny_bert, tmp_path / "killed", settings, resume=True)
+    assert again.steps == whole.steps
+    assert again.stopped_early == whole.stopped_early
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+
+
 def test_a_batch_that_does_not_fit_is_halved(pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:
     """The failure is put in where the memory is asked for; the rest is the real run."""
 
@@ -305,6 +327,37 @@ def test_an_output_that_is_something_else_is_left_alone(pairs: Path, tiny_bert: 
         run(pairs, tiny_bert, tiny_bert)
     with pytest.raises(InputError, match="max_length=513 is more than this model's 512"):
         run(pairs, tiny_bert, tmp_path / "m", quick(max_length=513))
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "deberta-v2", "distilbert"])
+def test_lora_changes_the_matrices_by_low_rank_and_leaves_the_form(pairs: Path, tmp_path: Path, kind: str) -> None:
+    base = make_checkpoint(tmp_path / "base", kind)
+    output = tmp_path / "model"
+    run(pairs, base, output, quick(lora_rank=2, epochs=1, learning_rate=1e-2))
+    before, after = weights(base), weights(output)
+    assert before.keys() == after.keys()
+    ranks = {}
+    for name, tensor in before.items():
+        change = after[name].astype(np.float64) - tensor
+        if change.ndim == 2 and np.abs(change).max() > 1e-4 and "layer" in name:
+            ranks[name] = int((np.linalg.svd(change, compute_uv=False) > 1e-5).sum())
+    # The matrices of two layers; the products of two by two columns, rounded to float32.
+    assert len(ranks) >= 8
+    assert set(ranks.values()) == {2}
+    assert any("classifier" in name and np.any(after[name] != before[name]) for name in before)
+    np.testing.assert_allclose(
+        CrossEncoder(output, precision="float32").score(PAIRS[:8]).logits[:, 0],
+        TheirCrossEncoder(str(output), device="cpu").predict(PAIRS[:8], activation_fn=torch.nn.Identity()),
+        rtol=0,
+        atol=1e-4,
+    )
+
+
+def test_lora_in_the_model_in_the_box(pairs: Path, tmp_path: Path) -> None:
+    run(pairs, None, tmp_path / "model", quick(lora_rank=2, epochs=0.1))
+    box = CrossEncoder(precision="float32").score(PAIRS[:8]).logits
+    found = CrossEncoder(tmp_path / "model", precision="float32").score(PAIRS[:8]).logits
+    assert 0.001 < np.abs(found - box).max() < 20
 
 
 def test_lora_without_peft_is_told(
