@@ -127,8 +127,16 @@ def test_a_rollback_meanwhile_stops_the_switch(
 
     monkeypatch.setattr(promotion, "evaluate", slow)
     with pytest.raises(Exception, match="meanwhile"):
-        promote(BUNDLED, data=data, guard="none", registry=registry, settings=SETTINGS)
+        promote(
+            BUNDLED,
+            data=data,
+            guard="none",
+            registry=registry,
+            settings=SETTINGS,
+            decision_file=tmp_path / "decision.json",
+        )
     assert registry.current() == first
+    assert not (tmp_path / "decision.json").exists()
 
 
 def test_the_guard_set_is_sound() -> None:
@@ -170,3 +178,19 @@ def test_the_command(
     main(["rollback", "r"])
     assert main(["rollback", "r"]) == 1
     assert "no earlier version" in capsys.readouterr().err
+
+
+def test_a_decision_that_can_t_be_written_changes_nothing(data: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path / "registry")
+    first = registry.switch(registry.publish(tiny_bert))
+    (tmp_path / "a folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        promote(
+            BUNDLED,
+            data=data,
+            guard="none",
+            registry=registry,
+            settings=SETTINGS,
+            decision_file=tmp_path / "a folder",
+        )
+    assert registry.current() == first

@@ -87,9 +87,16 @@ def promote(
             in_use = registry.switch(registry.publish(old.folder))
         version = registry.publish(new.folder)
         decision = replace(decision, version=version.name)
-        registry.switch(version, instead_of=in_use, record={"decision": decision.as_dict()})
+    # Before the switch: where it can't be written, the version in use stays.
     if decision_file is not None:
         decision.write(decision_file)
+    if promoted and registry is not None:
+        try:
+            registry.switch(version, instead_of=in_use, record={"decision": decision.as_dict()})
+        except BaseException:
+            if decision_file is not None:
+                decision_file.unlink(missing_ok=True)  # it says what did not happen
+            raise
     return decision
 
 
