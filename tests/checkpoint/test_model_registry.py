@@ -240,3 +240,15 @@ def test_a_lock_left_behind_by_a_killed_process_is_free_and_told(tmp_path: Path)
     (tmp_path / "lock").write_text(json.dumps({"what": "learn", "process": 7, "host": "h", "since": "s"}))
     with FileLock(tmp_path / "lock", "other") as lock:
         assert lock.left_by == "'learn' (process 7 on h, since s)"
+
+
+def test_what_is_no_registry_is_told_and_left_alone(registry: ModelRegistry, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no registry"):
+        ModelRegistry(tmp_path / "typo").rollback()
+    assert not (tmp_path / "typo").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file"):
+        ModelRegistry(tmp_path / "file").rollback()
+    (registry.folder / "current").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match="does not name a version"):
+        registry.current()

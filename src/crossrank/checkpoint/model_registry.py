@@ -209,6 +209,9 @@ class ModelRegistry:
         :raises CheckpointError: If that version is damaged; the one in use stays.
         :raises CrossRankError: If the registry is being changed.
         """
+        if not (self.folder / VERSIONS).is_dir():
+            self._pointer()  # of a file it says that it is one
+            raise InputError(f"{str(self.folder)!r} is no registry: it has no {VERSIONS!r} in it. Check the path.")
         with self._changing("rollback"):
             names = self._pointer()
             if to is None and len(names) < 2:
@@ -233,9 +236,11 @@ class ModelRegistry:
 
     def _pointer(self) -> list[str]:
         try:
-            names = (self.folder / POINTER).read_text(encoding="utf-8").split()
+            names = (self.folder / POINTER).read_text(encoding="utf-8", errors="replace").split()
         except FileNotFoundError:
             return []
+        except NotADirectoryError as error:
+            raise InputError(f"{str(self.folder)!r} is a file. Name a registry's folder.") from error
         if not names or not all(map(_NAME.fullmatch, names)):
             raise CheckpointError(
                 f"{str(self.folder / POINTER)!r} does not name a version. Write the name of a folder in "
