@@ -204,3 +204,18 @@ def test_clicks_judge_only_what_was_looked_at(case: tuple[int, set[int]]) -> Non
 def test_the_tables() -> None:
     assert [label_of_stars(n) for n in (1, 2, 3, 3.5, 4, 5)] == [0, 0.25, 0.5, 0.625, 0.75, 1]
     assert [label_of_vote(vote) for vote in ("up", "👎", True, False, " Helpful ", -1)] == [1, 0, 1, 0, 1, 0]
+
+
+def test_half_a_character_is_replaced(tmp_path: Path) -> None:
+    """JSON may carry lone surrogates; what reads the texts afterwards takes UTF-8 only."""
+    (tmp_path / "a.jsonl").write_text('{"query": "a\\ud800", "document": "\\ud83d\\ude00 b\\udfff c", "label": 1}\n')
+    assert read(str(tmp_path / "a.jsonl")) == [("a\ufffd", "\U0001f600 b\ufffd c", 1.0)]
+
+
+def test_a_damaged_gzip_file_is_told(tmp_path: Path) -> None:
+    rows = "".join(f'{{"query": "q{i * i}", "document": "d{i}", "label": 1}}\n' for i in range(500))
+    whole = bytearray(gzip.compress(rows.encode()))
+    whole[100:160] = bytes(byte ^ 0x5A for byte in whole[100:160])
+    (tmp_path / "a.jsonl.gz").write_bytes(whole)
+    with pytest.raises(InputError, match=r"a\.jsonl\.gz, after line \d+: it can't be read"):
+        read(str(tmp_path / "a.jsonl.gz"), skip_bad=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Literal, cast
 
 from crossrank.errors import InputError
 from crossrank.optional import require
-from crossrank.training.data.forms import judgements_of
+from crossrank.training.data.forms import encodable, judgements_of
 from crossrank.training.data.types import Judgement, Paths, ReadReport, ReadSettings, Row, RowError
 
 # A CSV field may be as long as a document may be.
@@ -137,7 +138,7 @@ def _lines(stream: IO[str], path: str) -> Iterator[str]:
             f"{path}, after line {number}: a byte (0x{error.object[error.start]:02x}) is not UTF-8. Convert the file: "
             "iconv -f WINDOWS-1252 -t UTF-8."
         ) from error
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise InputError(f"{path}, after line {number}: it can't be read ({error}). Copy it again.") from error
 
 
@@ -224,4 +225,4 @@ def _texts_by_id(file: str) -> Iterator[tuple[str, str]]:
             raise row.bad("it has no field 'text' with a string in it", "Give the texts in the field 'text'.")
         title = fields.get("title")
         whole = f"{title} {text}" if isinstance(title, str) and title.strip() else text
-        yield str(fields.get("_id", fields.get("id", row.line))), whole.strip()
+        yield str(fields.get("_id", fields.get("id", row.line))), encodable(whole.strip())

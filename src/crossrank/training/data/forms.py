@@ -127,6 +127,11 @@ _READERS: Mapping[str, _Reader] = {"pairs": _pairs, "triplets": _triplets, "feed
 # ---- values
 
 
+def encodable(text: str) -> str:
+    """A text without lone surrogates, which JSON may carry and UTF-8 can't: U+FFFD in their place, as when scoring."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _text(row: Row, column: str) -> str:
     return _text_in(row, row.fields[column], column)
 
@@ -147,7 +152,7 @@ def _text_in(row: Row, value: object, what: str) -> str:
         raise row.bad(
             f"its {what!r} is {_short(value)}, not a text", "Give a string, or an object with a field 'text'."
         )
-    return value
+    return encodable(value)
 
 
 def _number(row: Row, value: object, what: str) -> float:
