@@ -76,3 +76,16 @@ def test_mine_then_train(crossrank: Run, tiny_bert: Path, tmp_path: Path) -> Non
 def test_mine_says_what_it_needs(crossrank: Run, tmp_path: Path) -> None:
     write_pairs(tmp_path / "one.jsonl", one_class=True)
     assert "--bi-encoder" in crossrank("mine", "one.jsonl", "--method", "both", "-o", "t.jsonl").err
+
+
+def test_data_of_which_nothing_is_left(crossrank: Run, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs.jsonl")
+    (tmp_path / "empty.jsonl").touch()
+    assert (
+        "No pairs are in the evaluation data (empty.jsonl)"
+        in crossrank("train", "pairs.jsonl", "--eval", "empty.jsonl", "--dry-run").err
+    )
+    assert "there were none" in crossrank("train", "empty.jsonl", "--dry-run").err
+    ran = crossrank("train", "pairs.jsonl", "--eval", "pairs.jsonl", "--dry-run")
+    assert ran.code == 1
+    assert "No pairs are left to train on: 16 pairs of 8 queries that stand in the evaluation data" in ran.err

@@ -160,6 +160,16 @@ def split_by_query(groups: Sequence[Group], share: float, seed: int) -> tuple[li
     return train, held
 
 
+def need_pairs(groups: Sequence[Group], report: DataReport) -> None:
+    """Refuse data of which nothing is left, and say where it went.
+
+    :raises InputError: If there is no pair.
+    """
+    if not groups:
+        lost = "; ".join(f"{one.count} {one.what}" for one in report.findings if one.count) or "there were none"
+        raise InputError(f"No pairs are left to train on: {lost}. Give more data.")
+
+
 def need_both_classes(groups: Sequence[Group], loss: str) -> None:
     """Refuse data of one class.
 
@@ -169,7 +179,7 @@ def need_both_classes(groups: Sequence[Group], loss: str) -> None:
     if len(classes) == 2:
         return
     if not classes:
-        raise InputError("No pairs are left to train on; the data check above says why. Give more data.")
+        raise InputError("No pairs are left to train on. Give more data.")
     there, lacking = ("positive", "negative") if classes[True] else ("negative", "positive")
     remedy = (
         "Mine negatives: crossrank mine DATA --corpus CORPUS -o triplets.jsonl; or take --loss cached-mnrl, which uses "

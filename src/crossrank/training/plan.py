@@ -19,6 +19,7 @@ from crossrank.training.checks import (
     check,
     count_cut,
     need_both_classes,
+    need_pairs,
     same_query,
     split_by_query,
 )
@@ -76,6 +77,11 @@ def make_plan(sources: Sources, settings: Settings, reading: ReadSettings) -> Pl
         read = ReadReport()
         of_evaluation = replace(reading, split=sources.evaluation_split)
         held_out, _ = check(read_judgements(sources.evaluation, of_evaluation, read), read)
+        if not held_out:
+            raise InputError(
+                f"No pairs are in the evaluation data ({', '.join(sources.evaluation)}). Give others, or leave --eval "
+                "out: a part of the data is held out then."
+            )
     # The held-out queries are known by their text, and so are those of the evaluation data.
     not_to_train_on = {same_query(group.query) for group in held_out}
     read = ReadReport()
@@ -89,6 +95,7 @@ def make_plan(sources: Sources, settings: Settings, reading: ReadSettings) -> Pl
         there = {one.pair for group in groups for one in group.judged}
         unmatched = len(scores.keys() - there)
         report.findings.append(Finding("teacher scores of pairs that are not in the data", unmatched, "not used"))
+    need_pairs(groups, report)
     if loss.both_classes:
         need_both_classes(groups, settings.loss)
     unlabelled = next((one for group in groups for one in group.judged if not one.labelled), None)
@@ -112,8 +119,6 @@ def make_plan(sources: Sources, settings: Settings, reading: ReadSettings) -> Pl
     if sources.general:
         report.findings.append(Finding("general pairs", mixed, "mixed in"))
     train = [*train, *general]
-    if not train:
-        raise InputError("No pairs are left to train on; the data check says why. Give more data.")
     return Plan(train, held_out, mixed, report, _fingerprint(train, held_out, settings))
 
 
