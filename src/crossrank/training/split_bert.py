@@ -249,7 +249,7 @@ class SplitBertForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         """Logits ``[B, 1]`` of ``[CLS] query [SEP] document [SEP]`` rows ``[B, L]``."""
         second = (token_type_ids == 1) & attention_mask.bool()
         first = (token_type_ids == 0) & attention_mask.bool()
-        query_ids, query_mask = _packed(input_ids, first)
+        query_ids, query_mask = _shortened(*_packed(input_ids, first), self.config.max_query_length)
         document_ids, document_mask = _packed(input_ids, second)
         # The document gets an opening token of its own.
         opening = input_ids[:, :1]
@@ -272,6 +272,16 @@ def _packed(ids: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     order = torch.argsort((~keep).to(torch.int8), dim=1, stable=True)[:, : int(keep.sum(1).max())]
     mask = keep.gather(1, order)
     return ids.gather(1, order) * mask, mask.to(ids.dtype)
+
+
+def _shortened(ids: Tensor, mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Texts of at most so many tokens: the closing one stays, and those before it go."""
+    if ids.shape[1] <= most:
+        return ids, mask
+    closing = ids.gather(1, mask.sum(1, keepdim=True) - 1)
+    longer = mask[:, most : most + 1].bool()
+    last = torch.where(longer, closing, ids[:, most - 1 : most])
+    return torch.cat([ids[:, : most - 1], last], 1), mask[:, :most]
 
 
 AutoConfig.register("split_bert", SplitBertConfig)
