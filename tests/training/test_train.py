@@ -23,7 +23,7 @@ from sentence_transformers import CrossEncoder as TheirCrossEncoder
 import texts
 from checkpoints import edit_config, make_checkpoint, transformers_logits
 from crossrank import CrossEncoder
-from crossrank.errors import InputError, MissingExtraError, UnsupportedModelError
+from crossrank.errors import CrossRankError, InputError, MissingExtraError, UnsupportedModelError
 from crossrank.training import base as bases
 from crossrank.training import split_bert
 from crossrank.training.data.types import ReadSettings
@@ -399,3 +399,29 @@ def test_a_frozen_body_reads_each_text_once_and_alone(pairs: Path, monkeypatch: 
     model = bases.open_model(base, quick(), "cpu")
     bases.freeze(model, base, quick(freeze="half"))
     assert model.model.kept is None
+
+
+def test_a_second_run_keeps_away(pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    """It would take the save points from under the first."""
+    said: list[str] = []
+
+    def progress(step: int, *_: object) -> None:
+        if step == 2 and not said:
+            with pytest.raises(CrossRankError) as error:
+                run(pairs, tiny_bert, tmp_path / "m")
+            said.append(str(error.value))
+
+    run(pairs, tiny_bert, tmp_path / "m", progress=progress)
+    assert "the training of m" in said[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_long_query_is_cut_alike_in_both_libraries(make_pairs: MakePairs, tmp_path: Path) -> None:
+    """The model in the box reads 64 tokens of a query."""
+    run(make_pairs(tmp_path / "p.jsonl", 4, 1), None, tmp_path / "m", quick(epochs=1, max_length=256))
+    chosen = [
+        (" ".join(["how", "is", "a", "long", "text", "wrapped", "in", "python"] * n), "Wrap text.") for n in (2, 8, 20)
+    ]
+    mine = CrossEncoder(tmp_path / "m", precision="float32").score(chosen).logits.ravel()
+    theirs = TheirCrossEncoder(str(tmp_path / "m"), device="cpu")
+    np.testing.assert_allclose(mine, theirs.predict(chosen, activation_fn=torch.nn.Identity()), rtol=0, atol=1e-4)

@@ -6,9 +6,10 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from crossrank.checkpoint.locks import FileLock
 from crossrank.errors import InputError
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -37,6 +38,23 @@ def check_output(output: Path) -> None:
             f"{str(output)!r} is there and holds no model, so it is not replaced by one. Name another folder, or "
             "empty this one."
         )
+
+
+@contextmanager
+def only_one(output: Path) -> Iterator[None]:
+    """Keep a second run away from a model's folder and its save points.
+
+    :raises CrossRankError: If there is one already.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    path = _beside(output, "lock")
+    with FileLock(path, f"the training of {output.name}"):
+        try:
+            yield
+        finally:
+            # Windows does not let go of a file that is open; it stays behind empty then.
+            with suppress(OSError):
+                path.unlink()
 
 
 def write_folder(output: Path, write: Callable[[Path], None]) -> None:

@@ -34,7 +34,7 @@ from crossrank.training.losses import find_loss
 from crossrank.training.plan import Plan, count_long
 from crossrank.training.quiet import quiet
 from crossrank.training.rows import Columns
-from crossrank.training.saving import check_output, full_disk_told, write_folder
+from crossrank.training.saving import check_output, full_disk_told, only_one, write_folder
 from crossrank.training.settings import Settings
 
 RUN = "training.json"
@@ -116,13 +116,15 @@ def train(
     :raises ModelError: If the base can't be loaded or is no cross-encoder.
     :raises MissingExtraError: If a package is not installed.
     :raises OSError: If the disk is full; a model that was there stays.
+    :raises CrossRankError: If another process trains a model in the same folder.
     """
     for module in ("datasets", "accelerate"):
         require(module, extra="train", purpose="Training")
     started = time.perf_counter()
-    check_output(output)
     work = output.parent / f".{output.name}.run"
-    with quiet(), _own_threads(), full_disk_told(output, "Free some space and go on with --resume."):
+    full_disk = full_disk_told(output, "Free some space and go on with --resume.")
+    with quiet(), _own_threads(), full_disk, only_one(output):
+        check_output(output)
         return _train(plan, output, settings, base, resume, progress, tell, work, started)
 
 
