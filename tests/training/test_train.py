@@ -130,6 +130,9 @@ def test_held_out_queries_are_compared_with_the_base_and_bm25(
     assert base.low <= base.ndcg <= base.high
     assert base.gain == pytest.approx(found.figures["result"].ndcg - base.ndcg)
     assert f"| base | {base.ndcg:.4f} |" in (tmp_path / "m/README.md").read_text()
+    # What the hub reads: it is parsed back out of the file's model-index.
+    (told,) = ModelCard.load(tmp_path / "m/README.md").data.eval_results
+    assert (told.metric_type, told.metric_value) == ("ndcg_at_10", round(found.figures["result"].ndcg, 4))
 
 
 def test_averaging_with_the_base(trained: tuple[Path, Any], pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from crossrank.training.trainer import TrainingResult
 
 TAG = "crossrank"
+METRIC = "ndcg_at_10"
 _SAMPLES = 3
 _MOST_LETTERS = 300
 
 
 def write_card(folder: Path, plan: Plan, settings: Settings, base: Base, result: TrainingResult, machine: str) -> None:
-    """Add sections and a tag to the ``README.md`` that sentence-transformers wrote.
+    """Add sections, a tag and the figure on held-out queries to the ``README.md`` that sentence-transformers wrote.
 
     :param machine: What it was trained on.
     """
@@ -32,6 +33,10 @@ def write_card(folder: Path, plan: Plan, settings: Settings, base: Base, result:
     card = ModelCard.load(path)
     tags = list(card.data.tags or [])
     card.data.tags = [*tags, TAG] if TAG not in tags else tags
+    if result.comparison is not None and result.comparison.queries:
+        card.data.model_name = result.output.resolve().name
+        card.data.eval_results = [_figure_for_the_hub(result.comparison)]
+        card.data.metrics = [METRIC]
     sections: list[Callable[[], str]] = [
         lambda: _usage(base),
         lambda: _evaluation(result.comparison),
@@ -44,6 +49,21 @@ def write_card(folder: Path, plan: Plan, settings: Settings, base: Base, result:
     text, mark, citations = card.text.partition("\n## Citation")
     card.text = f"{text.rstrip()}\n\n{added}\n{mark}{citations}"
     card.save(path)
+
+
+def _figure_for_the_hub(found: Comparison) -> Any:
+    """What the hub shows beside a model, in the words in which sentence-transformers states its own figures."""
+    from huggingface_hub import EvalResult
+
+    return EvalResult(
+        task_type="cross-encoder-reranking",
+        task_name="Cross Encoder Reranking",
+        dataset_type="held-out",
+        dataset_name="held-out queries",
+        metric_type=METRIC,
+        metric_name="nDCG@10",
+        metric_value=round(found.figures["result"].ndcg, 4),
+    )
 
 
 def _usage(base: Base) -> str:
