@@ -75,6 +75,11 @@ def test_mine_then_train(crossrank: Run, tiny_bert: Path, tmp_path: Path) -> Non
 
 def test_mine_says_what_it_needs(crossrank: Run, tmp_path: Path) -> None:
     write_pairs(tmp_path / "one.jsonl", one_class=True)
+    (tmp_path / "empty.jsonl").touch()
+    assert "empty.jsonl" in crossrank("mine", "empty.jsonl", "-o", "t.jsonl").err
+    assert "no document" in crossrank("mine", "one.jsonl", "--corpus", "empty.jsonl", "-o", "t.jsonl").err
+    assert "filter_margin=nan" in crossrank("mine", "one.jsonl", "--filter-margin", "nan", "-o", "t.jsonl").err
+    assert not (tmp_path / "t.jsonl").exists()
     assert "--bi-encoder" in crossrank("mine", "one.jsonl", "--method", "both", "-o", "t.jsonl").err
 
 

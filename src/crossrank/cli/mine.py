@@ -93,9 +93,13 @@ def execute(args: argparse.Namespace) -> int:
     groups, _ = check(read_judgements(args.data, reading, read), read)
     if read.first_skipped:
         complain("warning", f"{read.skipped} bad lines were left out; the first is {read.first_skipped}.")
+    if not groups:
+        raise InputError(f"No judgement is in {', '.join(args.data)}. Give queries with positives.")
     folders = [path for path in args.data if Path(path).is_dir()]
     corpora = [args.corpus] if args.corpus else folders
     texts = [text for corpus in corpora for _, text in read_corpus(corpus)]
+    if args.corpus and not texts:
+        raise InputError(f"{args.corpus!r} has no document in it. Leave --corpus out to mine in the documents of DATA.")
     texts = texts or [one.document for group in groups for one in group.judged]
     corpus = [text for text in dict.fromkeys(texts) if text.strip()]
     rankers = []

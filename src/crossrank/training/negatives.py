@@ -11,6 +11,7 @@ usual (Qu et al. 2021, RocketQA, arXiv 2010.08191, for the cross-encoder; Moreir
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ class Mining:
             )
         if self.count < 1:
             raise InputError(f"count={self.count} is below 1. Take one negative or more for each query.")
+        if not math.isfinite(self.filter_margin):
+            raise InputError(f"filter_margin={self.filter_margin} is no number of logits. Take 1, for instance.")
         if not 0 < self.margin <= 1:
             raise InputError(f"margin={self.margin} is outside 0 to 1: it is a share of the positive's score.")
 
