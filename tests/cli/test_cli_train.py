@@ -83,6 +83,16 @@ def test_mine_says_what_it_needs(crossrank: Run, tmp_path: Path) -> None:
     assert "--bi-encoder" in crossrank("mine", "one.jsonl", "--method", "both", "-o", "t.jsonl").err
 
 
+def test_a_teacher_s_scores_are_numbers(crossrank: Run, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in write_pairs(tmp_path / "pairs.jsonl").read_text().splitlines()]
+    rows[3]["teacher_score"] = float("nan")
+    scored = [{**row, "teacher_score": row.get("teacher_score", 1.0)} for row in rows]
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scored))
+    ran = crossrank("train", "pairs.jsonl", "--teacher-scores", "scores.jsonl", "--loss", "mse", "--dry-run")
+    assert ran.code == 1
+    assert "scores.jsonl, line 4: its 'teacher_score' is nan, not a number" in ran.err
+
+
 def test_data_of_which_nothing_is_left(crossrank: Run, tmp_path: Path) -> None:
     write_pairs(tmp_path / "pairs.jsonl")
     (tmp_path / "empty.jsonl").touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -147,8 +148,10 @@ def _teacher_scores(path: str) -> dict[tuple[str, str], float]:
             raise row.bad("it has not query, document and teacher_score", "Give these three columns.")
         try:
             score = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError) as error:
-            raise row.bad(f"its {column!r} is {value!r}, not a number", "Give a score for each pair.") from error
+        except (TypeError, ValueError):
+            score = math.nan
+        if not math.isfinite(score):
+            raise row.bad(f"its {column!r} is {value!r}, not a number", "Give a score for each pair.")
         scores[str(row.fields[roles["query"][0]]), str(row.fields[roles["document"][0]])] = score
     return scores
 
