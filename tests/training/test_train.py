@@ -319,6 +319,7 @@ def test_a_base_that_is_no_cross_encoder(changes: dict[str, Any], said: str, pai
     edit_config(base, **changes)
     with pytest.raises(UnsupportedModelError, match=said):
         run(pairs, base, tmp_path / "m")
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
 def test_an_output_that_is_something_else_is_left_alone(pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTraine
 from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 
 from crossrank.engines.threads import available_threads
-from crossrank.errors import CheckpointError, InputError
+from crossrank.errors import CheckpointError, CrossRankError, InputError
 from crossrank.optional import require
 from crossrank.training import base as bases
 from crossrank.training.callbacks import Figures, Marks, last_whole
@@ -125,7 +125,13 @@ def train(
     full_disk = full_disk_told(output, "Free some space and go on with --resume.")
     with quiet(), _own_threads(), full_disk, only_one(output):
         check_output(output)
-        return _train(plan, output, settings, base, resume, progress, tell, work, started)
+        try:
+            return _train(plan, output, settings, base, resume, progress, tell, work, started)
+        except CrossRankError:
+            # Refused before there was anything to go on from.
+            if not any(work.glob("checkpoint-*")):
+                shutil.rmtree(work, ignore_errors=True)
+            raise
 
 
 @contextmanager
