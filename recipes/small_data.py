@@ -39,9 +39,9 @@ from crossrank.training.split_bert import KeptStates
 from crossrank.training.trainer import train
 
 Row = dict[str, Any]
-CORPUS, MEASURED, DEPTH = 3000, 150, 15
-# SciFact's test part, as it is judged: no choice is made by it.
-FINAL = "scifact-test"
+CORPUS, MEASURED, DEPTH = 3000, 150, 25
+# SciFact's test part, the first so many of BM25's candidates: no choice is made by it.
+FINAL, FINAL_DEPTH = "scifact-test", 50
 # Stands for the file of a relevant document that is not among the candidates.
 ABSENT = "absent"
 
@@ -76,7 +76,8 @@ def scifact(folder: Path, *, final: bool) -> Task:
     for line in (folder / "candidates.tsv").read_text(encoding="utf-8").splitlines()[1:]:
         query, document, *_ = line.split("\t")
         listed.setdefault(query, []).append(corpus[document])
-    measured = [_group(text, found, listed[name]) for name, text, found in queries("queries.jsonl", "test")]
+    tested = queries("queries.jsonl", "test")
+    measured = [_group(text, found, listed[name][:FINAL_DEPTH]) for name, text, found in tested]
     return Task(pool, list(corpus.values()), measured)
 
 
@@ -141,7 +142,7 @@ class Bench:
     def __init__(self, folder: Path, tasks: Mapping[str, Task], base: str | None) -> None:
         self.folder, self.tasks, self.base = folder, tasks, base
         # Texts are the same in every run, and so is a body that does not learn.
-        self.kept = KeptStates(most_bytes=12 << 30)
+        self.kept_of_base = self.kept = KeptStates(most_bytes=12 << 30)
         bases.KeptStates = lambda: self.kept  # type: ignore[assignment, misc]
         self.measured = {"guard": guard(), **{name: task.measured for name, task in tasks.items()}}
         model = self._open(base)
@@ -156,14 +157,23 @@ class Bench:
         bases.freeze(model, found, Settings())
         return model
 
-    def run(self, task: str, size: int, seed: int, settings: Settings, shares: Sequence[float]) -> Row:
-        """Draw a sample, train, measure."""
+    def run(self, task: str, size: int, seed: int, tried: str, shares: Sequence[float]) -> Row:
+        """Draw a sample, train, measure.
+
+        :param tried: Settings that differ from the defaults, ``NAME=VALUE,...``; of mining ``mine.NAME=VALUE``.
+        """
+        given = [one for one in tried.split(",") if one]
+        settings = training_settings([one for one in given if not one.startswith("mine.")])
+        mining = {name: int(value) for name, value in (one[5:].split("=") for one in given if one.startswith("mine."))}
         started = time.perf_counter()
         pool = list(self.tasks[task].pool)
         random.Random(f"{task} {size} {seed}").shuffle(pool)
         groups = [Group(text, tuple(Judgement(text, one, 1.0) for one in found)) for text, found in pool[:size]]
         corpus = self.tasks[task].corpus
-        mined, _ = mine(groups, corpus, [bm25_ranker(corpus)], Mining(seed=seed))
+        mined, _ = mine(groups, corpus, [bm25_ranker(corpus)], Mining(seed=seed, **mining))
+        # A body that learns has states of its own after every step.
+        same_body = settings.freeze in ("auto", "body") and not settings.lora_rank
+        self.kept = self.kept_of_base if same_body else KeptStates(0)
         with tempfile.TemporaryDirectory() as place:
             file, output = Path(place) / "data.jsonl", Path(place) / "model"
             rows = [{"query": one.query, "positives": one.positives, "negatives": one.negatives} for one in mined]
@@ -233,13 +243,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         bench = Bench(args.output, tasks, args.base)
         for text in args.tried:
-            settings = training_settings([one for one in text.split(",") if one])
             for size in args.sizes:
                 for seed in args.seeds:
                     for task in args.tasks:
                         if (task, size, seed, text) in known:
                             continue
-                        found = bench.run(task, size, seed, settings, args.shares)
+                        found = bench.run(task, size, seed, text, args.shares)
                         row = {"task": task, "size": size, "seed": seed, "settings": text, **found}
                         print(json.dumps(row), flush=True)
                         rows.append(row)

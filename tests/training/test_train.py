@@ -92,6 +92,17 @@ def test_what_is_frozen_stays_and_the_rest_has_learnt(trained: tuple[Path, Any],
         assert np.array_equal(tensor, after[name]) == ("embeddings." in name), name
 
 
+def test_tensorboard_gets_what_the_csv_has(trained: tuple[Path, Any]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (events,) = (trained[0] / "runs").rglob("events.out.*")
+    shown = EventAccumulator(str(events))
+    shown.Reload()
+    with (trained[0] / "training_log.csv").open() as stream:
+        losses = {int(row["step"]): float(row["loss"]) for row in csv.DictReader(stream) if row["loss"]}
+    assert {one.step: pytest.approx(one.value, rel=1e-5) for one in shown.Scalars("train/loss")} == losses
+
+
 def test_training_lowers_the_loss(trained: tuple[Path, Any]) -> None:
     with (trained[0] / "training_log.csv").open() as stream:
         losses = [float(row["loss"]) for row in csv.DictReader(stream) if row["loss"]]

@@ -96,7 +96,7 @@ def _add_settings(group: Any) -> None:
 _OPTIONS: tuple[tuple[str, tuple[str, ...], Any, str], ...] = (
     ("loss", ("--loss",), LOSS_NAMES, "what is learnt"),
     ("epochs", ("--epochs",), float, "passes over the data"),
-    ("learning_rate", ("--lr", "--learning-rate"), float, "learning rate (default: 2e-5; 2e-4 for a head alone)"),
+    ("learning_rate", ("--lr", "--learning-rate"), float, "learning rate (default: 2e-5; 5e-5 for a head alone)"),
     ("batch_size", ("--batch-size",), positive, "pairs of a batch"),
     ("accumulate", ("--accumulate",), positive, "batches of a step"),
     ("warmup", ("--warmup",), float, "share of the steps in which the rate rises"),

@@ -47,7 +47,7 @@ class Settings:
     epochs: float = 3
     learning_rate: float | None = None
     learning_rate_all: float = 2e-5
-    learning_rate_head: float = 2e-4
+    learning_rate_head: float = 5e-5
     batch_size: int = 16
     accumulate: int = 1
     warmup: float = 0.1

@@ -218,6 +218,8 @@ def _train(
         model.model.eval()
         model.save_pretrained(str(folder))
         shutil.copyfile(work / "training_log.csv", folder / "training_log.csv")
+        if (work / "runs").is_dir():  # TensorBoard's
+            shutil.copytree(work / "runs", folder / "runs")
         write_card(folder, plan, settings, base, result, _machine(model.device.type))
         facts = {"fingerprint": _fingerprint(plan, base_name), "settings": settings.as_dict()}
         (folder / RUN).write_text(json.dumps(facts, indent=1), encoding="utf-8")
