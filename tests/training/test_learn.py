@@ -200,6 +200,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     given = ["learn", "--feedback", str(tmp_path / "f"), "--registry", str(tmp_path / "r"), "--dry-run"]
     assert main(given) == 1
     assert "no folder" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+    assert main(["rollback", str(tmp_path / "r"), "--list"]) == 1
+    assert "is no registry" in capsys.readouterr().err
     write(tmp_path / "f" / "a.jsonl", 0, 40)
     with (tmp_path / "f" / "a.jsonl").open("a") as stream:
         stream.write("not json\n")
@@ -209,10 +212,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     told = json.loads(capsys.readouterr().out)
     assert told["notes"] == {"lines that can't be used": 1}
     assert (told["state"], told["rows"]) == ("dry run", 40)
+    assert not (tmp_path / "r").exists()
+    assert main([*given[:-2], str(tmp_path / "f" / "a.jsonl"), "--skip-bad"]) == 1
+    assert "a.jsonl' is a file. Name a registry's folder." in capsys.readouterr().err
     assert main([*given, "--skip-bad", "--set", "epoch=2"]) == 1
     assert "--set 'epoch=2' is not NAME=VALUE of a setting. Settings: loss, epochs" in capsys.readouterr().err
     assert main([*given, "--skip-bad", "--set", "epochs=many"]) == 1
     assert "not of the kind float" in capsys.readouterr().err
+    (tmp_path / "r").mkdir()
     (tmp_path / "r" / "learned.json").write_text("{")
     assert main([*given, "--skip-bad"]) == 1
     assert "learned.json' is damaged" in capsys.readouterr().err

@@ -89,6 +89,15 @@ class ModelRegistry:
         """
         return [self._version(name) for name in self._pointer()[1:]]
 
+    def must_be_there(self) -> None:
+        """See that there is a registry, for what only reads one.
+
+        :raises InputError: If there is none.
+        """
+        if not (self.folder / VERSIONS).is_dir():
+            self._pointer()  # of a file it says that it is one
+            raise InputError(f"{str(self.folder)!r} is no registry: it has no {VERSIONS!r} in it. Check the path.")
+
     def versions(self) -> list[Version]:
         """All versions that are there, in order."""
         folder = self.folder / VERSIONS
@@ -209,9 +218,7 @@ class ModelRegistry:
         :raises CheckpointError: If that version is damaged; the one in use stays.
         :raises CrossRankError: If the registry is being changed.
         """
-        if not (self.folder / VERSIONS).is_dir():
-            self._pointer()  # of a file it says that it is one
-            raise InputError(f"{str(self.folder)!r} is no registry: it has no {VERSIONS!r} in it. Check the path.")
+        self.must_be_there()
         with self._changing("rollback"):
             names = self._pointer()
             if to is None and len(names) < 2:

@@ -39,6 +39,7 @@ def execute(args: argparse.Namespace) -> int:
     from crossrank.checkpoint.model_registry import ModelRegistry
 
     registry = ModelRegistry(args.registry)
+    registry.must_be_there()
     was = registry.current()
     if not args.list:
         registry.rollback(args.to)

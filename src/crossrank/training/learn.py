@@ -12,6 +12,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,9 +137,13 @@ def learn(
     :raises OSError: If the disk is full; the version in use stays.
     """
     rules, training, criteria = rules or Rules(), training or Settings(), criteria or Criteria()
-    registry.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(registry.folder / LOCK, "learn") as lock:
-        if lock.left_by:
+    # Before anything is made: whether the feedback is there, and whether the registry can be one.
+    _files(Path(feedback))
+    registry.current()
+    if not dry_run:
+        registry.folder.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if dry_run else FileLock(registry.folder / LOCK, "learn") as lock:
+        if lock is not None and lock.left_by:
             tell(f"An earlier {lock.left_by} ended in the middle; what it left is cleared away")
         state = _State(registry.folder / STATE)
         state.check(rules.eval_share)

@@ -193,7 +193,7 @@ def _train(
             point = last_whole(work)
     if settings.lora_rank:
         bases.merge_lora(model)
-    logits = sentence_transformers_logits(model, settings.batch_size)
+    logits = sentence_transformers_logits(model, min(settings.batch_size, rows * prepared.pairs_per_row))
     comparison = None
     if settings.average_with_base:
         bases.average(model, before, settings.average_with_base)
@@ -270,6 +270,7 @@ def _trainer(
     interval = max(1, math.ceil(total / settings.evaluations))
     on_cpu = model.device.type == "cpu"
     evaluates = bool(plan.held_out) and settings.patience > 0
+    pairs = rows * prepared.pairs_per_row
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
@@ -309,7 +310,7 @@ def _trainer(
         args=arguments,
         train_dataset=datasets.Dataset.from_dict(dict(prepared.data)),
         loss=find_loss(settings.loss).make(losses, model, replace(settings, batch_size=rows)),
-        evaluator=HeldOutEvaluator(plan.held_out, settings.batch_size) if evaluates else None,
+        evaluator=HeldOutEvaluator(plan.held_out, min(settings.batch_size, pairs)) if evaluates else None,
         callbacks=callbacks,
     )
     trainer.asleep = asleep
