@@ -81,6 +81,19 @@ STAGE = '[[stages]]\ntype = "cross-encoder"\n'
         ("text = '{title'\n" + STAGE, "pipeline.toml': text='{title' is not a template"),
         (STAGE + "batch_size = 0", "batch_size=0 is not a whole number above 0"),
         ('[[stages]]\ntype = "llm-judge"', r"stages\[0\] \(llm-judge\): the key 'model' is missing"),
+        (
+            '[[stages]]\ntype = "llm-judge"\nmodel = 3',
+            r"stages\[0\] \(llm-judge\): model = 3 can't be used. It takes str",
+        ),
+        (
+            '[[stages]]\ntype = "llm-judge"\nmodel = "m"\ntemperature = "hot"',
+            r"temperature = 'hot' can't be used. It takes float \| None",
+        ),
+        (
+            '[[stages]]\ntype = "llm-judge"\nmodel = "m"\nwindow = true',
+            r"window = True can't be used. It takes int",
+        ),
+        (f"{STAGE}name = ''", r"stages\[0\].name = '' can't be used"),
         ("", "the key 'stages' is missing"),
         ("stages = []", "stages = .* at least 1"),
         (

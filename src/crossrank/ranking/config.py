@@ -26,6 +26,8 @@ STAGE_TYPES: Mapping[str, str] = {
 }
 # What no file should hold: secrets come from the environment.
 _SECRETS = ("api_key", "token")
+# The plain kinds of settings, as signatures write them.
+_KINDS: Mapping[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float), "bool": bool}
 # Settings that only Python can give.
 _NOT_IN_FILES = frozenset({"self", "settings", "client", "transport", "clock"})
 
@@ -79,7 +81,7 @@ def _schema() -> Any:
         "StageTable",
         __config__={"extra": "allow", "strict": True},
         type=(Literal[tuple(STAGE_TYPES)], ...),
-        name=(str | None, None),
+        name=(Annotated[str, pydantic.Field(min_length=1)] | None, None),
         keep=(count | None, None),
         threshold=(float | None, None),
     )
@@ -133,6 +135,8 @@ def _stage(file: str, i: int, given: dict[str, Any]) -> Any:
         if key not in known:
             raise InputError(f"{where}: there is no key {key!r}. {_near(key, known)}")
     for key, parameter in inspect.signature(cls).parameters.items():
+        if key in given and not _is_of(given[key], parameter.annotation):
+            raise InputError(f"{where}: {key} = {given[key]!r} can't be used. It takes {parameter.annotation}.")
         takes_one = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if takes_one and parameter.default is parameter.empty and key not in given:
             raise InputError(f"{where}: the key {key!r} is missing.")
@@ -143,6 +147,15 @@ def _stage(file: str, i: int, given: dict[str, Any]) -> Any:
     except TypeError as error:
         shown = ", ".join(f"{key} = {value!r}" for key, value in given.items())
         raise InputError(f"{where}: {shown or 'no settings'} can't be used: {error}.") from error
+
+
+def _is_of(value: Any, annotation: Any) -> bool:
+    """Whether a value is of one of the plain kinds that a signature names; all others the class itself checks."""
+    kinds = set(str(annotation).split(" | ")) - {"None"}
+    if not kinds <= _KINDS.keys():
+        return True
+    # True and False are numbers for Python, not for people.
+    return any(isinstance(value, _KINDS[kind]) and isinstance(value, bool) == (kind == "bool") for kind in kinds)
 
 
 def _settings_of(cls: Any) -> list[str]:
