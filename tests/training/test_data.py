@@ -89,6 +89,12 @@ def test_a_csv_line_is_counted_in_the_file_and_not_in_rows(tmp_path: Path) -> No
         read(str(tmp_path / "a.csv"))
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("query,document,label,document\nq,d,1,e\n")
+    with pytest.raises(InputError, match="has two columns 'document'"):
+        read(str(tmp_path / "a.csv"))
+
+
 def test_graded_labels_are_scaled(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", [{"query": "q", "document": "d", "label": 2}])
     with pytest.raises(RowError, match=r"line 1: its label is 2, outside 0 to 1.*--max-label"):

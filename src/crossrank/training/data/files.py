@@ -96,6 +96,9 @@ def _table(separator: str) -> Callable[[str], Iterator[Row | RowError]]:
             names = next(reader, None)
             if not names:
                 raise InputError(f"{path!r} is empty. Its first line should name the columns.")
+            twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+            if twice is not None:
+                raise InputError(f"{path!r} has two columns {twice!r}. Give each a name of its own.")
             while True:
                 start = reader.line_num + 1
                 try:
