@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_throughput_compares_two_systems(tmp_path: Path) -> None:
     systems = ["crossrank float32", "sentence-transformers"]
-    command = [sys.executable, "-m", "benchmarks.throughput", "--synthetic", "--pairs", "32", "--rounds", "1"]
+    command = [sys.executable, "-m", "benchmarks.throughput", "--synthetic", "--pairs", "16", "--rounds", "1"]
     places = ["--folder", str(tmp_path), "--json", str(tmp_path / "figures.json")]
     done = subprocess.run(
         [*command, *places, "--systems", *systems], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
@@ -21,7 +21,7 @@ def test_throughput_compares_two_systems(tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["left_out"] == {}
     workload = figures["workloads"]["synthetic"]
-    assert workload["pairs"] == 32
+    assert workload["pairs"] == 16
     assert list(workload["systems"]) == systems
     ours = workload["systems"]["crossrank float32"]
     assert ours["max_delta"] <= 1e-4
