@@ -16,6 +16,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 # What a marked test needs, and whether it is there.
 NEEDS = {"shared_data": (SHARED, SHARED.exists), "gpu": ("a CUDA device", torch.cuda.is_available)}
 NEEDS["browser"] = ("chromium", lambda: browser.PROGRAM is not None)
+NEEDS["proc"] = ("Linux's /proc", Path("/proc/self/status").exists)
 _left_out = pytest.StashKey[dict[str, int]]()
 
 

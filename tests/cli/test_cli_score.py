@@ -209,7 +209,7 @@ sys.exit(code)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of the memory is read from Linux's /proc")
+@pytest.mark.proc
 def test_memory_does_not_grow_with_the_file(tiny_bert: Path, tmp_path: Path) -> None:
     def peak(lines: int) -> int:
         path = tmp_path / f"{lines}.tsv"

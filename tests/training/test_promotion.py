@@ -112,6 +112,10 @@ def test_only_what_is_in_use_is_compared_with(data: Path, tiny_bert: Path, other
         promote(tmp_path / "nothing", data=data, registry=registry)
 
 
+def box_takes_over(data: Path, registry: ModelRegistry, decision_file: Path) -> object:
+    return promote(BUNDLED, data=data, guard="none", registry=registry, settings=SETTINGS, decision_file=decision_file)
+
+
 def test_a_rollback_meanwhile_stops_the_switch(
     data: Path, tiny_bert: Path, other_tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,14 +131,7 @@ def test_a_rollback_meanwhile_stops_the_switch(
 
     monkeypatch.setattr(promotion, "evaluate", slow)
     with pytest.raises(Exception, match="meanwhile"):
-        promote(
-            BUNDLED,
-            data=data,
-            guard="none",
-            registry=registry,
-            settings=SETTINGS,
-            decision_file=tmp_path / "decision.json",
-        )
+        box_takes_over(data, registry, tmp_path / "decision.json")
     assert registry.current() == first
     assert not (tmp_path / "decision.json").exists()
 
@@ -185,12 +182,5 @@ def test_a_decision_that_can_t_be_written_changes_nothing(data: Path, tiny_bert:
     first = registry.switch(registry.publish(tiny_bert))
     (tmp_path / "a folder").mkdir()
     with pytest.raises(OSError, match="folder"):
-        promote(
-            BUNDLED,
-            data=data,
-            guard="none",
-            registry=registry,
-            settings=SETTINGS,
-            decision_file=tmp_path / "a folder",
-        )
+        box_takes_over(data, registry, tmp_path / "a folder")
     assert registry.current() == first

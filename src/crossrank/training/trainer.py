@@ -193,7 +193,7 @@ def _train(
             point = last_whole(work)
     if settings.lora_rank:
         bases.merge_lora(model)
-    logits = sentence_transformers_logits(model, min(settings.batch_size, rows * prepared.pairs_per_row))
+    logits = sentence_transformers_logits(model, _at_once(settings, prepared, rows))
     comparison = None
     if settings.average_with_base:
         bases.average(model, before, settings.average_with_base)
@@ -270,7 +270,6 @@ def _trainer(
     interval = max(1, math.ceil(total / settings.evaluations))
     on_cpu = model.device.type == "cpu"
     evaluates = bool(plan.held_out) and settings.patience > 0
-    pairs = rows * prepared.pairs_per_row
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
@@ -310,12 +309,17 @@ def _trainer(
         args=arguments,
         train_dataset=datasets.Dataset.from_dict(dict(prepared.data)),
         loss=find_loss(settings.loss).make(losses, model, replace(settings, batch_size=rows)),
-        evaluator=HeldOutEvaluator(plan.held_out, min(settings.batch_size, pairs)) if evaluates else None,
+        evaluator=HeldOutEvaluator(plan.held_out, _at_once(settings, prepared, rows)) if evaluates else None,
         callbacks=callbacks,
     )
     trainer.asleep = asleep
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _at_once(settings: Settings, prepared: Columns, rows: int) -> int:
+    """Pairs that are scored at once: as many as a step's batch has, which may have been halved for want of memory."""
+    return min(settings.batch_size, rows * prepared.pairs_per_row)
 
 
 def _save_point(work: Path, plan: Plan, base: str | None, resume: bool, tell: Callable[[str], object]) -> Path | None:
