@@ -164,6 +164,14 @@ def test_the_variable_for_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
+def test_more_threads_than_any_machine_has(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert available_threads(4096) == 4096
+    says = "=4097 is above 4096. Leave it out to use all processors there are."
+    assert message(InputError, lambda: CrossEncoder(tiny_bert, num_threads=4097).load()) == f"num_threads{says}"
+    monkeypatch.setenv("CROSSRANK_NUM_THREADS", "99999999999999")
+    assert "is above 4096" in message(InputError, lambda: CrossEncoder(tiny_bert).load())
+
+
 def test_activations_that_do_not_fit(model: CrossEncoder) -> None:
     def predict(activation: Any) -> Callable[[], Any]:
         return lambda: model.predict([("q", "d"), ("q", "e")], activation_fn=activation)

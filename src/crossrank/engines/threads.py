@@ -8,6 +8,8 @@ from pathlib import Path
 from crossrank.errors import InputError
 
 _VARIABLE = "CROSSRANK_NUM_THREADS"
+# More than any machine has; a number far beyond is a slip, and one beyond 32 bits OpenVINO can't read.
+_MOST = 4096
 
 
 def available_threads(requested: int | None = None, *, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -17,24 +19,30 @@ def available_threads(requested: int | None = None, *, cgroup: Path = Path("/sys
 
     :param requested: What the caller asked for.
     :param cgroup: Where the kernel shows the quota.
-    :raises InputError: If the number is not a positive integer.
+    :raises InputError: If the number is not a positive integer, or above 4096.
     """
     if requested is not None:
         if isinstance(requested, bool) or not isinstance(requested, int) or requested < 1:
             raise InputError(
                 f"num_threads={requested!r} is not a positive integer. Leave it out to use all processors there are."
             )
-        return requested
+        return _within("num_threads", requested)
     setting = os.environ.get(_VARIABLE, "").strip()
     if setting:
         if not setting.isdigit() or int(setting) < 1:
             raise InputError(
                 f"{_VARIABLE}={setting!r} is not a positive integer. Unset it, or set it to a number of threads."
             )
-        return int(setting)
+        return _within(_VARIABLE, int(setting))
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup)
     return max(1, min(allowed, int(quota))) if quota else allowed
+
+
+def _within(name: str, threads: int) -> int:
+    if threads > _MOST:
+        raise InputError(f"{name}={threads} is above {_MOST}. Leave it out to use all processors there are.")
+    return threads
 
 
 def _quota(cgroup: Path) -> float | None:
