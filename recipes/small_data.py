@@ -40,6 +40,7 @@ from crossrank.training.trainer import train
 
 Row = dict[str, Any]
 CORPUS, MEASURED, DEPTH = 3000, 150, 25
+MOST_KEPT = 8 << 30
 # SciFact's test part, the first so many of BM25's candidates: no choice is made by it.
 FINAL, FINAL_DEPTH = "scifact-test", 50
 # Stands for the file of a relevant document that is not among the candidates.
@@ -141,19 +142,19 @@ class Bench:
 
     def __init__(self, folder: Path, tasks: Mapping[str, Task], base: str | None) -> None:
         self.folder, self.tasks, self.base = folder, tasks, base
-        # Texts are the same in every run, and so is a body that does not learn.
-        self.kept_of_base = self.kept = KeptStates(most_bytes=12 << 30)
-        bases.KeptStates = lambda: self.kept  # type: ignore[assignment, misc]
+        # Texts are the same in every run, and so are layers that do not learn.
+        self.kept: dict[int, KeptStates] = {}
+        bases.KeptStates = lambda layers: self.kept.setdefault(layers, KeptStates(layers, MOST_KEPT))  # type: ignore[assignment, misc]
         self.measured = {"guard": guard(), **{name: task.measured for name, task in tasks.items()}}
-        model = self._open(base)
+        model = self._open(base, Settings())
         self.weights = bases.weights_of(model)
         self.before = {name: ndcg_of(self.measured[name], model) for name in self.measured}
         for name, values in self.before.items():
             print(f"base on {name}: {values.mean():.4f} ({len(values)} queries)", flush=True)
 
-    def _open(self, name: str | None) -> Any:
+    def _open(self, name: str | None, settings: Settings) -> Any:
         found = bases.find_base(name, self.folder / "base")
-        model = bases.open_model(found, Settings(), "cpu")
+        model = bases.open_model(found, settings, "cpu")
         bases.freeze(model, found, Settings())
         return model
 
@@ -171,9 +172,6 @@ class Bench:
         groups = [Group(text, tuple(Judgement(text, one, 1.0) for one in found)) for text, found in pool[:size]]
         corpus = self.tasks[task].corpus
         mined, _ = mine(groups, corpus, [bm25_ranker(corpus)], Mining(seed=seed, **mining))
-        # A body that learns has states of its own after every step.
-        same_body = settings.freeze in ("auto", "body") and not settings.lora_rank
-        self.kept = self.kept_of_base if same_body else KeptStates(0)
         with tempfile.TemporaryDirectory() as place:
             file, output = Path(place) / "data.jsonl", Path(place) / "model"
             rows = [{"query": one.query, "positives": one.positives, "negatives": one.negatives} for one in mined]
@@ -181,12 +179,15 @@ class Bench:
             settings = replace(settings, seed=seed, average_with_base=0.0)
             result = train(make_plan(Sources([str(file)]), settings, ReadSettings()), output, settings, base=self.base)
             trained = time.perf_counter() - started
-            model = self._open(str(output))
+            model = self._open(str(output), settings)
         learnt = bases.weights_of(model)
+        other_body = bool(settings.lora_rank) or settings.freeze not in ("auto", "body")
         row: Row = {"queries": len(mined), "steps": result.steps, "seconds": round(trained, 1)}
         for share in shares:
             model.model.load_state_dict(learnt)
             bases.average(model, self.weights, share)
+            if other_body and getattr(model.model, "kept", None):
+                model.model.kept = KeptStates(model.model.config.num_hidden_layers, MOST_KEPT)
             for name in (task, "guard"):
                 gains = ndcg_of(self.measured[name], model) - self.before[name]
                 p = float(permutation_p(gains[:, None])[0])

@@ -97,7 +97,8 @@ def test_lists_keep_every_document_and_rank() -> None:
 def test_margins_are_the_teachers() -> None:
     made = rows.margins(GROUPS, Settings(loss="margin-mse", negatives=2))
     teacher = {one.document: one.teacher for one in GROUPS[0].judged}
-    assert len(made.data["label"]) == 4
+    assert set(made.data["negative"]) == {"n0", "n1", "n2", "n3", "n4"}
+    assert set(made.data["positive"]) == {"p1", "p2"}
     for positive, negative, label in zip(*(made.data[name] for name in ("positive", "negative", "label")), strict=True):
         assert label == teacher[positive] - teacher[negative]
     with pytest.raises(InputError, match=r"f, line 1: .*teacher"):
@@ -108,7 +109,15 @@ def test_triplets_go_without_negatives_where_one_query_has_none() -> None:
     assert list(rows.triplets(GROUPS, Settings()).data) == ["query", "positive"]
     made = rows.triplets(GROUPS[:1], Settings(negatives=2))
     assert list(made.data) == ["query", "positive", "negative_1", "negative_2"]
-    assert made.rows == 2
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1, 5), (2, 3), (3, 2), (9, 2)])
+def test_every_positive_and_every_negative_is_in_a_triplet(most: int, expected: int) -> None:
+    made = rows.triplets(GROUPS[:1], Settings(negatives=most))
+    assert made.rows == expected
+    assert set(made.data["positive"]) == {"p1", "p2"}
+    negatives = {one for i in range(most) for one in made.data[f"negative_{i + 1}"]}
+    assert negatives == {"n0", "n1", "n2", "n3", "n4"}
 
 
 def test_settings_are_checked() -> None:

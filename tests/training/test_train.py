@@ -153,7 +153,7 @@ def test_averaging_with_the_base(trained: tuple[Path, Any], pairs: Path, tiny_be
         np.testing.assert_allclose(tensor, 0.25 * base[name] + 0.75 * all_the_way[name], atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("loss", ["bce", "lambda", "listnet", "ranknet", "mse", "margin-mse", "cached-mnrl"])
+@pytest.mark.parametrize("loss", ["bce", "lambda", "listnet", "ranknet", "mse", "margin-mse", "mnrl", "cached-mnrl"])
 def test_every_loss_learns(loss: str, make_pairs: MakePairs, tiny_bert: Path, tmp_path: Path) -> None:
     pairs = make_pairs(tmp_path / "p.jsonl", 12, teacher=True)
     run(pairs, tiny_bert, tmp_path / "m", quick(loss=loss, epochs=3))
@@ -386,34 +386,78 @@ def test_lora_without_peft_is_told(
         run(pairs, tiny_bert, tmp_path / "m", quick(lora_rank=2))
 
 
-def test_a_frozen_body_reads_each_text_once_and_alone(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("freeze", "layers"), [("auto", 6), ("half", 3), ("4", 4)])
+def test_frozen_layers_read_each_text_once_and_alone(
+    freeze: str, layers: int, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[tuple[int, ...]] = []
-    whole = split_bert.SplitBertForSequenceClassification._read
+    lower = split_bert.SplitBertForSequenceClassification._lower_layers
 
-    def counting(self: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def counting(self: Any, ids: torch.Tensor) -> torch.Tensor:
         assert len(ids) == 1
-        assert mask.all()
         read.append(tuple(ids[0].tolist()))
-        return whole(self, ids, mask)
+        return lower(self, ids)
 
     base = bases.find_base(None, pairs.parent / "work")
     model = bases.open_model(base, quick(), "cpu")
+    assert model.model.kept is None
     expected = model.predict(PAIRS, activation_fn=torch.nn.Identity())
-    bases.freeze(model, base, quick())
-    monkeypatch.setattr(split_bert.SplitBertForSequenceClassification, "_read", counting)
+    bases.freeze(model, base, quick(freeze=freeze))
+    assert model.model.kept.layers == layers
+    monkeypatch.setattr(split_bert.SplitBertForSequenceClassification, "_lower_layers", counting)
     for batch_size in (1, 7, 32):
         found = model.predict(PAIRS, activation_fn=torch.nn.Identity(), batch_size=batch_size)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     assert len(read) == len(set(read)) > 20
     # Without room they are read again.
-    model.model.kept = split_bert.KeptStates(most_bytes=0)
+    model.model.kept = split_bert.KeptStates(layers, most_bytes=0)
     before = len(read)
-    np.testing.assert_allclose(model.predict(PAIRS, activation_fn=torch.nn.Identity()), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        model.predict(PAIRS, activation_fn=torch.nn.Identity(), batch_size=1), expected, rtol=0, atol=1e-4
+    )
     assert len(read) == before + 2 * len(PAIRS)
-    # And where the body learns, nothing is kept.
+
+
+def test_lower_layers_by_number_stay_as_they_are(pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    run(pairs, tiny_bert, tmp_path / "m", quick(freeze="1", average_with_base=0.0))
+    before, after = weights(tiny_bert), weights(tmp_path / "m")
+    stayed = {name for name, tensor in before.items() if np.array_equal(tensor, after[name])}
+    assert stayed == {name for name in before if "embeddings." in name or ".layer.0." in name}
+    with pytest.raises(InputError, match=r"freeze=9 is more than this model's 2 layers"):
+        run(pairs, tiny_bert, tmp_path / "n", quick(freeze="9"))
+
+
+@pytest.mark.parametrize("freeze", ["none", "embeddings"])
+def test_where_the_lowest_layer_learns_nothing_is_kept(freeze: str, pairs: Path) -> None:
+    base = bases.find_base(None, pairs.parent / "work")
     model = bases.open_model(base, quick(), "cpu")
-    bases.freeze(model, base, quick(freeze="half"))
+    bases.freeze(model, base, quick(freeze=freeze))
     assert model.model.kept is None
+
+
+def test_a_text_is_read_once_in_a_batch_and_learns_from_all_its_pairs(pairs: Path) -> None:
+    """Gradients are those of reading every pair by itself."""
+    base = bases.find_base(None, pairs.parent / "work")
+    model = bases.open_model(base, quick(), "cpu")
+    texts = [("undo a commit", one) for one in ("git revert takes a commit back", "git log", "git log")]
+
+    def gradients(batches: list[list[tuple[str, str]]]) -> dict[str, torch.Tensor]:
+        model.model.zero_grad()
+        rows: list[int] = []
+        hook = model.model.bert.register_forward_pre_hook(
+            lambda _, __, given: rows.append(len(given["input_ids"])), with_kwargs=True
+        )
+        for batch in batches:
+            features = model.tokenizer(batch, padding=True, return_tensors="pt")
+            model.model(**features).logits.sum().backward()
+        hook.remove()
+        assert sum(rows) == (3 if len(batches) == 1 else 6)  # two documents and a query; three of each
+        return {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
+
+    together, apart = gradients([texts]), gradients([[one] for one in texts])
+    assert together.keys() == apart.keys()
+    for name, gradient in apart.items():
+        np.testing.assert_allclose(together[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max() + 1))
 
 
 def test_a_second_run_keeps_away(pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:
@@ -431,12 +475,21 @@ def test_a_second_run_keeps_away(pairs: Path, tiny_bert: Path, tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
-def test_a_long_query_is_cut_alike_in_both_libraries(make_pairs: MakePairs, tmp_path: Path) -> None:
-    """The model in the box reads 64 tokens of a query."""
-    run(make_pairs(tmp_path / "p.jsonl", 4, 1), None, tmp_path / "m", quick(epochs=1, max_length=256))
-    chosen = [
-        (" ".join(["how", "is", "a", "long", "text", "wrapped", "in", "python"] * n), "Wrap text.") for n in (2, 8, 20)
-    ]
-    mine = CrossEncoder(tmp_path / "m", precision="float32").score(chosen).logits.ravel()
+@pytest.mark.parametrize("max_length", [None, 64])
+def test_long_texts_are_cut_alike_in_both_libraries(
+    max_length: int | None, make_pairs: MakePairs, tmp_path: Path
+) -> None:
+    """Of a model that started from the one in the box: one cuts texts by themselves, the other the pair."""
+    run(make_pairs(tmp_path / "p.jsonl", 4, 1), None, tmp_path / "m", quick(epochs=1, max_length=max_length))
+    words = ["how", "is", "a", "long", "text", "wrapped", "in", "python"]
+    queries = [" ".join(words[:count] * times) for count, times in ((3, 1), (8, 2), (8, 7))]
+    documents = ["Wrap text.", *(" ".join(reversed(words * times)) for times in (7, 8, 9, 55, 57, 90))]
+    chosen = [(query, document) for query in queries for document in documents]
+    # And a query that is cut itself.
+    chosen += [(" ".join(words * times), "Wrap text.") for times in (8, 20)]
+    scores = CrossEncoder(tmp_path / "m", precision="float32").score(chosen)
+    assert (scores.document_tokens_cut > 0).any()
     theirs = TheirCrossEncoder(str(tmp_path / "m"), device="cpu")
-    np.testing.assert_allclose(mine, theirs.predict(chosen, activation_fn=torch.nn.Identity()), rtol=0, atol=1e-4)
+    found = theirs.predict(chosen, activation_fn=torch.nn.Identity())
+    np.testing.assert_allclose(scores.logits.ravel(), found, rtol=0, atol=1e-4)
+    assert CrossEncoder(tmp_path / "m").max_length == (max_length or 449)

@@ -199,6 +199,8 @@ def _usable_length(folder: Path, model_type: str, raw: Mapping[str, Any]) -> int
     limits = [
         read_json(folder / "tokenizer_config.json").get("model_max_length"),
         read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
+        # A model that reads texts apart: its tokenizer's limit is then that of a whole pair.
+        raw.get("max_document_length"),
     ]
     limits.append(POSITIONS.get(model_type, _DEFAULT_POSITIONS).usable(raw))
     usable = [int(limit) for limit in limits if isinstance(limit, (int, float)) and 0 < limit < _NO_LIMIT]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from crossrank.training.data.types import ReadSettings
     from crossrank.training.plan import Sources
 
-LOSS_NAMES = ("bce", "lambda", "listnet", "ranknet", "mse", "margin-mse", "cached-mnrl")
+LOSS_NAMES = ("bce", "lambda", "listnet", "ranknet", "mse", "margin-mse", "mnrl", "cached-mnrl")
 
 EPILOG = """\
 data:
@@ -36,7 +36,7 @@ data:
 examples:
   crossrank train pairs.jsonl --output ./my-model
   crossrank train judged.jsonl --base BAAI/bge-reranker-base --output ./m
-  crossrank train triplets.jsonl --loss cached-mnrl --output ./m --resume
+  crossrank train triplets.jsonl --loss mnrl --output ./m --resume
   crossrank train pairs.csv --dry-run
 """
 
@@ -84,7 +84,7 @@ def _add_settings(group: Any) -> None:
     default = Settings()
     for name, names, kind, text in _OPTIONS:
         shown = getattr(default, name)
-        more: dict[str, Any] = {"type": kind, "metavar": "N"}
+        more: dict[str, Any] = {"type": kind, "metavar": "NAME" if kind is str else "N"}
         if isinstance(kind, tuple):
             # Named in the text: in the usage line, which is not broken, they would not fit a terminal.
             more = {"choices": kind, "metavar": "NAME"}
@@ -103,7 +103,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...], Any, str], ...] = (
     ("schedule", ("--schedule",), SCHEDULES, "how it falls"),
     ("weight_decay", ("--weight-decay",), float, "weight decay"),
     ("max_length", ("--max-length",), positive, "the most tokens of a pair (default: the base's)"),
-    ("freeze", ("--freeze",), FREEZE, "what stays as it is"),
+    ("freeze", ("--freeze",), str, f"what stays as it is: {', '.join(FREEZE)}, or a number of the lowest layers"),
     ("average_with_base", ("--average-with-base",), float, "share of the base in the saved weights"),
     ("mix_share", ("--mix-share",), float, "general pairs for each pair of the data"),
     ("held_out", ("--held-out",), float, "share of the queries to hold out"),

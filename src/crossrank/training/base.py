@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.model_card import CrossEncoderModelCardData
+from transformers import AutoConfig
 
 from crossrank.checkpoint.config import ModelConfig, load_config
 from crossrank.checkpoint.source import ModelFiles, resolve
@@ -102,14 +103,26 @@ def open_model(base: Base, settings: Settings, device: str) -> CrossEncoder:
         raise InputError(
             f"max_length={settings.max_length} is more than this model's {limit} tokens. Take at most that."
         )
+    length = settings.max_length or limit
+    more: dict[str, float] = {}
+    if base.is_split:
+        config = AutoConfig.from_pretrained(base.folder)
+        length = config.cut_pairs_at(length)
+        # No dropout, as it was trained: on a CPU attention takes twice the time with it.
+        more = {
+            "max_document_length": config.max_document_length,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        }
     # Nothing is asked of the hub: what the card says of the base is filled in from what is known here.
     card = CrossEncoderModelCardData(local_files_only=True, generate_widget_examples=False)
     model = CrossEncoder(
         str(base.folder),
         device=device,
-        max_length=settings.max_length or limit,
+        max_length=length,
         local_files_only=True,
         model_kwargs={"dtype": torch.float32},
+        config_kwargs=more,
         model_card_data=card,
     )
     if base.files.revision is not None:
@@ -124,26 +137,28 @@ def freeze(model: CrossEncoder, base: Base, settings: Settings) -> list[torch.nn
 
     :raises InputError: If nothing would be left to learn.
     """
-    wanted = settings.freeze
+    wanted = str(settings.freeze)
     if wanted == "auto":
         wanted = "body" if base.is_split else "embeddings"
     network = model.model
-    layers = {int(found[1]) for name, _ in network.named_parameters() if (found := _LAYER.search(name))}
-    lower = {i for i in layers if i < (len(layers) + 1) // 2}
     body = f"{network.base_model_prefix}."
+    layer_of = {
+        name: int(found[1])
+        for name, _ in network.named_parameters()
+        if name.startswith(body) and (found := _LAYER.search(name))
+    }
+    layers = len(set(layer_of.values()))
+    if wanted.isdecimal() and int(wanted) > layers:
+        raise InputError(f"freeze={wanted} is more than this model's {layers} layers. Take at most that, or 'body'.")
+    lower = {"half": (layers + 1) // 2, "body": layers}.get(wanted, int(wanted) if wanted.isdecimal() else 0)
     for name, parameter in network.named_parameters():
-        found = _LAYER.search(name)
-        parameter.requires_grad = not {
-            "none": False,
-            "embeddings": "embeddings." in name,
-            "half": "embeddings." in name or (name.startswith(body) and found is not None and int(found[1]) in lower),
-            "body": name.startswith(body),
-        }[wanted]
+        in_lower = "embeddings." in name or layer_of.get(name, layers) < lower
+        parameter.requires_grad = wanted == "none" or not (in_lower or (wanted == "body" and name.startswith(body)))
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise InputError(f"freeze={settings.freeze!r} leaves nothing to learn in this model. Take --freeze embeddings.")
     # On a GPU reading a text again costs less than fetching its states.
-    if base.is_split and model.device.type == "cpu" and not _learns(model, body):
-        network.kept = KeptStates()
+    if base.is_split and model.device.type == "cpu" and lower:
+        network.kept = KeptStates(lower)
     return [
         module
         for module in network.modules()

@@ -182,7 +182,7 @@ def need_both_classes(groups: Sequence[Group], loss: str) -> None:
         raise InputError("No pairs are left to train on. Give more data.")
     there, lacking = ("positive", "negative") if classes[True] else ("negative", "positive")
     remedy = (
-        "Mine negatives: crossrank mine DATA --corpus CORPUS -o triplets.jsonl; or take --loss cached-mnrl, which uses "
+        "Mine negatives: crossrank mine DATA --corpus CORPUS -o triplets.jsonl; or take --loss mnrl, which uses "
         "the other documents of a batch."
         if there == "positive"
         else "Add pairs with a label of 0.5 or more."

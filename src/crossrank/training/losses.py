@@ -35,6 +35,16 @@ def _bce(losses: Any, model: Any, settings: Settings) -> Any:
     return losses.BinaryCrossEntropyLoss(model, pos_weight=weight)
 
 
+def _in_batch(kind: Any, model: Any, **more: Any) -> Any:
+    import torch
+
+    # On logits: through a sigmoid, sentence-transformers' default, what scores near 1 already is no longer told apart.
+    return kind(model, scale=1.0, activation_fn=torch.nn.Identity(), **more)
+
+
+# What a batch has many of: queries with their documents.
+IN_BATCH = ("mnrl", "cached-mnrl")
+
 LOSSES: Mapping[str, Loss] = {
     "bce": Loss("each pair's label, as a probability", rows.pairs, True, _bce),
     "lambda": Loss(
@@ -56,12 +66,21 @@ LOSSES: Mapping[str, Loss] = {
         True,
         lambda of, model, _: of.MarginMSELoss(model),
     ),
-    "cached-mnrl": Loss(
+    "mnrl": Loss(
         "the positive among the other documents of the batch; needs no negatives",
         rows.triplets,
         False,
-        lambda of, model, settings: of.CachedMultipleNegativesRankingLoss(
-            model, mini_batch_size=settings.batch_size, show_progress_bar=False
+        lambda of, model, _: _in_batch(of.MultipleNegativesRankingLoss, model),
+    ),
+    "cached-mnrl": Loss(
+        "the same with large batches: computed in parts, each part twice",
+        rows.triplets,
+        False,
+        lambda of, model, settings: _in_batch(
+            of.CachedMultipleNegativesRankingLoss,
+            model,
+            mini_batch_size=settings.batch_size,
+            show_progress_bar=False,
         ),
     ),
 }

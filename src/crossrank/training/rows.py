@@ -79,7 +79,7 @@ def lists(groups: Sequence[Group], settings: Settings) -> Columns:
 
 
 def triplets(groups: Sequence[Group], settings: Settings) -> Columns:
-    """``query``, ``positive`` and, where every query has some, ``negative_1`` ...: a row for each positive."""
+    """``query``, ``positive`` and, where every query has some, ``negative_1`` ...; see :func:`_triplets_of`."""
     most = settings.negatives
     usable = [group for group in groups if group.positives]
     # One query without negatives and all go without: the columns are the same for every row, and the other documents
@@ -116,11 +116,18 @@ def margins(groups: Sequence[Group], settings: Settings) -> Columns:
 
 
 def _triplets_of(group: Group, most: int, seed: int) -> list[tuple[Judgement, list[Judgement]]]:
-    """Each positive with its share of the negatives, ``most`` of them; they are taken again when they run out."""
-    negatives = _shuffled(group.negatives, group.query, seed)
+    """Positives with ``most`` negatives each, so many that every positive and every negative is in one.
+
+    Where there are fewer of either, they are taken again.
+    """
+    positives, negatives = group.positives, _shuffled(group.negatives, group.query, seed)
+    count = max(len(positives), -(-len(negatives) // most))
     return [
-        (positive, [negatives[(i * most + k) % len(negatives)] for k in range(most)] if negatives else [])
-        for i, positive in enumerate(group.positives)
+        (
+            positives[i % len(positives)],
+            [negatives[(i * most + k) % len(negatives)] for k in range(most)] if negatives else [],
+        )
+        for i in range(count)
     ]
 
 

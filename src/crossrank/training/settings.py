@@ -26,7 +26,8 @@ class Settings:
     :param schedule: How it falls then: ``"linear"``, ``"cosine"`` or ``"constant"``.
     :param max_length: The most tokens of a pair, also written into the saved model; ``None`` leaves the base's.
     :param freeze: What does not learn: nothing, the embeddings, these and the lower half of the layers, or all but the
-        head; ``"auto"`` is the body for the model in the box, else the embeddings.
+        head; a number is these and so many of the lowest layers; ``"auto"`` is the body for the model in the box, else
+        the embeddings.
     :param average_with_base: Share of the base in the weights that are saved (WiSE-FT: Wortsman et al. 2022, arXiv
         2109.01903): 0 is the trained weights alone.
     :param mix_share: With general pairs: how many of them, as a share of the training pairs.
@@ -74,8 +75,10 @@ class Settings:
             if value is not None and not (least <= value <= most):
                 raise InputError(f"{name}={value!r} is outside {least:g} to {most:g}. Take a value between.")
         for name, known in (("freeze", FREEZE), ("precision", PRECISIONS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name}={getattr(self, name)!r} is not known. Take one of {', '.join(known)}.")
+            value = getattr(self, name)
+            if value not in known and not (name == "freeze" and str(value).isdecimal()):
+                also = " or a number of layers" if name == "freeze" else ""
+                raise InputError(f"{name}={value!r} is not known. Take one of {', '.join(known)}{also}.")
 
     def changed(self) -> Mapping[str, Any]:
         """What differs from the defaults."""

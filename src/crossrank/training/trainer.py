@@ -30,7 +30,7 @@ from crossrank.training.callbacks import Figures, Marks, last_whole
 from crossrank.training.card import write_card
 from crossrank.training.comparison import Comparison, compare
 from crossrank.training.held_out import HeldOutEvaluator, sentence_transformers_logits
-from crossrank.training.losses import find_loss
+from crossrank.training.losses import IN_BATCH, find_loss
 from crossrank.training.plan import Plan, count_long
 from crossrank.training.quiet import quiet
 from crossrank.training.rows import Columns
@@ -171,7 +171,7 @@ def _train(
     if (output / "config.json").is_file():
         tell(f"The model in {str(output)!r} stays until the new one is whole, and is then replaced")
     count_long(plan, base.folder, settings)
-    most_rows = max(1, settings.batch_size // (1 if settings.loss == "cached-mnrl" else prepared.pairs_per_row))
+    most_rows = max(1, settings.batch_size // (1 if settings.loss in IN_BATCH else prepared.pairs_per_row))
     rows, accumulate = min(most_rows, prepared.rows), settings.accumulate
     while True:
         try:
@@ -299,7 +299,7 @@ def _trainer(
         disable_tqdm=True,
         dataloader_pin_memory=not on_cpu,
         # In-batch negatives: the same text twice in a batch would be its own negative.
-        batch_sampler="no_duplicates" if settings.loss == "cached-mnrl" else "batch_sampler",
+        batch_sampler="no_duplicates" if settings.loss in IN_BATCH else "batch_sampler",
     )
     callbacks: list[Any] = [Marks(), Figures(work / "training_log.csv", progress)]
     if evaluates:
