@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,38 +17,13 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from safetensors.numpy import load_file
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 
-import texts
 from checkpoints import edit_config, make_checkpoint, transformers_logits
 from crossrank import CrossEncoder
 from crossrank.errors import CrossRankError, InputError, MissingExtraError, UnsupportedModelError
-from crossrank.training import base as bases
-from crossrank.training import split_bert
-from crossrank.training.data.types import ReadSettings
-from crossrank.training.plan import Sources, make_plan
-from crossrank.training.settings import Settings
-from crossrank.training.trainer import TrainingResult, train
-
-MakePairs = Callable[..., Path]
-PAIRS = [pair for pair in texts.pairs(80, queries=8) if len(pair[1]) < 600]
-QUICK = Settings(
-    epochs=2, batch_size=8, max_length=48, learning_rate=1e-3, average_with_base=0.0, precision="float32", evaluations=4
-)
-
-
-def quick(**changes: Any) -> Settings:
-    return Settings(**{**QUICK.as_dict(), **changes})
-
-
-def run(pairs: Path, base: Path | None, output: Path, settings: Settings = QUICK, **more: Any) -> TrainingResult:
-    plan = make_plan(Sources([str(pairs)]), settings, ReadSettings())
-    return train(plan, output, settings, base=str(base) if base else None, **more)
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    return load_file(folder / "model.safetensors")
+from crossrank.training.trainer import TrainingResult
+from training_runs import PAIRS, MakePairs, quick, run, weights
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -174,21 +149,6 @@ def pairs_of(path: Path) -> list[tuple[str, str]]:
     return [(row["query"], row["document"]) for row in rows_of(path)]
 
 
-def test_the_model_in_the_box(make_pairs: MakePairs, tmp_path: Path) -> None:
-    """Its head learns, its body stays what is stored; what is saved loads and scores alike everywhere."""
-    pairs = make_pairs(tmp_path / "p.jsonl", 4, 1)
-    run(pairs, None, tmp_path / "m", quick(epochs=1, max_length=64, learning_rate=1e-3))
-    chosen = [
-        ("how is text wrapped", "To wrap a text is to break its paragraphs."),
-        ("sort", "Sorting a list in Python."),
-    ]
-    mine = CrossEncoder(tmp_path / "m", precision="float32")
-    theirs = TheirCrossEncoder(str(tmp_path / "m"), device="cpu")
-    np.testing.assert_allclose(mine.predict(chosen), theirs.predict(chosen), rtol=0, atol=1e-4)
-    assert np.abs(mine.score(chosen).logits - CrossEncoder(precision="float32").score(chosen).logits).max() > 0.01
-    assert mine.info()["activation"] == "sigmoid"
-
-
 # ---- the same again
 
 
@@ -215,7 +175,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
-from test_train import QUICK, run
+from training_runs import QUICK, run
 def stop(step, steps, figures):
     if step == {step}:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -227,7 +187,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
     trained: tuple[Path, Any], pairs: Path, tiny_bert: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "model"
-    here = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    here = [str(Path(__file__).parents[1])]
     script = _KILLED.format(path=here, step=13, pairs=str(pairs), base=str(tiny_bert), output=str(output))
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, timeout=200)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
@@ -368,13 +328,6 @@ def test_lora_changes_the_matrices_by_low_rank_and_leaves_the_form(pairs: Path, 
     )
 
 
-def test_lora_in_the_model_in_the_box(pairs: Path, tmp_path: Path) -> None:
-    run(pairs, None, tmp_path / "model", quick(lora_rank=2, epochs=0.1))
-    box = CrossEncoder(precision="float32").score(PAIRS[:8]).logits
-    found = CrossEncoder(tmp_path / "model", precision="float32").score(PAIRS[:8]).logits
-    assert 0.001 < np.abs(found - box).max() < 20
-
-
 def test_lora_without_peft_is_told(
     pairs: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,38 +339,6 @@ def test_lora_without_peft_is_told(
         run(pairs, tiny_bert, tmp_path / "m", quick(lora_rank=2))
 
 
-@pytest.mark.parametrize(("freeze", "layers"), [("auto", 6), ("half", 3), ("4", 4)])
-def test_frozen_layers_read_each_text_once_and_alone(
-    freeze: str, layers: int, pairs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[tuple[int, ...]] = []
-    lower = split_bert.SplitBertForSequenceClassification._lower_layers
-
-    def counting(self: Any, ids: torch.Tensor) -> torch.Tensor:
-        assert len(ids) == 1
-        read.append(tuple(ids[0].tolist()))
-        return lower(self, ids)
-
-    base = bases.find_base(None, pairs.parent / "work")
-    model = bases.open_model(base, quick(), "cpu")
-    assert model.model.kept is None
-    expected = model.predict(PAIRS, activation_fn=torch.nn.Identity())
-    bases.freeze(model, base, quick(freeze=freeze))
-    assert model.model.kept.layers == layers
-    monkeypatch.setattr(split_bert.SplitBertForSequenceClassification, "_lower_layers", counting)
-    for batch_size in (1, 7, 32):
-        found = model.predict(PAIRS, activation_fn=torch.nn.Identity(), batch_size=batch_size)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
-    assert len(read) == len(set(read)) > 20
-    # Without room they are read again.
-    model.model.kept = split_bert.KeptStates(layers, most_bytes=0)
-    before = len(read)
-    np.testing.assert_allclose(
-        model.predict(PAIRS, activation_fn=torch.nn.Identity(), batch_size=1), expected, rtol=0, atol=1e-4
-    )
-    assert len(read) == before + 2 * len(PAIRS)
-
-
 def test_lower_layers_by_number_stay_as_they_are(pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:
     run(pairs, tiny_bert, tmp_path / "m", quick(freeze="1", average_with_base=0.0))
     before, after = weights(tiny_bert), weights(tmp_path / "m")
@@ -425,39 +346,6 @@ def test_lower_layers_by_number_stay_as_they_are(pairs: Path, tiny_bert: Path, t
     assert stayed == {name for name in before if "embeddings." in name or ".layer.0." in name}
     with pytest.raises(InputError, match=r"freeze=9 is more than this model's 2 layers"):
         run(pairs, tiny_bert, tmp_path / "n", quick(freeze="9"))
-
-
-@pytest.mark.parametrize("freeze", ["none", "embeddings"])
-def test_where_the_lowest_layer_learns_nothing_is_kept(freeze: str, pairs: Path) -> None:
-    base = bases.find_base(None, pairs.parent / "work")
-    model = bases.open_model(base, quick(), "cpu")
-    bases.freeze(model, base, quick(freeze=freeze))
-    assert model.model.kept is None
-
-
-def test_a_text_is_read_once_in_a_batch_and_learns_from_all_its_pairs(pairs: Path) -> None:
-    """Gradients are those of reading every pair by itself."""
-    base = bases.find_base(None, pairs.parent / "work")
-    model = bases.open_model(base, quick(), "cpu")
-    texts = [("undo a commit", one) for one in ("git revert takes a commit back", "git log", "git log")]
-
-    def gradients(batches: list[list[tuple[str, str]]]) -> dict[str, torch.Tensor]:
-        model.model.zero_grad()
-        rows: list[int] = []
-        hook = model.model.bert.register_forward_pre_hook(
-            lambda _, __, given: rows.append(len(given["input_ids"])), with_kwargs=True
-        )
-        for batch in batches:
-            features = model.tokenizer(batch, padding=True, return_tensors="pt")
-            model.model(**features).logits.sum().backward()
-        hook.remove()
-        assert sum(rows) == (3 if len(batches) == 1 else 6)  # two documents and a query; three of each
-        return {name: p.grad.clone() for name, p in model.model.named_parameters() if p.grad is not None}
-
-    together, apart = gradients([texts]), gradients([[one] for one in texts])
-    assert together.keys() == apart.keys()
-    for name, gradient in apart.items():
-        np.testing.assert_allclose(together[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max() + 1))
 
 
 def test_a_second_run_keeps_away(pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:
@@ -473,23 +361,3 @@ def test_a_second_run_keeps_away(pairs: Path, tiny_bert: Path, tmp_path: Path) -
     run(pairs, tiny_bert, tmp_path / "m", progress=progress)
     assert "the training of m" in said[0]
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
-
-
-@pytest.mark.parametrize("max_length", [None, 64])
-def test_long_texts_are_cut_alike_in_both_libraries(
-    max_length: int | None, make_pairs: MakePairs, tmp_path: Path
-) -> None:
-    """Of a model that started from the one in the box: one cuts texts by themselves, the other the pair."""
-    run(make_pairs(tmp_path / "p.jsonl", 4, 1), None, tmp_path / "m", quick(epochs=1, max_length=max_length))
-    words = ["how", "is", "a", "long", "text", "wrapped", "in", "python"]
-    queries = [" ".join(words[:count] * times) for count, times in ((3, 1), (8, 2), (8, 7))]
-    documents = ["Wrap text.", *(" ".join(reversed(words * times)) for times in (7, 8, 9, 55, 57, 90))]
-    chosen = [(query, document) for query in queries for document in documents]
-    # And a query that is cut itself.
-    chosen += [(" ".join(words * times), "Wrap text.") for times in (8, 20)]
-    scores = CrossEncoder(tmp_path / "m", precision="float32").score(chosen)
-    assert (scores.document_tokens_cut > 0).any()
-    theirs = TheirCrossEncoder(str(tmp_path / "m"), device="cpu")
-    found = theirs.predict(chosen, activation_fn=torch.nn.Identity())
-    np.testing.assert_allclose(scores.logits.ravel(), found, rtol=0, atol=1e-4)
-    assert CrossEncoder(tmp_path / "m").max_length == (max_length or 449)

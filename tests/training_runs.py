@@ -1,0 +1,34 @@
+"""Training runs of a few seconds, for the tests of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file
+
+import texts
+from crossrank.training.data.types import ReadSettings
+from crossrank.training.plan import Sources, make_plan
+from crossrank.training.settings import Settings
+from crossrank.training.trainer import TrainingResult, train
+
+MakePairs = Callable[..., Path]
+PAIRS = [pair for pair in texts.pairs(80, queries=8) if len(pair[1]) < 600]
+QUICK = Settings(
+    epochs=2, batch_size=8, max_length=48, learning_rate=1e-3, average_with_base=0.0, precision="float32", evaluations=4
+)
+
+
+def quick(**changes: Any) -> Settings:
+    return Settings(**{**QUICK.as_dict(), **changes})
+
+
+def run(pairs: Path, base: Path | None, output: Path, settings: Settings = QUICK, **more: Any) -> TrainingResult:
+    plan = make_plan(Sources([str(pairs)]), settings, ReadSettings())
+    return train(plan, output, settings, base=str(base) if base else None, **more)
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return load_file(folder / "model.safetensors")
