@@ -108,7 +108,7 @@ def open_model(base: Base, settings: Settings, device: str) -> CrossEncoder:
     if base.is_split:
         config = AutoConfig.from_pretrained(base.folder)
         length = config.cut_pairs_at(length)
-        # No dropout, as it was trained: on a CPU attention takes twice the time with it.
+        # No dropout, as it was trained; with it attention on a CPU is slower, too.
         more = {
             "max_document_length": config.max_document_length,
             "hidden_dropout_prob": 0.0,
