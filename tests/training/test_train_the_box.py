@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import torch
 from sentence_transformers import CrossEncoder as TheirCrossEncoder
 
 from crossrank import CrossEncoder
+from crossrank.checkpoint.source import BUNDLED
 from crossrank.training import base as bases
 from crossrank.training import split_bert
+from crossrank.training.data.types import ReadSettings
+from crossrank.training.plan import Sources, count_long, make_plan
 from training_runs import PAIRS, MakePairs, quick, run
 
 
@@ -126,3 +130,13 @@ def test_long_texts_are_cut_alike_in_both_libraries(
     found = theirs.predict(chosen, activation_fn=torch.nn.Identity())
     np.testing.assert_allclose(scores.logits.ravel(), found, rtol=0, atol=1e-4)
     assert CrossEncoder(tmp_path / "m").max_length == (max_length or 449)
+
+
+@pytest.mark.parametrize(("words", "cut"), [(446, 0), (448, 1)])
+def test_a_document_that_is_cut_is_told(words: int, cut: int, tmp_path: Path) -> None:
+    """Of a pair that would fit in 512 tokens: a document has 449 of them, two of which frame it."""
+    rows = [{"query": "q", "document": " ".join(["word"] * n), "label": label} for n, label in ((words, 1), (3, 0))]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    plan = make_plan(Sources([str(tmp_path / "p.jsonl")]), quick(max_length=None), ReadSettings())
+    count_long(plan, BUNDLED, quick(max_length=None))
+    assert [one.count for one in plan.report.findings if "documents of more than 449 tokens" in one.what] == [cut]

@@ -125,11 +125,12 @@ def same_query(query: str) -> str:
     return " ".join(query.split()).casefold()
 
 
-def count_cut(report: DataReport, groups: Sequence[Group], lengths: Callable[[Any], Any], most: int) -> None:
+def count_cut(report: DataReport, groups: Sequence[Group], lengths: Callable[[Any], Any], most: int, what: str) -> None:
     """Add how many pairs are longer than the model reads.
 
     :param lengths: From pairs to their numbers of tokens, special ones included.
-    :param most: The most tokens of a pair.
+    :param most: The most of them.
+    :param what: What has them: ``"pairs"``, or ``"documents"`` where the model reads texts apart.
     """
     judged = [one for group in groups for one in group.judged]
     cut = []
@@ -139,8 +140,7 @@ def count_cut(report: DataReport, groups: Sequence[Group], lengths: Callable[[An
             one.place for one, length in zip(part, lengths([one.pair for one in part]), strict=True) if length > most
         ]
     share = f" ({len(cut) / len(judged):.0%})" if judged else ""
-    what = f"pairs of more than {most} tokens{share}"
-    report.findings.append(Finding(what, len(cut), CUT, tuple(cut[:EXAMPLES])))
+    report.findings.append(Finding(f"{what} of more than {most} tokens{share}", len(cut), CUT, tuple(cut[:EXAMPLES])))
 
 
 def split_by_query(groups: Sequence[Group], share: float, seed: int) -> tuple[list[Group], list[Group]]:

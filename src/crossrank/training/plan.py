@@ -131,9 +131,19 @@ def count_long(plan: Plan, folder: Path, settings: Settings) -> None:
     """
     if any(one.done == CUT for one in plan.report.findings):
         return
-    tokenizer = load_tokenizer(folder)
-    most = settings.max_length or load_config(folder).usable_length
-    count_cut(plan.report, plan.train, lambda pairs: [len(one.ids) for one in tokenizer.encode_batch(pairs)], most)
+    tokenizer, config = load_tokenizer(folder), load_config(folder)
+    most = settings.max_length or config.usable_length
+    what = "pairs"
+    if config.model_type == "split_bert":
+        # As SplitBertConfig.cut_pairs_at has it: the document counts by itself.
+        most = min(most, config.need("max_position_embeddings") - config.need("max_query_length") + 1)
+        what = "documents"
+
+    def lengths(pairs: list[tuple[str, str]]) -> list[int]:
+        texts = pairs if what == "pairs" else [document for _, document in pairs]
+        return [len(one.ids) for one in tokenizer.encode_batch(texts)]
+
+    count_cut(plan.report, plan.train, lengths, most, what)
 
 
 def _teacher_scores(path: str) -> dict[tuple[str, str], float]:

@@ -24,7 +24,8 @@ class Settings:
     :param accumulate: Batches whose gradients make one step.
     :param warmup: Share of the steps over which the rate rises from 0.
     :param schedule: How it falls then: ``"linear"``, ``"cosine"`` or ``"constant"``.
-    :param max_length: The most tokens of a pair, also written into the saved model; ``None`` leaves the base's.
+    :param max_length: The most tokens of a pair (of a document, for a model as in the box), also written into the saved
+        model; ``None`` leaves the base's.
     :param freeze: What does not learn: nothing, the embeddings, these and the lower half of the layers, or all but the
         head; a number is these and so many of the lowest layers; ``"auto"`` is the body for the model in the box, else
         the embeddings.
