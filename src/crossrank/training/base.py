@@ -148,9 +148,10 @@ def freeze(model: CrossEncoder, base: Base, settings: Settings) -> list[torch.nn
         if name.startswith(body) and (found := _LAYER.search(name))
     }
     layers = len(set(layer_of.values()))
-    if wanted.isdecimal() and int(wanted) > layers:
+    named = {"none": 0, "embeddings": 0, "half": (layers + 1) // 2, "body": layers}
+    lower = named[wanted] if wanted in named else int(wanted)
+    if lower > layers:
         raise InputError(f"freeze={wanted} is more than this model's {layers} layers. Take at most that, or 'body'.")
-    lower = {"half": (layers + 1) // 2, "body": layers}.get(wanted, int(wanted) if wanted.isdecimal() else 0)
     for name, parameter in network.named_parameters():
         in_lower = "embeddings." in name or layer_of.get(name, layers) < lower
         parameter.requires_grad = wanted == "none" or not (in_lower or (wanted == "body" and name.startswith(body)))
