@@ -18,11 +18,12 @@ import random
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from crossrank.cli.learn import training_settings
@@ -40,7 +41,7 @@ from crossrank.training.trainer import train
 
 Row = dict[str, Any]
 CORPUS, MEASURED, DEPTH = 3000, 150, 25
-MOST_KEPT = 8 << 30
+MOST_KEPT = 4 << 30
 # SciFact's test part, the first so many of BM25's candidates: no choice is made by it.
 FINAL, FINAL_DEPTH = "scifact-test", 50
 # Stands for the file of a relevant document that is not among the candidates.
@@ -137,6 +138,24 @@ def ndcg_of(groups: Sequence[Group], model: Any) -> NDArray[np.float64]:
     return measure(groups, with_absent).ndcg
 
 
+class OnKept(KeptStates):
+    """States after all layers of a model whose upper ones learnt, computed on the kept ones of those that did not."""
+
+    def __init__(self, network: Any, lower: KeptStates) -> None:
+        super().__init__(network.config.num_hidden_layers, MOST_KEPT)
+        self.network, self.lower = network, lower
+
+    def __call__(self, read: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """As the base's; ``read`` is not asked."""
+
+        def whole(text: torch.Tensor) -> torch.Tensor:
+            layers, all_of_it = self.lower.layers, torch.ones_like(text)
+            states = self.lower(lambda ids: self.network.lower_layers(ids, layers), text, all_of_it)
+            return self.network.upper_layers(states, all_of_it, layers)
+
+        return super().__call__(whole, ids, mask)
+
+
 class Bench:
     """The base, measured, and runs against it."""
 
@@ -155,7 +174,7 @@ class Bench:
     def _open(self, name: str | None, settings: Settings) -> Any:
         found = bases.find_base(name, self.folder / "base")
         model = bases.open_model(found, settings, "cpu")
-        bases.freeze(model, found, Settings())
+        bases.freeze(model, found, settings)
         return model
 
     def run(self, task: str, size: int, seed: int, tried: str, shares: Sequence[float]) -> Row:
@@ -165,13 +184,12 @@ class Bench:
         """
         given = [one for one in tried.split(",") if one]
         settings = training_settings([one for one in given if not one.startswith("mine.")])
-        mining = {name: int(value) for name, value in (one[5:].split("=") for one in given if one.startswith("mine."))}
         started = time.perf_counter()
         pool = list(self.tasks[task].pool)
         random.Random(f"{task} {size} {seed}").shuffle(pool)
         groups = [Group(text, tuple(Judgement(text, one, 1.0) for one in found)) for text, found in pool[:size]]
         corpus = self.tasks[task].corpus
-        mined, _ = mine(groups, corpus, [bm25_ranker(corpus)], Mining(seed=seed, **mining))
+        mined, _ = mine(groups, corpus, [bm25_ranker(corpus)], _mining(given, seed))
         with tempfile.TemporaryDirectory() as place:
             file, output = Path(place) / "data.jsonl", Path(place) / "model"
             rows = [{"query": one.query, "positives": one.positives, "negatives": one.negatives} for one in mined]
@@ -181,18 +199,26 @@ class Bench:
             trained = time.perf_counter() - started
             model = self._open(str(output), settings)
         learnt = bases.weights_of(model)
-        other_body = bool(settings.lora_rank) or settings.freeze not in ("auto", "body")
+        network, kept = model.model, getattr(model.model, "kept", None)
         row: Row = {"queries": len(mined), "steps": result.steps, "seconds": round(trained, 1)}
         for share in shares:
             model.model.load_state_dict(learnt)
             bases.average(model, self.weights, share)
-            if other_body and getattr(model.model, "kept", None):
-                model.model.kept = KeptStates(model.model.config.num_hidden_layers, MOST_KEPT)
+            if settings.lora_rank or kept is None:
+                network.kept = KeptStates(network.config.num_hidden_layers, MOST_KEPT)
+            elif kept.layers < network.config.num_hidden_layers:
+                network.kept = OnKept(network, kept)
             for name in (task, "guard"):
                 gains = ndcg_of(self.measured[name], model) - self.before[name]
                 p = float(permutation_p(gains[:, None])[0])
                 row[f"{name} {share:g}"] = [round(float(gains.mean()), 4), round(p, 4)]
         return row
+
+
+def _mining(given: Sequence[str], seed: int) -> Mining:
+    kinds = {one.name: {"int": int, "float": float, "str": str}[str(one.type)] for one in fields(Mining)}
+    pairs = [one[5:].split("=") for one in given if one.startswith("mine.")]
+    return Mining(**{"seed": seed, **{name: kinds[name](value) for name, value in pairs}})
 
 
 def table(rows: Sequence[Row]) -> None:

@@ -269,12 +269,15 @@ def test_a_config_that_is_none(text: str, says: str, folder: Path) -> None:
     assert f"{folder / 'config.json'} {says}" in got
 
 
-@pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"])
+@pytest.mark.parametrize(
+    "key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_document_length"]
+)
 @pytest.mark.parametrize("value", ["2", -1, 0, 2.5, [], {}, True], ids=repr)
 def test_numbers_in_a_config_that_are_none(key: str, value: Any, folder: Path) -> None:
+    least = 2 if key == "max_document_length" else 1
     edit_config(folder, **{key: value})
     got = message(CheckpointError, lambda: CrossEncoder(folder).load())
-    assert f"{folder / 'config.json'} has {key}={value!r}; an integer of at least 1 is expected. Download" in got
+    assert f"{folder / 'config.json'} has {key}={value!r}; an integer of at least {least} is expected. Download" in got
 
 
 @pytest.mark.parametrize("value", ["x", 3, {}, []], ids=repr)

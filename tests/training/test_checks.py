@@ -105,16 +105,18 @@ def test_margins_are_the_teachers() -> None:
         rows.margins(grouped(judged(("q", "a", 1), ("q", "b", 0))), Settings(loss="margin-mse"))
 
 
-def test_triplets_go_without_negatives_where_one_query_has_none() -> None:
-    assert list(rows.triplets(GROUPS, Settings()).data) == ["query", "positive"]
-    made = rows.triplets(GROUPS[:1], Settings(negatives=2))
-    assert list(made.data) == ["query", "positive", "negative_1", "negative_2"]
+def test_a_query_without_negatives_has_its_positive_in_their_place() -> None:
+    assert list(rows.triplets(grouped(judged(("q", "a", 1))), Settings()).data) == ["query", "positive"]
+    some = grouped([*judged(("q", "a", 1), ("q", "b", 0)), *judged(("alone", "c", 1))])
+    made = rows.triplets(some, Settings(negatives=2)).data
+    assert list(zip(*made.values(), strict=True)) == [("q", "a", "b", "b"), ("alone", "c", "c", "c")]
 
 
 @pytest.mark.parametrize(("most", "expected"), [(1, 5), (2, 3), (3, 2), (9, 2)])
 def test_every_positive_and_every_negative_is_in_a_triplet(most: int, expected: int) -> None:
     made = rows.triplets(GROUPS[:1], Settings(negatives=most))
-    assert made.rows == expected
+    assert len(made.data["query"]) == expected
+    assert made.rows == 2  # an epoch: each positive once
     assert set(made.data["positive"]) == {"p1", "p2"}
     negatives = {one for i in range(most) for one in made.data[f"negative_{i + 1}"]}
     assert negatives == {"n0", "n1", "n2", "n3", "n4"}

@@ -37,6 +37,8 @@ def test_window_and_margin() -> None:
     assert report.beyond == 2
     found, report = mined(first=3, last=6, margin=0.9, count=50)
     assert (len(found), report.fewer) == (15, 1)
+    found, report = mined(first=1, last=3, margin=float("inf"), count=3)
+    assert (found, report.too_near) == (["document 0", "document 1", "document 3"], 0)
 
 
 def test_count_is_drawn_from_the_window_by_the_seed() -> None:
@@ -86,7 +88,9 @@ def test_a_bi_encoder_ranks_by_meaning() -> None:
     assert list(np.argsort(-ranker("boiling rice"))) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("wrong", [{"method": "luck"}, {"first": 9, "last": 3}, {"count": 0}, {"margin": 1.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"method": "luck"}, {"first": 9, "last": 3}, {"count": 0}, {"margin": 95}, {"margin": float("nan")}]
+)
 def test_settings_of_no_use(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Mining(**wrong)

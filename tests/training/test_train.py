@@ -348,6 +348,60 @@ def test_lower_layers_by_number_stay_as_they_are(pairs: Path, tiny_bert: Path, t
         run(pairs, tiny_bert, tmp_path / "n", quick(freeze="9"))
 
 
+def test_shorter_texts_while_it_learns(pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    for name, given in (("cut", {"max_length": 12}), ("read", {"train_length": 12})):
+        run(pairs, tiny_bert, tmp_path / name, quick(epochs=1, **given))
+    assert_same(tmp_path / "cut", tmp_path / "read")
+    for name, length in (("cut", 12), ("read", 48)):
+        theirs = TheirCrossEncoder(str(tmp_path / name), device="cpu")
+        assert CrossEncoder(tmp_path / name).max_length == theirs.max_seq_length == length
+        assert json.loads((tmp_path / name / "tokenizer.json").read_text())["truncation"]["max_length"] == length
+    with pytest.raises(InputError, match="train_length=49 is more than the 48 tokens that the model reads"):
+        run(pairs, tiny_bert, tmp_path / "more", quick(train_length=49))
+
+
+@pytest.mark.parametrize("loss", ["mnrl", "cached-mnrl"])
+def test_a_run_on_batches_of_similar_queries_goes_on_to_the_same_result(
+    loss: str, pairs: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    def stop(step: int, steps: int, figures: dict[str, float]) -> None:
+        if step == 5:  # the last save point is that of step 4, in the middle of the second of three epochs
+            raise KilledError
+
+    settings = quick(loss=loss, epochs=3, in_batch=2, evaluations=5)
+    run(pairs, tiny_bert, tmp_path / "whole", settings)
+    with pytest.raises(KilledError):
+        run(pairs, tiny_bert, tmp_path / "killed", settings, progress=stop)
+    told: list[str] = []
+    run(pairs, tiny_bert, tmp_path / "killed", settings, resume=True, tell=told.append)
+    assert told[-1] == "Going on from step 4"
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_figures_on_the_way_are_those_of_the_model_that_is_saved(
+    make_pairs: MakePairs, tiny_bert: Path, tmp_path: Path
+) -> None:
+    pairs = make_pairs(tmp_path / "p.jsonl", 60)
+    settings = quick(train_length=8, held_out=0.3, epochs=1, evaluations=1)
+    found = run(pairs, tiny_bert, tmp_path / "m", settings).comparison
+    with (tmp_path / "m/training_log.csv").open() as stream:
+        told = [float(row["held_out_ndcg@10"]) for row in csv.DictReader(stream) if row["held_out_ndcg@10"]]
+    assert found is not None
+    assert told[-1] == pytest.approx(found.figures["result"].ndcg, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["mnrl", "cached-mnrl"])
+def test_a_batch_in_which_nothing_stands_against_a_positive(
+    loss: str, make_pairs: MakePairs, tiny_bert: Path, tmp_path: Path
+) -> None:
+    positives = make_pairs(tmp_path / "p.jsonl", 4, 0)
+    with pytest.raises(InputError, match=r"A batch of 1 has nothing that a positive could stand against.*mine"):
+        run(positives, tiny_bert, tmp_path / "m", quick(loss=loss, batch_size=1))
+
+
 def test_a_second_run_keeps_away(pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:
     """It would take the save points from under the first."""
     said: list[str] = []

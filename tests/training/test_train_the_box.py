@@ -13,11 +13,12 @@ from sentence_transformers import CrossEncoder as TheirCrossEncoder
 
 from crossrank import CrossEncoder
 from crossrank.checkpoint.source import BUNDLED
+from crossrank.errors import InputError
 from crossrank.training import base as bases
 from crossrank.training import split_bert
 from crossrank.training.data.types import ReadSettings
 from crossrank.training.plan import Sources, count_long, make_plan
-from training_runs import PAIRS, MakePairs, quick, run
+from training_runs import PAIRS, MakePairs, quick, run, weights
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +53,12 @@ def test_frozen_layers_read_each_text_once_and_alone(
     freeze: str, layers: int, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[tuple[int, ...]] = []
-    lower = split_bert.SplitBertForSequenceClassification._lower_layers
+    lower = split_bert.SplitBertForSequenceClassification.lower_layers
 
-    def counting(self: Any, ids: torch.Tensor) -> torch.Tensor:
+    def counting(self: Any, ids: torch.Tensor, layers: int) -> torch.Tensor:
         assert len(ids) == 1
         read.append(tuple(ids[0].tolist()))
-        return lower(self, ids)
+        return lower(self, ids, layers)
 
     base = bases.find_base(None, pairs.parent / "work")
     model = bases.open_model(base, quick(), "cpu")
@@ -65,7 +66,7 @@ def test_frozen_layers_read_each_text_once_and_alone(
     expected = model.predict(PAIRS, activation_fn=torch.nn.Identity())
     bases.freeze(model, base, quick(freeze=freeze))
     assert model.model.kept.layers == layers
-    monkeypatch.setattr(split_bert.SplitBertForSequenceClassification, "_lower_layers", counting)
+    monkeypatch.setattr(split_bert.SplitBertForSequenceClassification, "lower_layers", counting)
     for batch_size in (1, 7, 32):
         found = model.predict(PAIRS, activation_fn=torch.nn.Identity(), batch_size=batch_size)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
@@ -110,6 +111,19 @@ def test_a_text_is_read_once_in_a_batch_and_learns_from_all_its_pairs(pairs: Pat
     assert together.keys() == apart.keys()
     for name, gradient in apart.items():
         np.testing.assert_allclose(together[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max() + 1))
+
+
+def test_what_is_cut_while_it_learns_is_read_afterwards(make_pairs: MakePairs, tmp_path: Path) -> None:
+    pairs = make_pairs(tmp_path / "p.jsonl", 4, 1)
+    for name, given in (("cut", {"max_length": 20}), ("read", {"max_length": None, "train_length": 20})):
+        run(pairs, None, tmp_path / name, quick(epochs=1, freeze="5", **given))
+    assert CrossEncoder(tmp_path / "cut").max_length == 20
+    assert CrossEncoder(tmp_path / "read").max_length == 449
+    with pytest.raises(InputError, match="max_length=450 is more than this model's 449 tokens of a document"):
+        run(pairs, None, tmp_path / "more", quick(max_length=450))
+    cut, read = weights(tmp_path / "cut"), weights(tmp_path / "read")
+    for name, tensor in cut.items():
+        np.testing.assert_array_equal(tensor, read[name], err_msg=name)
 
 
 @pytest.mark.parametrize("max_length", [None, 64])

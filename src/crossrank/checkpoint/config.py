@@ -17,6 +17,7 @@ _LEAST: Mapping[str, int] = {
     **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), 1),
     **dict.fromkeys(("dim", "n_layers", "n_heads", "hidden_dim"), 1),  # DistilBERT's words for these four
     **dict.fromkeys(("vocab_size", "embedding_size", "num_labels"), 1),
+    "max_document_length": 2,  # of models that read texts apart
     "type_vocab_size": 0,
     "pad_token_id": -1,
 }

@@ -51,7 +51,11 @@ def add(commands: Any) -> None:
         help="window of ranks to take from (default: 3 50)",
     )
     parser.add_argument(
-        "--margin", type=float, default=0.95, help="most of a positive's score a negative may have (default: 0.95)"
+        "--margin",
+        type=float,
+        default=0.95,
+        metavar="SHARE",
+        help="most of a positive's score a negative may have; inf: no limit (default: 0.95)",
     )
     parser.add_argument(
         "--filter",

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.model_card import CrossEncoderModelCardData
-from transformers import AutoConfig
 
 from crossrank.checkpoint.config import ModelConfig, load_config
 from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.checkpoint.weights import load_weights
 from crossrank.errors import InputError, UnsupportedModelError
 from crossrank.optional import require
+from crossrank.training.plan import lengths
 from crossrank.training.settings import Settings
 
 # Importing it registers the model in the box with transformers.
-from crossrank.training.split_bert import KeptStates
+from crossrank.training.split_bert import KeptStates, SplitBertConfig
 
 _LAYER = re.compile(r"\.layers?\.(\d+)\.")
 # Matrices of attention and feed-forward parts by the names that the architectures here give them.
@@ -96,30 +96,16 @@ def _as_float32(folder: Path, copy: Path) -> Path:
 def open_model(base: Base, settings: Settings, device: str) -> CrossEncoder:
     """Load the base with sentence-transformers, in float32.
 
-    :raises InputError: If ``max_length`` is more than the model can do.
+    :raises InputError: If it can't read what the settings ask for.
     """
-    limit = base.config.usable_length
-    if settings.max_length is not None and settings.max_length > limit:
-        raise InputError(
-            f"max_length={settings.max_length} is more than this model's {limit} tokens. Take at most that."
-        )
-    length = settings.max_length or limit
-    more: dict[str, float] = {}
-    if base.is_split:
-        config = AutoConfig.from_pretrained(base.folder)
-        length = config.cut_pairs_at(length)
-        # No dropout, as it was trained; with it attention on a CPU is slower, too.
-        more = {
-            "max_document_length": config.max_document_length,
-            "hidden_dropout_prob": 0.0,
-            "attention_probs_dropout_prob": 0.0,
-        }
+    full, _ = lengths(base.config, settings)
+    # No dropout, as it was trained; with it attention on a CPU is slower, too.
+    more = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if base.is_split else {}
     # Nothing is asked of the hub: what the card says of the base is filled in from what is known here.
     card = CrossEncoderModelCardData(local_files_only=True, generate_widget_examples=False)
     model = CrossEncoder(
         str(base.folder),
         device=device,
-        max_length=length,
         local_files_only=True,
         model_kwargs={"dtype": torch.float32},
         config_kwargs=more,
@@ -129,7 +115,16 @@ def open_model(base: Base, settings: Settings, device: str) -> CrossEncoder:
         card.base_model, card.base_model_revision = base.files.name, base.files.revision
     if model.tokenizer.pad_token_id is None:
         raise UnsupportedModelError(f"{base.files.name!r} has no padding token. Set one in its tokenizer_config.json.")
+    read_up_to(model, full)
     return model
+
+
+def read_up_to(model: CrossEncoder, length: int) -> None:
+    """Cut pairs at so many tokens; for a model as in the box, documents."""
+    config = model.model.config
+    model.tokenizer.model_max_length = config.cut_pairs_at(length) if isinstance(config, SplitBertConfig) else length
+    # A fast tokenizer keeps where it cut last, and would be saved with that.
+    model.tokenizer("", truncation=True)
 
 
 def freeze(model: CrossEncoder, base: Base, settings: Settings) -> list[torch.nn.Module]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from crossrank.training.in_batch import SimilarBatches
+
 WHOLE = "complete"
 _COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm", "held_out", "held_out_ndcg@10", "held_out_loss")
 
@@ -30,6 +32,20 @@ def last_whole(folder: Path) -> Path | None:
         if point not in whole:
             shutil.rmtree(point)
     return whole[-1] if whole else None
+
+
+class Epochs(TrainerCallback):  # type: ignore[misc]
+    """Tells batches that are other ones in every epoch which epoch it is, also in the middle of one after a kill.
+
+    transformers and accelerate tell it to samplers with ``set_epoch``, but not in all versions, nor always in time.
+    """
+
+    def __init__(self, batches: SimilarBatches) -> None:
+        self.batches = batches
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """An epoch begins, or goes on."""
+        self.batches.epoch = int(state.epoch + 1e-6)
 
 
 class Figures(TrainerCallback):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The losses by name; all of them are sentence-transformers' own."""
+"""The losses by name: sentence-transformers' own, or made of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from crossrank.errors import InputError
 from crossrank.training import rows
 from crossrank.training.data.types import Group
+from crossrank.training.rows import Columns
 from crossrank.training.settings import Settings
 
 
@@ -19,27 +20,39 @@ class Loss:
     :param what: What it asks of the model, in a line.
     :param rows: Makes what it reads.
     :param both_classes: Whether it needs positives and negatives.
-    :param make: From sentence-transformers' module of losses, a model and the settings to the loss itself.
+    :param make: From sentence-transformers' module of losses, a model, the settings and the rows to the loss itself.
     """
 
     what: str
-    rows: Callable[[Sequence[Group], Settings], rows.Columns]
+    rows: Callable[[Sequence[Group], Settings], Columns]
     both_classes: bool
-    make: Callable[[Any, Any, Settings], Any]
+    make: Callable[[Any, Any, Settings, Columns], Any]
 
 
-def _bce(losses: Any, model: Any, settings: Settings) -> Any:
+def _bce(losses: Any, model: Any, settings: Settings, columns: Columns) -> Any:
     import torch
 
     weight = None if settings.pos_weight is None else torch.tensor(settings.pos_weight)
     return losses.BinaryCrossEntropyLoss(model, pos_weight=weight)
 
 
-def _in_batch(kind: Any, model: Any, **more: Any) -> Any:
-    import torch
+def _mnrl(losses: Any, model: Any, settings: Settings, columns: Columns) -> Any:
+    from crossrank.training.in_batch import InBatchLoss, in_batch_loss
 
-    # On logits: through a sigmoid, sentence-transformers' default, what scores near 1 already is no longer told apart.
-    return kind(model, scale=1.0, activation_fn=torch.nn.Identity(), **more)
+    return in_batch_loss(InBatchLoss, model, columns, settings.in_batch)
+
+
+def _cached_mnrl(losses: Any, model: Any, settings: Settings, columns: Columns) -> Any:
+    from crossrank.training.in_batch import CachedInBatchLoss, in_batch_loss
+
+    return in_batch_loss(
+        CachedInBatchLoss,
+        model,
+        columns,
+        settings.in_batch,
+        mini_batch_size=settings.batch_size,
+        show_progress_bar=False,
+    )
 
 
 # What a batch has many of: queries with their documents.
@@ -48,40 +61,38 @@ IN_BATCH = ("mnrl", "cached-mnrl")
 LOSSES: Mapping[str, Loss] = {
     "bce": Loss("each pair's label, as a probability", rows.pairs, True, _bce),
     "lambda": Loss(
-        "the order of a query's documents, weighed by nDCG", rows.lists, True, lambda of, model, _: of.LambdaLoss(model)
+        "the order of a query's documents, weighed by nDCG",
+        rows.lists,
+        True,
+        lambda of, model, *_: of.LambdaLoss(model),
     ),
     "listnet": Loss(
-        "which of a query's documents is on top", rows.lists, True, lambda of, model, _: of.ListNetLoss(model)
+        "which of a query's documents is on top", rows.lists, True, lambda of, model, *_: of.ListNetLoss(model)
     ),
     "ranknet": Loss(
         "which of two documents is better, for all pairs of a query's documents",
         rows.lists,
         True,
-        lambda of, model, _: of.RankNetLoss(model),
+        lambda of, model, *_: of.RankNetLoss(model),
     ),
-    "mse": Loss("a teacher's scores themselves", rows.teacher_pairs, False, lambda of, model, _: of.MSELoss(model)),
+    "mse": Loss("a teacher's scores themselves", rows.teacher_pairs, False, lambda of, model, *_: of.MSELoss(model)),
     "margin-mse": Loss(
         "by how much a teacher prefers a positive to a negative",
         rows.margins,
         True,
-        lambda of, model, _: of.MarginMSELoss(model),
+        lambda of, model, *_: of.MarginMSELoss(model),
     ),
     "mnrl": Loss(
         "the positive among the other documents of the batch; needs no negatives",
         rows.triplets,
         False,
-        lambda of, model, _: _in_batch(of.MultipleNegativesRankingLoss, model),
+        _mnrl,
     ),
     "cached-mnrl": Loss(
         "the same with large batches: computed in parts, each part twice",
         rows.triplets,
         False,
-        lambda of, model, settings: _in_batch(
-            of.CachedMultipleNegativesRankingLoss,
-            model,
-            mini_batch_size=settings.batch_size,
-            show_progress_bar=False,
-        ),
+        _cached_mnrl,
     ),
 }
 

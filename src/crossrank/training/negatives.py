@@ -37,7 +37,8 @@ class Mining:
     :param count: Negatives for each query (of each method).
     :param first: The first rank that is taken, counted from 1 among the documents that are not judged.
     :param last: The last.
-    :param margin: A negative's score may be at most this share of the lowest positive's, where that is above 0.
+    :param margin: A negative's score may be at most this share of the lowest positive's, where that is above 0;
+        ``inf`` sets no limit, for data in which all that is relevant is judged.
     :param filter_margin: With a cross-encoder: by how much, in logits, the positive has to be above a negative.
     """
 
@@ -60,8 +61,10 @@ class Mining:
             raise InputError(f"count={self.count} is below 1. Take one negative or more for each query.")
         if not math.isfinite(self.filter_margin):
             raise InputError(f"filter_margin={self.filter_margin} is no number of logits. Take 1, for instance.")
-        if not 0 < self.margin <= 1:
-            raise InputError(f"margin={self.margin} is outside 0 to 1: it is a share of the positive's score.")
+        if not (0 < self.margin <= 1 or self.margin == math.inf):
+            raise InputError(
+                f"margin={self.margin} is outside 0 to 1: it is a share of a positive's score. Give inf for no limit."
+            )
 
 
 @dataclass

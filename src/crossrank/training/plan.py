@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crossrank.checkpoint.config import load_config
+from crossrank.checkpoint.config import ModelConfig, load_config
 from crossrank.errors import InputError
 from crossrank.tokenization.tokenizer import load_tokenizer
 from crossrank.training.checks import (
@@ -128,22 +128,42 @@ def count_long(plan: Plan, folder: Path, settings: Settings) -> None:
 
     :param folder: The model's.
     :raises ModelError: If its tokenizer can't be read.
+    :raises InputError: If it can't read as much as the settings ask for.
     """
     if any(one.done == CUT for one in plan.report.findings):
         return
     tokenizer, config = load_tokenizer(folder), load_config(folder)
-    most = settings.max_length or config.usable_length
-    what = "pairs"
-    if config.model_type == "split_bert":
-        # As SplitBertConfig.cut_pairs_at has it: the document counts by itself.
-        most = min(most, config.need("max_position_embeddings") - config.need("max_query_length") + 1)
-        what = "documents"
+    _, most = lengths(config, settings)
+    what = "documents" if config.model_type == "split_bert" else "pairs"
 
-    def lengths(pairs: list[tuple[str, str]]) -> list[int]:
+    def counts(pairs: list[tuple[str, str]]) -> list[int]:
         texts = pairs if what == "pairs" else [document for _, document in pairs]
         return [len(one.ids) for one in tokenizer.encode_batch(texts)]
 
-    count_cut(plan.report, plan.train, lengths, most, what)
+    count_cut(plan.report, plan.train, counts, most, what)
+
+
+def lengths(config: ModelConfig, settings: Settings) -> tuple[int, int]:
+    """The most tokens of a pair that a model reads, and that it reads while it learns.
+
+    Of a document by itself, for a model as in the box.
+
+    :raises InputError: If it can't read what the settings ask for.
+    """
+    limit, of = config.usable_length, "tokens"
+    if config.model_type == "split_bert":
+        # What SplitBertConfig.cut_pairs_at leaves of a pair.
+        documents = int(config.need("max_position_embeddings") - config.need("max_query_length")) + 1
+        limit, of = min(limit, documents), "tokens of a document"
+    full = settings.max_length or limit
+    if full > limit:
+        raise InputError(f"max_length={full} is more than this model's {limit} {of}. Take at most that.")
+    shorter = settings.train_length or full
+    if shorter > full:
+        raise InputError(
+            f"train_length={shorter} is more than the {full} {of} that the model reads. Take at most that."
+        )
+    return full, shorter
 
 
 def _teacher_scores(path: str) -> dict[tuple[str, str], float]:

@@ -17,7 +17,7 @@ class Columns:
     """What a loss reads.
 
     :param data: Column -> values, in the order in which sentence-transformers wants the columns.
-    :param rows: How many there are.
+    :param rows: How many of them an epoch has: all, but for in-batch losses one for each positive of a query.
     :param pairs_per_row: The most pairs of a row.
     :param left_out: Queries of which nothing could be used, and why.
     """
@@ -79,22 +79,23 @@ def lists(groups: Sequence[Group], settings: Settings) -> Columns:
 
 
 def triplets(groups: Sequence[Group], settings: Settings) -> Columns:
-    """``query``, ``positive`` and, where every query has some, ``negative_1`` ...; see :func:`_triplets_of`."""
+    """``query``, ``positive`` and, where any query has some, ``negative_1`` ...; see :func:`_triplets_of`.
+
+    An epoch has one row for each positive, see :mod:`crossrank.training.in_batch`. The columns are the same for every
+    row: a query without negatives has its positive there, which the loss passes over.
+    """
     most = settings.negatives
     usable = [group for group in groups if group.positives]
-    # One query without negatives and all go without: the columns are the same for every row, and the other documents
-    # of the batch are negatives already.
-    with_negatives = all(group.negatives for group in usable)
-    names = [f"negative_{i + 1}" for i in range(most)] if with_negatives else []
+    names = [f"negative_{i + 1}" for i in range(most)] if any(group.negatives for group in usable) else []
     data: dict[str, list[Any]] = {name: [] for name in ("query", "positive", *names)}
     for group in usable:
         for positive, negatives in _triplets_of(group, most, settings.seed):
             data["query"].append(group.query)
             data["positive"].append(positive.document)
-            for name, negative in zip(names, negatives, strict=False):
+            for name, negative in zip(names, negatives or [positive] * most, strict=False):
                 data[name].append(negative.document)
     left_out = {"queries without a positive": len(groups) - len(usable)} if len(usable) < len(groups) else {}
-    return Columns(data, len(data["query"]), 1 + len(names), left_out)
+    return Columns(data, len(set(zip(data["query"], data["positive"], strict=True))), 1 + len(names), left_out)
 
 
 def margins(groups: Sequence[Group], settings: Settings) -> Columns:

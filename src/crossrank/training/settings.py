@@ -20,12 +20,15 @@ class Settings:
     :param epochs: Passes over the data; a part of one may be given.
     :param learning_rate: Where the schedule starts; ``None`` takes ``learning_rate_head`` where only a head is
         trained, else ``learning_rate_all``.
-    :param batch_size: Pairs of a step (before accumulation); lists and triplets are counted by their pairs.
+    :param batch_size: Pairs of a step (before accumulation); lists and triplets are counted by their pairs. Queries,
+        for in-batch losses.
     :param accumulate: Batches whose gradients make one step.
     :param warmup: Share of the steps over which the rate rises from 0.
     :param schedule: How it falls then: ``"linear"``, ``"cosine"`` or ``"constant"``.
     :param max_length: The most tokens of a pair (of a document, for a model as in the box), also written into the saved
         model; ``None`` leaves the base's.
+    :param train_length: The same while it learns; ``None`` is ``max_length``. A smaller one saves time; the saved model
+        and evaluations on the way read up to ``max_length``.
     :param freeze: What does not learn: nothing, the embeddings, these and the lower half of the layers, or all but the
         head; a number is these and so many of the lowest layers; ``"auto"`` is the body for the model in the box, else
         the embeddings.
@@ -40,6 +43,7 @@ class Settings:
     :param pos_weight: Weight of positive pairs in ``bce``; ``None`` is 1.
     :param list_size: The most documents of a list, for losses on lists.
     :param negatives: Negatives of a triplet, for losses on triplets.
+    :param in_batch: Documents of other queries in the batch that a positive is set against, for in-batch losses.
     :param lora_rank: Train low-rank additions of this rank instead of the weights themselves; they are merged at the
         end.
     :param precision: What forward and backward passes calculate in: bfloat16 where the processor has it, if ``"auto"``.
@@ -56,6 +60,7 @@ class Settings:
     schedule: str = "linear"
     weight_decay: float = 0.01
     max_length: int | None = None
+    train_length: int | None = None
     freeze: str = "auto"
     average_with_base: float = 0.5
     mix_share: float = 0.5
@@ -66,6 +71,7 @@ class Settings:
     pos_weight: float | None = None
     list_size: int = 10
     negatives: int = 1
+    in_batch: int = 6
     lora_rank: int | None = None
     precision: str = "auto"
     seed: int = 0
@@ -104,6 +110,7 @@ _LIMITS: tuple[tuple[str, float, float], ...] = (
     ("warmup", 0, 1),
     ("weight_decay", 0, 10),
     ("max_length", 4, _ANY),
+    ("train_length", 4, _ANY),
     ("average_with_base", 0, 1),
     ("mix_share", 0, 100),
     ("held_out", 0, 0.9),
@@ -112,6 +119,7 @@ _LIMITS: tuple[tuple[str, float, float], ...] = (
     ("pos_weight", 1e-6, 1e6),
     ("list_size", 2, 10_000),
     ("negatives", 1, 1000),
+    ("in_batch", 1, 1000),
     ("lora_rank", 1, 4096),
     ("seed", 0, 2**32 - 1),
 )

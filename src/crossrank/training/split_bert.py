@@ -256,17 +256,19 @@ class SplitBertForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         if self.kept is None:
             out: Tensor = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
         else:
-            out = self._upper_layers(self.kept(self._lower_layers, ids, mask), mask, self.kept.layers)
+            lower = self.kept.layers
+            out = self.upper_layers(self.kept(lambda text: self.lower_layers(text, lower), ids, mask), mask, lower)
         return out[place]
 
-    def _lower_layers(self, ids: Tensor) -> Tensor:
-        assert self.kept is not None
+    def lower_layers(self, ids: Tensor, lower: int) -> Tensor:
+        """States of a text ``[1, L]`` after so many layers."""
         out: Tensor = self.bert.embeddings(input_ids=ids)
-        for layer in self.bert.encoder.layer[: self.kept.layers]:
+        for layer in self.bert.encoder.layer[:lower]:
             out = _only(layer(out))
         return out
 
-    def _upper_layers(self, states: Tensor, mask: Tensor, lower: int) -> Tensor:
+    def upper_layers(self, states: Tensor, mask: Tensor, lower: int) -> Tensor:
+        """From these to the states after all layers: ``[B, L, H]``."""
         away = torch.zeros(mask.shape, device=mask.device).masked_fill(mask == 0, -1e9)[:, None, None]
         for layer in self.bert.encoder.layer[lower:]:
             states = _only(layer(states, attention_mask=away.to(states.dtype)))

@@ -19,26 +19,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments, losses
+from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainingArguments, losses
 from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 
 from crossrank.engines.threads import available_threads
-from crossrank.errors import CheckpointError, CrossRankError, InputError
+from crossrank.errors import CrossRankError, InputError
 from crossrank.optional import require
 from crossrank.training import base as bases
-from crossrank.training.callbacks import Figures, Marks, last_whole
+from crossrank.training.callbacks import Epochs, Figures, Marks, last_whole
 from crossrank.training.card import write_card
 from crossrank.training.comparison import Comparison, compare
 from crossrank.training.held_out import HeldOutEvaluator, sentence_transformers_logits
+from crossrank.training.in_batch import SimilarBatches
+from crossrank.training.loop import Trainer
 from crossrank.training.losses import IN_BATCH, find_loss
-from crossrank.training.plan import Plan, count_long
+from crossrank.training.plan import Plan, count_long, lengths
 from crossrank.training.quiet import quiet
 from crossrank.training.rows import Columns
 from crossrank.training.saving import check_output, full_disk_told, only_one, write_folder
 from crossrank.training.settings import Settings
 
 RUN = "training.json"
-_WEIGHTS = "weights.pt"
 Progress = Callable[[int, int, dict[str, float]], object]
 
 
@@ -61,37 +62,6 @@ class TrainingResult:
     accumulate: int
     seconds: float
     comparison: Comparison | None
-
-
-class _Trainer(CrossEncoderTrainer):  # type: ignore[misc]
-    """The trainer, with parts that stay in evaluation mode, and save points of the weights that learn."""
-
-    asleep: list[torch.nn.Module]
-
-    def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
-        """The loss of a batch; dropout would only add noise to what does not learn."""
-        for module in self.asleep:
-            module.eval()
-        return super().compute_loss(model, inputs, *rest, **more)
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        learning = {name: p.detach() for name, p in self.model.model.named_parameters() if p.requires_grad}
-        torch.save(learning, folder / _WEIGHTS)
-
-    def _load_from_checkpoint(self, checkpoint_path: str, *_: Any) -> None:
-        state = torch.load(Path(checkpoint_path) / _WEIGHTS, weights_only=True, map_location=self.model.device)
-        learning = {name: p for name, p in self.model.model.named_parameters() if p.requires_grad}
-        if state.keys() != learning.keys():
-            raise CheckpointError(f"{checkpoint_path} is of another model. Start without --resume.")
-        with torch.no_grad():
-            for name, parameter in learning.items():
-                parameter.copy_(state[name])
-
-    def _load_best_model(self) -> None:
-        if self.state.best_model_checkpoint:
-            self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
 def train(
@@ -163,7 +133,7 @@ def _train(
     if not prepared.rows:
         raise InputError(f"None of the {len(plan.train)} queries has what --loss {settings.loss} reads. Take another.")
     for what, count in prepared.left_out.items():
-        tell(f"{count} {what}: --loss {settings.loss} can't use them")
+        tell(f"{what.capitalize()}: {count}, which --loss {settings.loss} can't use")
     point = _save_point(work, plan, base_name, resume, tell)
     base = bases.find_base(base_name, work)
     if base.folder.resolve() == output.resolve():
@@ -171,8 +141,15 @@ def _train(
     if (output / "config.json").is_file():
         tell(f"The model in {str(output)!r} stays until the new one is whole, and is then replaced")
     count_long(plan, base.folder, settings)
-    most_rows = max(1, settings.batch_size // (1 if settings.loss in IN_BATCH else prepared.pairs_per_row))
+    in_batch = settings.loss in IN_BATCH
+    most_rows = max(1, settings.batch_size // (1 if in_batch else prepared.pairs_per_row))
     rows, accumulate = min(most_rows, prepared.rows), settings.accumulate
+    least = 2 if in_batch and prepared.pairs_per_row == 1 else 1
+    if rows < least:
+        raise InputError(
+            f"A batch of {rows} has nothing that a positive could stand against. Give negatives (crossrank mine finds "
+            "some), or two queries and a --batch-size of 2 at least."
+        )
     while True:
         try:
             model, before, trainer = _attempt(base, plan, prepared, settings, work, rows, accumulate, progress, point)
@@ -180,10 +157,13 @@ def _train(
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
-            if rows == 1:
+            if rows // 2 < least:
+                fewer = (
+                    ", --negatives, --in-batch" if in_batch else ", --list-size" if prepared.pairs_per_row > 2 else ""
+                )
                 raise InputError(
-                    f"Not even a batch of one fits in memory ({_first_line(error)}). Take a smaller --max-length"
-                    f"{', --list-size' if prepared.pairs_per_row > 2 else ''} or a smaller base."
+                    f"Not even a batch of {rows} fits in memory ({_first_line(error)}). Take a smaller --train-length"
+                    f"{fewer} or a smaller base."
                 ) from error
             rows, accumulate = rows // 2, accumulate * 2
             tell(
@@ -239,13 +219,16 @@ def _attempt(
     accumulate: int,
     progress: Progress | None,
     point: Path | None,
-) -> tuple[CrossEncoder, dict[str, torch.Tensor], _Trainer]:
+) -> tuple[CrossEncoder, dict[str, torch.Tensor], Trainer]:
     """Train with one size of batch: the model, the weights it started from, and the trainer."""
     set_seed(settings.seed)
     model = bases.open_model(base, settings, "cuda" if torch.cuda.is_available() else "cpu")
     before = bases.weights_of(model)
+    full, shorter = lengths(base.config, settings)
+    bases.read_up_to(model, shorter)
     trainer = _trainer(model, base, plan, prepared, settings, work, rows, accumulate, progress)
     trainer.train(resume_from_checkpoint=str(point) if point else None)
+    bases.read_up_to(model, full)
     return model, before, trainer
 
 
@@ -259,7 +242,7 @@ def _trainer(
     rows: int,
     accumulate: int,
     progress: Progress | None,
-) -> _Trainer:
+) -> Trainer:
     datasets = require("datasets", extra="train", purpose="Training")
     asleep = bases.freeze(model, base, settings)
     rate = bases.learning_rate(model, base, settings)
@@ -298,21 +281,22 @@ def _trainer(
         report_to="tensorboard" if _has_tensorboard() else "none",
         disable_tqdm=True,
         dataloader_pin_memory=not on_cpu,
-        # In-batch negatives: the same text twice in a batch would be its own negative.
-        batch_sampler="no_duplicates" if settings.loss in IN_BATCH else "batch_sampler",
     )
     callbacks: list[Any] = [Marks(), Figures(work / "training_log.csv", progress)]
     if evaluates:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.patience))
-    trainer = _Trainer(
+    trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=datasets.Dataset.from_dict(dict(prepared.data)),
-        loss=find_loss(settings.loss).make(losses, model, replace(settings, batch_size=rows)),
+        loss=find_loss(settings.loss).make(losses, model, replace(settings, batch_size=rows), prepared),
         evaluator=HeldOutEvaluator(plan.held_out, _at_once(settings, prepared, rows)) if evaluates else None,
         callbacks=callbacks,
     )
-    trainer.asleep = asleep
+    trainer.asleep, trainer.lengths = asleep, lengths(base.config, settings)
+    if settings.loss in IN_BATCH:
+        trainer.batches = SimilarBatches(prepared, rows, settings.seed)
+        trainer.add_callback(Epochs(trainer.batches))
     trainer.remove_callback(PrinterCallback)
     return trainer
 
