@@ -83,6 +83,7 @@ class _OnlyIrrelevant:
         most = max(map(len, drawn))
         filled = [some + [positive] * (most - len(some)) for some, positive in zip(drawn, candidates[0], strict=True)]
         columns = [list(column) for column in zip(*filled, strict=True)]
+        # For the loss of this batch, which has only the logits.
         rows = zip(candidates[0], *columns, *candidates[1:], strict=True)
         self._again = torch.tensor([[text in row[:place] for place, text in enumerate(row)] for row in rows])
         return columns

@@ -37,6 +37,15 @@ class Trainer(CrossEncoderTrainer):  # type: ignore[misc]
             module.eval()
         return super().compute_loss(model, inputs, *rest, **more)
 
+    def train(self, *given: Any, **more: Any) -> Any:
+        """Train; texts are shorter meanwhile."""
+        full, shorter = self.lengths
+        read_up_to(self.model, shorter)
+        try:
+            return super().train(*given, **more)
+        finally:
+            read_up_to(self.model, full)
+
     def evaluate(self, *given: Any, **more: Any) -> Any:
         """Figures of the model as it will be saved, which reads as much as it can."""
         full, shorter = self.lengths

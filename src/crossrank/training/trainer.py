@@ -224,11 +224,8 @@ def _attempt(
     set_seed(settings.seed)
     model = bases.open_model(base, settings, "cuda" if torch.cuda.is_available() else "cpu")
     before = bases.weights_of(model)
-    full, shorter = lengths(base.config, settings)
-    bases.read_up_to(model, shorter)
     trainer = _trainer(model, base, plan, prepared, settings, work, rows, accumulate, progress)
     trainer.train(resume_from_checkpoint=str(point) if point else None)
-    bases.read_up_to(model, full)
     return model, before, trainer
 
 
