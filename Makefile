@@ -12,7 +12,7 @@ demo: $(VENV)/.core ## install the core only and rank real passages with the mod
 	@$(BIN)/crossrank rerank "which commit introduced the bug" examples/git-notes.txt --top-k 5
 
 test: $(VENV)/.test ## install all that the tests need, and run them
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.check ## style, types, import direction
 	$(BIN)/ruff check .

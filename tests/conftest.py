@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 # Before any test imports Haystack, which would report its use.
 os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
@@ -20,15 +21,36 @@ NEEDS["proc"] = ("Linux's /proc", Path("/proc/self/status").exists)
 _left_out = pytest.StashKey[dict[str, int]]()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Of several test processes each gets a processor of its own, so that none disturbs the other's timing."""
+    config.stash[_left_out] = {}
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None and hasattr(os, "sched_setaffinity"):
+        processors = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw")) % len(processors)]})
+        torch.set_num_threads(1)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out, not skip, what can't run here for want of something that no command installs."""
-    config.stash[_left_out] = {}
     for marker, (_, there) in NEEDS.items():
         out = [item for item in items if item.get_closest_marker(marker)]
         if out and not there():
             config.stash[_left_out][marker] = len(out)
             config.hook.pytest_deselected(items=out)
             items[:] = [item for item in items if not item.get_closest_marker(marker)]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A test process tells the one that started it what it left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash[_left_out]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """All of them leave out the same."""
+    node.config.stash[_left_out] = getattr(node, "workeroutput", {}).get("left_out", {})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
