@@ -30,6 +30,7 @@ from crossrank.cli.learn import training_settings
 from crossrank.evaluation.candidates import Bm25, best
 from crossrank.evaluation.significance import permutation_p
 from crossrank.training import base as bases
+from crossrank.training.comparison import asks_for
 from crossrank.training.data.types import Group, Judgement, ReadSettings
 from crossrank.training.guard_set import load_guard
 from crossrank.training.held_out import measure, sentence_transformers_logits
@@ -210,9 +211,17 @@ class Bench:
                 network.kept = OnKept(network, kept)
             for name in (task, "guard"):
                 gains = ndcg_of(self.measured[name], model) - self.before[name]
-                p = float(permutation_p(gains[:, None])[0])
-                row[f"{name} {share:g}"] = [round(float(gains.mean()), 4), round(p, 4)]
+                row[f"{name} {share:g}"] = _gain(gains)
+                if name == task:
+                    documents = {one.document for group in groups for one in group.judged}
+                    new = np.array([not asks_for(group, documents) for group in self.measured[name] if group.can_rank])
+                    if new.any():  # queries on which a gain can't be memory of a document
+                        row[f"new {share:g}"] = [*_gain(gains[new]), int(new.sum())]
         return row
+
+
+def _gain(gains: NDArray[np.float64]) -> list[float]:
+    return [round(float(gains.mean()), 4), round(float(permutation_p(gains[:, None])[0]), 4)]
 
 
 def _mining(given: Sequence[str], seed: int) -> Mining:
@@ -231,12 +240,13 @@ def table(rows: Sequence[Row]) -> None:
         for share in shares:
             own = [row[f"{row['task']} {share}"] for row in these]
             kept = [row[f"guard {share}"] for row in these]
+            new = [row[f"new {share}"][0] for row in these if f"new {share}" in row]
             worse = sum(gain < 0 and p < 0.05 for gain, p in own)
             better = sum(gain > 0 and p < 0.05 for gain, p in own)
             print(
                 f"  base {share}: gain {_mean(gain for gain, _ in own):+.4f} (least {min(own)[0]:+.4f}, significantly "
-                f"better {better}, worse {worse}), guard {_mean(gain for gain, _ in kept):+.4f} (least "
-                f"{min(kept)[0]:+.4f})"
+                f"better {better}, worse {worse}{f'; for new documents {_mean(new):+.4f}' if new else ''}), guard "
+                f"{_mean(gain for gain, _ in kept):+.4f} (least {min(kept)[0]:+.4f})"
             )
 
 

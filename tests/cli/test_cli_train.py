@@ -73,6 +73,24 @@ def test_mine_then_train(crossrank: Run, tiny_bert: Path, tmp_path: Path) -> Non
     assert ranked.code == 0, ranked.err
 
 
+def test_queries_that_ask_for_learnt_documents_are_told_apart(crossrank: Run, tiny_bert: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs.jsonl", 12)
+    short = [text for text in texts.passages() if len(text) < 300]
+    # Other questions: four for documents that are learnt, seven for new ones.
+    rows = [{"query": f"question {i}", "document": short[i], "label": 1} for i in range(8, 19)]
+    rows += [{**row, "document": short[30], "label": 0} for row in rows]
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ran = crossrank(
+        *("train", "pairs.jsonl", "--eval", "eval.jsonl", "--base", tiny_bert, "--output", "model"),
+        *("--max-length", "32", "--epochs", "1"),
+    )
+    assert ran.code == 0, ran.err
+    assert "on 11 held-out queries" in ran.out
+    assert "on 4 of them with a document that was relevant in training, too: " in ran.out
+    assert "on 7 of them without one: " in ran.out
+    assert "4 of them had a document that was relevant in training, too: " in (tmp_path / "model/README.md").read_text()
+
+
 def test_mine_says_what_it_needs(crossrank: Run, tmp_path: Path) -> None:
     write_pairs(tmp_path / "one.jsonl", one_class=True)
     (tmp_path / "empty.jsonl").touch()

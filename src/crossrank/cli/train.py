@@ -212,11 +212,21 @@ def _print_comparison(found: Comparison | None) -> None:
     if found is None:
         print("Nothing was held out, so nothing is known of its quality: evaluate it before you use it.")
         return
+    # Here, because --help needs no torch.
+    from crossrank.training.comparison import LEARNT
+
     print(f"on {found.queries} held-out queries, nDCG@10:")
     for name, one in found.figures.items():
         gain = "" if name == "result" else f"  result {one.gain:+.4f} ({one.gain_low:+.4f} to {one.gain_high:+.4f}, "
         gain += "" if name == "result" else f"p {one.p:.4f})"
         print(f"  {name:<6}  {one.ndcg:.4f} ({one.low:.4f} to {one.high:.4f}){gain}")
+    if LEARNT in found.parts:
+        for name, part in found.parts.items():
+            which = "with a document that was relevant in training, too" if name == LEARNT else "without one"
+            print(
+                f"  on {part.queries} of them {which}: {part.gain:+.4f} against the base ({part.gain_low:+.4f} to "
+                f"{part.gain_high:+.4f}, p {part.p:.4f})"
+            )
 
 
 @contextmanager

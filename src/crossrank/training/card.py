@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossrank.training.comparison import Comparison
+from crossrank.training.comparison import LEARNT, Comparison, Part
 from crossrank.training.data.types import is_positive
 from crossrank.training.plan import Plan
 from crossrank.training.settings import Settings
@@ -111,7 +111,19 @@ def _evaluation(found: Comparison | None) -> str:
             gain = [f"{one.gain:+.4f}", f"{one.gain_low:+.4f} to {one.gain_high:+.4f}", f"{one.p:.4f}"]
             cells = [f"{one.ndcg:.4f}", f"{one.low:.4f} to {one.high:.4f}", *gain]
         lines.append(f"| {name} | {' | '.join(cells)} | {loss} |")
+    if LEARNT in found.parts:
+        lines += ["", _by_documents(found.parts)]
     return title + "\n".join(lines)
+
+
+def _by_documents(parts: Mapping[str, Part]) -> str:
+    """Where a gain may be memory, and where it is not."""
+    told = []
+    for name, one in parts.items():
+        which = "had a document that was relevant in training, too" if name == LEARNT else "had none"
+        gain = f"{one.gain:+.4f} ({one.gain_low:+.4f} to {one.gain_high:+.4f}, p = {one.p:.4f})"
+        told.append(f"{one.queries} of them {which}: against the base {gain}.")
+    return f"{' '.join(told)} What is gained on the former may be memory of the documents."
 
 
 def _data(plan: Plan) -> str:

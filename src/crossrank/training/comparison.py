@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from crossrank.evaluation.candidates import Bm25
 from crossrank.evaluation.significance import intervals, permutation_p
-from crossrank.training.data.types import Group
+from crossrank.training.data.types import Group, is_positive
 from crossrank.training.held_out import HeldOut, measure
 
+LEARNT, NEW = "learnt", "new"
 Scorer = Callable[[list[tuple[str, str]]], NDArray[Any]]
 
 
@@ -37,16 +38,30 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Part:
+    """By how much the result is above its base on a part of the held-out queries; as in :class:`Figure`."""
+
+    queries: int
+    gain: float
+    gain_low: float
+    gain_high: float
+    p: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Figures of the systems ``"result"``, ``"base"`` and ``"BM25"``.
 
     :param queries: Held-out queries with documents of different labels: those that can be ranked well or badly.
     :param pairs: All held-out pairs.
+    :param parts: ``"learnt"``: queries with a relevant document that is relevant in training, too, where a gain may be
+        memory of the document; ``"new"``: the others. A part without queries is not there.
     """
 
     queries: int
     pairs: int
     figures: Mapping[str, Figure]
+    parts: Mapping[str, Part]
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -55,14 +70,16 @@ class Comparison:
             "pairs": self.pairs,
             "measure": "nDCG@10",
             "systems": {name: vars(figure) for name, figure in self.figures.items()},
+            "by_documents": {name: vars(part) for name, part in self.parts.items()},
         }
 
 
-def compare(groups: Sequence[Group], *, result: Scorer, base: Scorer) -> Comparison:
+def compare(groups: Sequence[Group], *, result: Scorer, base: Scorer, learnt: Collection[str]) -> Comparison:
     """Measure all three on the same groups.
 
     :param result: From pairs to the logits of the trained model.
     :param base: From pairs to those of the base.
+    :param learnt: Documents that were relevant in training.
     :raises MissingExtraError: If bm25s is not installed.
     """
     of_result = measure(groups, result)
@@ -70,18 +87,29 @@ def compare(groups: Sequence[Group], *, result: Scorer, base: Scorer) -> Compari
     figures = {"result": _figure(of_result, of_result, with_loss=True)}
     for name, found in others.items():
         figures[name] = _figure(found, of_result, with_loss=name == "base")
-    return Comparison(len(of_result.ndcg), sum(len(group.judged) for group in groups), figures)
+    known = np.array([asks_for(group, learnt) for group in groups if group.can_rank], bool)
+    gains = of_result.ndcg - others["base"].ndcg
+    parts = {name: _part(gains[these]) for name, these in ((LEARNT, known), (NEW, ~known)) if these.any()}
+    return Comparison(len(of_result.ndcg), sum(len(group.judged) for group in groups), figures, parts)
+
+
+def asks_for(group: Group, documents: Collection[str]) -> bool:
+    """Whether one of these documents is relevant for the query."""
+    return any(is_positive(one.label) and one.document in documents for one in group.judged)
 
 
 def _figure(found: HeldOut, result: HeldOut, *, with_loss: bool) -> Figure:
     loss = found.loss if with_loss else None
     if not len(found.ndcg):
         return Figure(0.0, 0.0, 0.0, loss)
-    gains = result.ndcg - found.ndcg
     low, high = _interval(found.ndcg)
-    gain_low, gain_high = _interval(gains)
-    p = float(permutation_p(gains[:, None])[0])
-    return Figure(float(found.ndcg.mean()), low, high, loss, float(gains.mean()), gain_low, gain_high, p)
+    part = _part(result.ndcg - found.ndcg)
+    return Figure(float(found.ndcg.mean()), low, high, loss, part.gain, part.gain_low, part.gain_high, part.p)
+
+
+def _part(gains: NDArray[np.float64]) -> Part:
+    low, high = _interval(gains)
+    return Part(len(gains), float(gains.mean()), low, high, float(permutation_p(gains[:, None])[0]))
 
 
 def _interval(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -29,6 +29,7 @@ from crossrank.training import base as bases
 from crossrank.training.callbacks import Epochs, Figures, Marks, last_whole
 from crossrank.training.card import write_card
 from crossrank.training.comparison import Comparison, compare
+from crossrank.training.data.types import is_positive
 from crossrank.training.held_out import HeldOutEvaluator, sentence_transformers_logits
 from crossrank.training.in_batch import SimilarBatches
 from crossrank.training.loop import Trainer
@@ -183,6 +184,7 @@ def _train(
             plan.held_out,
             result=logits,
             base=lambda pairs: _with_weights(model, before, trained, lambda: logits(pairs)),
+            learnt={one.document for group in plan.train for one in group.judged if is_positive(one.label)},
         )
     result = TrainingResult(
         output,
