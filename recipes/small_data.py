@@ -181,10 +181,12 @@ class Bench:
     def run(self, task: str, size: int, seed: int, tried: str, shares: Sequence[float]) -> Row:
         """Draw a sample, train, measure.
 
-        :param tried: Settings that differ from the defaults, ``NAME=VALUE,...``; of mining ``mine.NAME=VALUE``.
+        :param tried: Settings that differ from the defaults, ``NAME=VALUE,...``; of mining ``mine.NAME=VALUE``; general
+            pairs to mix in ``mix=FILE``.
         """
         given = [one for one in tried.split(",") if one]
-        settings = training_settings([one for one in given if not one.startswith("mine.")])
+        settings = training_settings([one for one in given if not one.startswith(("mine.", "mix="))])
+        general = [one[4:] for one in given if one.startswith("mix=")]
         started = time.perf_counter()
         pool = list(self.tasks[task].pool)
         random.Random(f"{task} {size} {seed}").shuffle(pool)
@@ -196,7 +198,8 @@ class Bench:
             rows = [{"query": one.query, "positives": one.positives, "negatives": one.negatives} for one in mined]
             file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
             settings = replace(settings, seed=seed, average_with_base=0.0)
-            result = train(make_plan(Sources([str(file)]), settings, ReadSettings()), output, settings, base=self.base)
+            plan = make_plan(Sources([str(file)], general=general), settings, ReadSettings())
+            result = train(plan, output, settings, base=self.base)
             trained = time.perf_counter() - started
             model = self._open(str(output), settings)
         learnt = bases.weights_of(model)
