@@ -204,6 +204,9 @@ class Bench:
             model = self._open(str(output), settings)
         learnt = bases.weights_of(model)
         network, kept = model.model, getattr(model.model, "kept", None)
+        # Queries on which a gain can't be memory of a document.
+        documents = {one.document for group in groups for one in group.judged}
+        new = np.array([not asks_for(group, documents) for group in self.measured[task] if group.can_rank])
         row: Row = {"queries": len(mined), "steps": result.steps, "seconds": round(trained, 1)}
         for share in shares:
             model.model.load_state_dict(learnt)
@@ -212,14 +215,10 @@ class Bench:
                 network.kept = KeptStates(network.config.num_hidden_layers, MOST_KEPT)
             elif kept.layers < network.config.num_hidden_layers:
                 network.kept = OnKept(network, kept)
-            for name in (task, "guard"):
-                gains = ndcg_of(self.measured[name], model) - self.before[name]
-                row[f"{name} {share:g}"] = _gain(gains)
-                if name == task:
-                    documents = {one.document for group in groups for one in group.judged}
-                    new = np.array([not asks_for(group, documents) for group in self.measured[name] if group.can_rank])
-                    if new.any():  # queries on which a gain can't be memory of a document
-                        row[f"new {share:g}"] = [*_gain(gains[new]), int(new.sum())]
+            gains = {name: ndcg_of(self.measured[name], model) - self.before[name] for name in (task, "guard")}
+            row |= {f"{name} {share:g}": _gain(found) for name, found in gains.items()}
+            if new.any():
+                row[f"new {share:g}"] = [*_gain(gains[task][new]), int(new.sum())]
         return row
 
 

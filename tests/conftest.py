@@ -49,8 +49,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """All of them leave out the same."""
-    node.config.stash[_left_out] = getattr(node, "workeroutput", {}).get("left_out", {})
+    """All of them leave out the same; one that crashed says nothing."""
+    node.config.stash[_left_out] |= getattr(node, "workeroutput", {}).get("left_out", {})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -123,7 +123,7 @@ def _by_documents(parts: Mapping[str, Part]) -> str:
         which = "had a document that was relevant in training, too" if name == LEARNT else "had none"
         gain = f"{one.gain:+.4f} ({one.gain_low:+.4f} to {one.gain_high:+.4f}, p = {one.p:.4f})"
         told.append(f"{one.queries} of them {which}: against the base {gain}.")
-    return f"{' '.join(told)} What is gained on the former may be memory of the documents."
+    return f"{' '.join(told)} Where there was one, a gain may be memory of it."
 
 
 def _data(plan: Plan) -> str:

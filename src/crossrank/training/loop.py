@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +42,22 @@ class Trainer(CrossEncoderTrainer):  # type: ignore[misc]
     def train(self, *given: Any, **more: Any) -> Any:
         """Train; texts are shorter meanwhile."""
         full, shorter = self.lengths
-        read_up_to(self.model, shorter)
-        try:
+        with self._reading(shorter, then=full):
             return super().train(*given, **more)
-        finally:
-            read_up_to(self.model, full)
 
     def evaluate(self, *given: Any, **more: Any) -> Any:
         """Figures of the model as it will be saved, which reads as much as it can."""
         full, shorter = self.lengths
-        read_up_to(self.model, full)
-        try:
+        with self._reading(full, then=shorter):
             return super().evaluate(*given, **more)
+
+    @contextmanager
+    def _reading(self, length: int, *, then: int) -> Iterator[None]:
+        read_up_to(self.model, length)
+        try:
+            yield
         finally:
-            read_up_to(self.model, shorter)
+            read_up_to(self.model, then)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
