@@ -91,6 +91,18 @@ def test_queries_that_ask_for_learnt_documents_are_told_apart(crossrank: Run, ti
     assert "4 of them had a document that was relevant in training, too: " in (tmp_path / "model/README.md").read_text()
 
 
+def test_held_out_queries_that_can_t_be_ranked_tell_nothing(crossrank: Run, tiny_bert: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs.jsonl")
+    (tmp_path / "eval.jsonl").write_text('{"query": "another", "document": "relevant", "label": 1}\n')
+    ran = crossrank(
+        *("train", "pairs.jsonl", "--eval", "eval.jsonl", "--base", tiny_bert, "--output", "model"),
+        *("--max-length", "32", "--epochs", "1"),
+    )
+    assert ran.code == 0, ran.err
+    assert "No held-out query has documents of different labels" in ran.out
+    assert "0.0000" not in ran.out
+
+
 def test_mine_says_what_it_needs(crossrank: Run, tmp_path: Path) -> None:
     write_pairs(tmp_path / "one.jsonl", one_class=True)
     (tmp_path / "empty.jsonl").touch()

@@ -212,6 +212,12 @@ def _print_comparison(found: Comparison | None) -> None:
     if found is None:
         print("Nothing was held out, so nothing is known of its quality: evaluate it before you use it.")
         return
+    if not found.queries:
+        print(
+            "No held-out query has documents of different labels, so nothing is known of its quality: evaluate it "
+            "before you use it."
+        )
+        return
     # Here, because --help needs no torch.
     from crossrank.training.comparison import LEARNT
 
