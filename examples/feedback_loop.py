@@ -20,8 +20,8 @@ from pathlib import Path
 
 from crossrank.checkpoint.model_registry import ModelRegistry
 from crossrank.cli.learn import training_settings
+from crossrank.data.bm25 import Bm25, best
 from crossrank.errors import ModelNotFoundError
-from crossrank.evaluation.candidates import Bm25, best
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.scoring.registry_model import RegistryModel
 from crossrank.training.held_out import ndcg

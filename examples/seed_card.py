@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from crossrank.training.data.types import ReadSettings
+from crossrank.data.judgements import ReadSettings
 from crossrank.training.plan import Sources, make_plan
 from crossrank.training.settings import Settings
 

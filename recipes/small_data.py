@@ -27,11 +27,11 @@ import torch
 from numpy.typing import NDArray
 
 from crossrank.cli.learn import training_settings
-from crossrank.evaluation.candidates import Bm25, best
+from crossrank.data.bm25 import Bm25, best
+from crossrank.data.judgements import Group, Judgement, ReadSettings
 from crossrank.evaluation.significance import permutation_p
 from crossrank.training import base as bases
 from crossrank.training.comparison import asks_for
-from crossrank.training.data.types import Group, Judgement, ReadSettings
 from crossrank.training.guard_set import load_guard
 from crossrank.training.held_out import measure, sentence_transformers_logits
 from crossrank.training.negatives import Mining, bm25_ranker, mine

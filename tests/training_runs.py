@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.numpy import load_file
 
 import texts
-from crossrank.training.data.types import ReadSettings
+from crossrank.data.judgements import ReadSettings
 from crossrank.training.plan import Sources, make_plan
 from crossrank.training.settings import Settings
 from crossrank.training.trainer import TrainingResult, train

@@ -10,9 +10,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from crossrank.data.hub_datasets import fetch
+from crossrank.data.open_dataset import open_dataset, read_beir
 from crossrank.errors import DownloadError, InputError
-from crossrank.evaluation.hub_datasets import fetch
-from crossrank.evaluation.sources import open_dataset, read_beir
 from small_collection import CANDIDATES, QUERIES, write_beir
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crossrank.data.open_dataset import read_beir
 from crossrank.errors import InputError
 from crossrank.evaluation.as_json import as_json, per_query_rows
 from crossrank.evaluation.compare import compare
 from crossrank.evaluation.evaluate import evaluate
-from crossrank.evaluation.sources import read_beir
 from crossrank.scoring.bi_encoder import BiEncoder
 from crossrank.scoring.cross_encoder import CrossEncoder
 from small_collection import CANDIDATES, DOCUMENTS, QUERIES, Scores, lines, shared_words, write_beir
@@ -259,7 +259,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from small_collection import Scores
 from crossrank.evaluation.evaluate import evaluate
-from crossrank.evaluation.sources import read_beir
+from crossrank.data.open_dataset import read_beir
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 def score(query, document):

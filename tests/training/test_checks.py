@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossrank.data.judgements import Group, Judgement, ReadReport, grouped
 from crossrank.errors import InputError
 from crossrank.training import rows
 from crossrank.training.checks import check, need_both_classes, split_by_query
-from crossrank.training.data.types import Group, Judgement, ReadReport, grouped
 from crossrank.training.settings import Settings
 
 
@@ -130,8 +130,8 @@ def test_settings_are_checked() -> None:
 
 
 def test_unreadable_folder(tmp_path: Path) -> None:
-    from crossrank.training.data.files import read_judgements
-    from crossrank.training.data.types import ReadSettings
+    from crossrank.data.files import read_judgements
+    from crossrank.data.judgements import ReadSettings
 
     with pytest.raises(InputError, match="Is it a BEIR folder"):
         list(read_judgements([str(tmp_path)], ReadSettings(), ReadReport()))

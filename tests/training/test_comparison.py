@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from crossrank.data.judgements import Group, Judgement
 from crossrank.training.comparison import Comparison, Scorer, compare
-from crossrank.training.data.types import Group, Judgement
 
 # nDCG@10 of one relevant document at the second place.
 SECOND = 1 / math.log2(3)

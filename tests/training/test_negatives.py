@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crossrank.data.judgements import Judgement, grouped
 from crossrank.errors import InputError
-from crossrank.training.data.types import Judgement, grouped
 from crossrank.training.negatives import Mining, bm25_ranker, mine
 
 CORPUS = [f"document {i}" for i in range(20)]

@@ -14,8 +14,8 @@ from checkpoints import make_checkpoint
 from crossrank.checkpoint.model_registry import ModelRegistry
 from crossrank.checkpoint.source import BUNDLED
 from crossrank.cli.main import main
+from crossrank.data.open_dataset import open_dataset
 from crossrank.errors import InputError, ModelNotFoundError
-from crossrank.evaluation.sources import open_dataset
 from crossrank.training import promotion
 from crossrank.training.guard_set import load_guard
 from crossrank.training.promotion import promote

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crossrank.data.forms import judgements_of
+from crossrank.data.judgements import ReadReport, ReadSettings, Row, RowError, grouped
 from crossrank.errors import InputError
 from crossrank.evaluation.measures import parse, per_query
-from crossrank.training.data.forms import judgements_of
-from crossrank.training.data.types import ReadReport, ReadSettings, Row, RowError, grouped
 from crossrank.training.sessions import Held, as_dataset, split_signals
 
 READING = ReadSettings()

@@ -13,10 +13,10 @@ from sentence_transformers import CrossEncoder as TheirCrossEncoder
 
 from crossrank import CrossEncoder
 from crossrank.checkpoint.source import BUNDLED
+from crossrank.data.judgements import ReadSettings
 from crossrank.errors import InputError
 from crossrank.training import base as bases
 from crossrank.training import split_bert
-from crossrank.training.data.types import ReadSettings
 from crossrank.training.plan import Sources, count_long, make_plan
 from training_runs import PAIRS, MakePairs, quick, run, weights
 

@@ -68,8 +68,8 @@ def execute(args: argparse.Namespace) -> int:
     :raises CrossRankError: If something can't be used.
     """
     from crossrank.cli.evaluation_files import check_output
+    from crossrank.data.open_dataset import open_dataset
     from crossrank.evaluation.calibrate_model import calibrate
-    from crossrank.evaluation.sources import open_dataset
 
     check_output(args.output)
     dataset = open_dataset(args.dataset, split=args.split)

@@ -16,7 +16,7 @@ from crossrank.cli.output import complain, to_json
 from crossrank.errors import InputError
 
 if TYPE_CHECKING:
-    from crossrank.evaluation.datasets import Dataset
+    from crossrank.data.dataset import Dataset
     from crossrank.evaluation.result import Evaluation
     from crossrank.scoring.cross_encoder import CrossEncoder
 
@@ -166,7 +166,7 @@ def _evaluate(
 
 
 def _open(args: argparse.Namespace) -> list[Dataset]:
-    from crossrank.evaluation.sources import open_dataset, read_trec
+    from crossrank.data.open_dataset import open_dataset, read_trec
 
     if args.qrels:
         if args.datasets:

@@ -70,7 +70,7 @@ def execute(args: argparse.Namespace) -> int:
     :raises CrossRankError: If something can't be used.
     """
     from crossrank.checkpoint.model_registry import ModelRegistry
-    from crossrank.training.data.types import ReadSettings
+    from crossrank.data.judgements import ReadSettings
     from crossrank.training.learn import REFUSED, Rules, learn
 
     outcome = learn(

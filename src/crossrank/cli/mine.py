@@ -83,10 +83,10 @@ def execute(args: argparse.Namespace) -> int:
 
     :raises CrossRankError: If something can't be used.
     """
-    from crossrank.scoring.progress import progress_of
+    from crossrank.data.files import read_corpus, read_judgements
+    from crossrank.data.judgements import ReadReport, ReadSettings
+    from crossrank.progress import progress_of
     from crossrank.training.checks import check
-    from crossrank.training.data.files import read_corpus, read_judgements
-    from crossrank.training.data.types import ReadReport, ReadSettings
     from crossrank.training.negatives import Mining, bi_encoder_ranker, bm25_ranker, mine
 
     settings = Mining(args.method, args.count, args.ranks[0], args.ranks[1], args.margin, args.filter_margin, args.seed)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from crossrank.cli.reading import Document, LineError
+from crossrank.data.streams import Document, LineError
 
 if TYPE_CHECKING:
     from crossrank.scoring.cross_encoder import CrossEncoder

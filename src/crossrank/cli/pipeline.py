@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from crossrank.cli.output import Report, Row, complain, remark, to_json, write_table, write_tabs
-from crossrank.cli.reading import Document
+from crossrank.data.streams import Document
 from crossrank.errors import InputError
 from crossrank.ranking.limits import check_limits
 from crossrank.ranking.reranker import Reranker

@@ -12,7 +12,7 @@ import numpy as np
 
 from crossrank.cli.options import add_scoring_options, open_model
 from crossrank.cli.output import Report, to_json
-from crossrank.cli.reading import Line, LineError, Pair, Pause, count_lines, read_pairs
+from crossrank.data.streams import Line, LineError, Pair, Pause, count_lines, read_pairs
 
 if TYPE_CHECKING:
     from crossrank.scoring.cross_encoder import CrossEncoder

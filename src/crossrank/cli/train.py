@@ -17,9 +17,9 @@ from crossrank.optional import require
 from crossrank.training.settings import FREEZE, PRECISIONS, SCHEDULES, Settings
 
 if TYPE_CHECKING:
+    from crossrank.data.judgements import ReadSettings
     from crossrank.training.checks import DataReport
     from crossrank.training.comparison import Comparison
-    from crossrank.training.data.types import ReadSettings
     from crossrank.training.plan import Sources
 
 LOSS_NAMES = ("bce", "lambda", "listnet", "ranknet", "mse", "margin-mse", "mnrl", "cached-mnrl")
@@ -124,7 +124,7 @@ def columns(text: str) -> dict[str, str]:
 
     :raises argparse.ArgumentTypeError: If it has another form or names no known role.
     """
-    from crossrank.training.data.columns import ROLES
+    from crossrank.data.columns import ROLES
 
     found: dict[str, str] = {}
     for part in text.split(","):
@@ -140,7 +140,7 @@ def execute(args: argparse.Namespace) -> int:
 
     :raises CrossRankError: If something can't be used.
     """
-    from crossrank.training.data.types import ReadSettings
+    from crossrank.data.judgements import ReadSettings
     from crossrank.training.plan import Sources
 
     settings = Settings(**{f.name: getattr(args, f.name) for f in fields(Settings) if hasattr(args, f.name)})

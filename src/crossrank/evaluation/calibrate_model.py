@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.data.dataset import Dataset
 from crossrank.errors import InputError
 from crossrank.evaluation.calibrate import Fitted, fit
-from crossrank.evaluation.datasets import Dataset
 from crossrank.evaluation.threshold import threshold_for
+from crossrank.progress import progress_of
 from crossrank.scoring.calibration import Calibration
 from crossrank.scoring.cross_encoder import CrossEncoder
-from crossrank.scoring.progress import progress_of
 
 _CHUNK = 8192  # pairs whose texts are in memory at a time
 

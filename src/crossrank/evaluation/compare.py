@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
+from crossrank.data.candidates import CandidateRows, Candidates
+from crossrank.data.dataset import NO_RELEVANT
+from crossrank.data.text_lines import Notes
+from crossrank.data.trec import Qrels, RunRow, diagnose, read_qrels, read_run
 from crossrank.errors import InputError
 from crossrank.evaluation import significance
-from crossrank.evaluation.candidates import CandidateRows, Candidates
 from crossrank.evaluation.comparing import compare_all, mean_intervals
-from crossrank.evaluation.datasets import NO_RELEVANT
 from crossrank.evaluation.lazily import Tops
-from crossrank.evaluation.lines import Notes
 from crossrank.evaluation.measures import DEFAULT, parse, per_query
 from crossrank.evaluation.result import Evaluation, System
-from crossrank.evaluation.trec import Qrels, RunRow, diagnose, read_qrels, read_run
 
 UNJUDGED = "lines of queries that count for nothing: not judged, or without a relevant document"
 MISSING = "queries that are not in it (kept: they count 0)"

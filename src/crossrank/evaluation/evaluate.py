@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.data.candidates import Candidates
+from crossrank.data.dataset import Dataset
+from crossrank.data.trec import write_run
 from crossrank.errors import InputError
 from crossrank.evaluation import significance
-from crossrank.evaluation.candidates import Candidates
 from crossrank.evaluation.comparing import compare_all, mean_intervals
-from crossrank.evaluation.datasets import Dataset
 from crossrank.evaluation.depth import depth_curve, depths_up_to
 from crossrank.evaluation.findings import findings
 from crossrank.evaluation.histograms import histogram
@@ -24,7 +25,6 @@ from crossrank.evaluation.lazily import Texts, Tops
 from crossrank.evaluation.measures import DEFAULT, parse, per_query
 from crossrank.evaluation.result import Comparison, DepthCurve, Evaluation, Finding, Histogram, System
 from crossrank.evaluation.systems import Embedder, Scored, Scorer, bi_encoder, cross_encoder, first_stage
-from crossrank.evaluation.trec import write_run
 from crossrank.evaluation.work import slug
 
 TOP = 10
@@ -48,7 +48,7 @@ def evaluate(
     All systems are measured on the same candidates and against all judgements. What a reranker leaves behind its depth
     keeps the first stage's order.
 
-    :param dataset: As :func:`crossrank.evaluation.sources.open_dataset` reads it. Without candidates, BM25 makes them.
+    :param dataset: As :func:`crossrank.data.open_dataset.open_dataset` reads it. Without candidates, BM25 makes them.
     :param models: Rerankers; objects such as :class:`~crossrank.scoring.cross_encoder.CrossEncoder`.
     :param bi_encoder: Ranks the same candidates by cosine.
     :param measures: By their names in ir-measures; the first is the main one, which the depth curve and the findings

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.evaluation.corpus import Corpus
+from crossrank.data.corpus import Corpus
 from crossrank.evaluation.result import Shown
 
 

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.data.candidates import Candidates
+from crossrank.data.dataset import Dataset
 from crossrank.errors import InputError
-from crossrank.evaluation.candidates import Candidates
-from crossrank.evaluation.datasets import Dataset
 from crossrank.evaluation.work import ScoredQuery, WorkFile, slug
+from crossrank.progress import progress_of
 from crossrank.scoring.bi_encoder import Embeddings
-from crossrank.scoring.progress import progress_of
 from crossrank.types import PairScores
 
 Floats = NDArray[np.float64]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.engines.select import check_settings
 from crossrank.errors import InputError
+from crossrank.progress import progress_of
 from crossrank.scoring.inputs import check_documents, check_text
-from crossrank.scoring.progress import progress_of
 from crossrank.tokenization.batching import make_batches
 
 if TYPE_CHECKING:

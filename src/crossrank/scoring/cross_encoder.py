@@ -17,6 +17,7 @@ from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.engines.select import LoadedModel, check_settings, load_model
 from crossrank.errors import InputError
 from crossrank.optional import require
+from crossrank.progress import progress_of
 from crossrank.scoring.activation import ACTIVATIONS, Activation, label_logit, resolve_activation, softmax
 from crossrank.scoring.calibration import Binding, Calibration, check_threshold
 from crossrank.scoring.inputs import (
@@ -27,7 +28,6 @@ from crossrank.scoring.inputs import (
     check_top_k,
     is_single_pair,
 )
-from crossrank.scoring.progress import progress_of
 from crossrank.scoring.settings import binding_of, check_name, find_label
 from crossrank.tokenization.batching import make_batches
 from crossrank.types import PairScores

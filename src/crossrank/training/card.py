@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crossrank.data.judgements import is_positive
 from crossrank.training.comparison import LEARNT, Comparison, Part
-from crossrank.training.data.types import is_positive
 from crossrank.training.plan import Plan
 from crossrank.training.settings import Settings
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from crossrank.data.judgements import Group, Judgement, ReadReport, grouped, is_positive
 from crossrank.errors import InputError
-from crossrank.training.data.types import Group, Judgement, ReadReport, grouped, is_positive
 
 EXAMPLES = 3
 # What is done about pairs that are too long.

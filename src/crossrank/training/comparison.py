@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.evaluation.candidates import Bm25
+from crossrank.data.bm25 import Bm25
+from crossrank.data.judgements import Group, is_positive
 from crossrank.evaluation.significance import intervals, permutation_p
-from crossrank.training.data.types import Group, is_positive
 from crossrank.training.held_out import HeldOut, measure
 
 LEARNT, NEW = "learnt", "new"

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from crossrank.evaluation.corpus import MemoryCorpus
-from crossrank.evaluation.datasets import Dataset, assemble
-from crossrank.evaluation.lines import Notes, Place, numbered, record
-from crossrank.evaluation.trec import RunRow
+from crossrank.data.corpus import MemoryCorpus
+from crossrank.data.dataset import Dataset, assemble
+from crossrank.data.text_lines import Notes, Place, numbered, record
+from crossrank.data.trec import RunRow
 
 FILE = Path(__file__).parent / "guard" / "guard.jsonl.gz"
 NAME = "the guard set"

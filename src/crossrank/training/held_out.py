@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from crossrank.training.data.types import Group
+from crossrank.data.judgements import Group
 
 DEPTH = 10
 # The loss of a pair that is wholly wrong should not drown all others.

@@ -15,7 +15,7 @@ from sentence_transformers.cross_encoder import CrossEncoder, losses
 from torch.nn import functional
 from torch.utils.data import BatchSampler
 
-from crossrank.evaluation.candidates import Bm25
+from crossrank.data.bm25 import Bm25
 from crossrank.training.checks import same_query
 from crossrank.training.rows import Columns
 

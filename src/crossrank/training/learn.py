@@ -19,13 +19,13 @@ from typing import Any
 
 from crossrank.checkpoint.locks import FileLock
 from crossrank.checkpoint.model_registry import ModelRegistry
+from crossrank.data.dataset import Dataset
+from crossrank.data.files import rows_of
+from crossrank.data.forms import judgements_of
+from crossrank.data.judgements import Group, Judgement, ReadReport, ReadSettings, Row, RowError
+from crossrank.data.open_dataset import open_dataset
 from crossrank.errors import InputError
-from crossrank.evaluation.datasets import Dataset
-from crossrank.evaluation.sources import open_dataset
 from crossrank.training.checks import same_query, split_by_query
-from crossrank.training.data.files import rows_of
-from crossrank.training.data.forms import judgements_of
-from crossrank.training.data.types import Group, Judgement, ReadReport, ReadSettings, Row, RowError
 from crossrank.training.decision import Criteria, Decision, fewest_queries
 from crossrank.training.promotion import BOX, promote
 from crossrank.training.sessions import ETA, Held, HeldOutFeedback, as_dataset, query_of

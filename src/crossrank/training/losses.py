@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crossrank.data.judgements import Group
 from crossrank.errors import InputError
 from crossrank.training import rows
-from crossrank.training.data.types import Group
 from crossrank.training.rows import Columns
 from crossrank.training.settings import Settings
 

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.data.bm25 import Bm25, best
+from crossrank.data.judgements import Group
 from crossrank.errors import InputError
-from crossrank.evaluation.candidates import Bm25, best
 from crossrank.training.checks import same_query
-from crossrank.training.data.types import Group
 
 Floats = NDArray[np.float64]
 METHODS = ("bm25", "bi-encoder", "both")

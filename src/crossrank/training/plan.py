@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crossrank.checkpoint.config import ModelConfig, load_config
+from crossrank.data.columns import roles_of
+from crossrank.data.files import read_judgements, rows_of
+from crossrank.data.judgements import Group, Judgement, ReadReport, ReadSettings, RowError
 from crossrank.errors import InputError
 from crossrank.tokenization.tokenizer import load_tokenizer
 from crossrank.training.checks import (
@@ -24,9 +27,6 @@ from crossrank.training.checks import (
     same_query,
     split_by_query,
 )
-from crossrank.training.data.columns import roles_of
-from crossrank.training.data.files import read_judgements, rows_of
-from crossrank.training.data.types import Group, Judgement, ReadReport, ReadSettings, RowError
 from crossrank.training.losses import find_loss
 from crossrank.training.settings import Settings
 

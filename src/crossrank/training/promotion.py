@@ -17,10 +17,10 @@ import numpy as np
 
 from crossrank.checkpoint.model_registry import ModelRegistry, digest_of
 from crossrank.checkpoint.source import ModelFiles, resolve
+from crossrank.data.dataset import Dataset
+from crossrank.data.open_dataset import open_dataset
 from crossrank.errors import InputError
-from crossrank.evaluation.datasets import Dataset
 from crossrank.evaluation.evaluate import evaluate
-from crossrank.evaluation.sources import open_dataset
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.training.decision import Criteria, Decision, Figures, figures, judge
 from crossrank.training.guard_set import load_guard
@@ -46,7 +46,7 @@ def promote(
 
     :param candidate: A checkpoint's folder.
     :param data: Held-out queries that the candidate did not learn from: what
-        :func:`crossrank.evaluation.sources.open_dataset` reads, or a dataset.
+        :func:`crossrank.data.open_dataset.open_dataset` reads, or a dataset.
     :param against: A name on the hub or a folder; by default the registry's version in use, else the model in the box.
     :param guard: General queries: ``"box"`` for those that come with crossrank, ``"none"``, or a dataset of one's own.
     :param registry: Where the candidate becomes the version in use. In an empty one ``against`` becomes the first

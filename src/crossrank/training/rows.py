@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crossrank.data.judgements import Group, Judgement
 from crossrank.errors import InputError
-from crossrank.training.data.types import Group, Judgement
 from crossrank.training.settings import Settings
 
 

@@ -17,15 +17,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from crossrank.data.columns import form_of, roles_of
+from crossrank.data.corpus import MemoryCorpus
+from crossrank.data.dataset import Dataset, assemble
+from crossrank.data.forms import judgements_of
+from crossrank.data.judgements import Judgement, ReadReport, ReadSettings, Row
+from crossrank.data.text_lines import Notes, Place
+from crossrank.data.trec import Qrels, RunRow
 from crossrank.errors import InputError
-from crossrank.evaluation.corpus import MemoryCorpus
-from crossrank.evaluation.datasets import Dataset, assemble
-from crossrank.evaluation.lines import Notes, Place
-from crossrank.evaluation.trec import Qrels, RunRow
 from crossrank.training.checks import same_query
-from crossrank.training.data.columns import form_of, roles_of
-from crossrank.training.data.forms import judgements_of
-from crossrank.training.data.types import Judgement, ReadReport, ReadSettings, Row
 
 ETA = 1.0
 LEAST_PROPENSITY = 0.1

@@ -22,6 +22,7 @@ import torch
 from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainingArguments, losses
 from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 
+from crossrank.data.judgements import is_positive
 from crossrank.engines.threads import available_threads
 from crossrank.errors import CrossRankError, InputError
 from crossrank.optional import require
@@ -29,7 +30,6 @@ from crossrank.training import base as bases
 from crossrank.training.callbacks import Epochs, Figures, Marks, last_whole
 from crossrank.training.card import write_card
 from crossrank.training.comparison import Comparison, compare
-from crossrank.training.data.types import is_positive
 from crossrank.training.held_out import HeldOutEvaluator, sentence_transformers_logits
 from crossrank.training.in_batch import SimilarBatches
 from crossrank.training.loop import Trainer

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crossrank.data.bm25 import bm25
+from crossrank.data.corpus import MemoryCorpus
+from crossrank.data.open_dataset import open_dataset, read_beir, read_pairs, read_trec
+from crossrank.data.text_lines import Notes
+from crossrank.data.trec import read_run, write_run
 from crossrank.errors import CrossRankError, InputError
-from crossrank.evaluation.candidates import bm25
-from crossrank.evaluation.corpus import MemoryCorpus
-from crossrank.evaluation.lines import Notes
-from crossrank.evaluation.sources import open_dataset, read_beir, read_pairs, read_trec
-from crossrank.evaluation.trec import read_run, write_run
 from small_collection import CANDIDATES, DOCUMENTS, QRELS, QUERIES, lines, write_beir
 
 

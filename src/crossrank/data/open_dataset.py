@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from crossrank.data.bm25 import Bm25
+from crossrank.data.corpus import MemoryCorpus, read_corpus, read_texts
+from crossrank.data.dataset import Dataset, assemble
+from crossrank.data.text_lines import Notes, Place, cut, numbered, record, wrong
+from crossrank.data.trec import Qrels, RunRow, read_qrels, read_run, read_table
 from crossrank.errors import InputError
-from crossrank.evaluation.candidates import Bm25
-from crossrank.evaluation.corpus import MemoryCorpus, read_corpus, read_texts
-from crossrank.evaluation.datasets import Dataset, assemble
-from crossrank.evaluation.lines import Notes, Place, cut, numbered, record, wrong
-from crossrank.evaluation.trec import Qrels, RunRow, read_qrels, read_run, read_table
 
 _PAIR_FIELDS: Mapping[str, tuple[str, ...]] = {
     "query": ("query", "question", "anchor"),
@@ -37,7 +37,7 @@ def open_dataset(source: str | Path, *, split: str = "test", run: str | Path | N
         if run is not None:
             raise InputError(f"A run goes with a folder in BEIR's layout or with --qrels; {path} has no identifiers.")
         return read_pairs(path)
-    from crossrank.evaluation.hub_datasets import fetch
+    from crossrank.data.hub_datasets import fetch
 
     return read_beir(fetch(str(source), split), split=split, run=run, name=str(source).rsplit("/", 1)[-1])
 

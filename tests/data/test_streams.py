@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from crossrank import InputError
-from crossrank.cli import reading
-from crossrank.cli.reading import (
+from crossrank.data import streams
+from crossrank.data.streams import (
     Document,
     Line,
     LineError,
@@ -43,7 +43,7 @@ def texts_of(path: Path) -> list[str]:
     ],
 )
 def test_lines(content: bytes, lines: list[str], block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_BLOCK", block)
+    monkeypatch.setattr(streams, "_BLOCK", block)
     path = tmp_path / "a.txt"
     path.write_bytes(content)
     assert texts_of(path) == lines
@@ -51,7 +51,7 @@ def test_lines(content: bytes, lines: list[str], block: int, tmp_path: Path, mon
 
 
 def test_a_file_without_line_ends_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(streams, "LONGEST_LINE", 1 << 20)
     path = tmp_path / "disk.img"
     path.write_bytes(b"x" * (3 << 20))
     with pytest.raises(InputError, match=r"disk\.img has a line of more than 1 MB. Give one document or pair a line"):

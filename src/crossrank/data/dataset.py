@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from crossrank.data.bm25 import bm25
+from crossrank.data.candidates import EXCLUDED, CandidateRows, Candidates
+from crossrank.data.corpus import Corpus
+from crossrank.data.text_lines import Notes, Place
+from crossrank.data.trec import Qrels, RunRow, diagnose, place_of
 from crossrank.errors import InputError
-from crossrank.evaluation.candidates import EXCLUDED, CandidateRows, Candidates, bm25
-from crossrank.evaluation.corpus import Corpus
-from crossrank.evaluation.lines import Notes, Place
-from crossrank.evaluation.trec import Qrels, RunRow, diagnose, place_of
 
 NO_JUDGEMENT = "queries without a judgement"
 NO_RELEVANT = "queries without a relevant document"

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Literal, cast
 
+from crossrank.data.forms import encodable, judgements_of
+from crossrank.data.judgements import Judgement, Paths, ReadReport, ReadSettings, Row, RowError
 from crossrank.errors import InputError
 from crossrank.optional import require
-from crossrank.training.data.forms import encodable, judgements_of
-from crossrank.training.data.types import Judgement, Paths, ReadReport, ReadSettings, Row, RowError
 
 # A CSV field may be as long as a document may be.
 _LONGEST_FIELD = 64 << 20

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from crossrank.data.text_lines import Notes, Place, decoded, identifier, numbered, record, text_of, wrong
 from crossrank.errors import InputError
-from crossrank.evaluation.lines import Notes, Place, decoded, identifier, numbered, record, text_of, wrong
 
 DUPLICATES = "documents given twice with the same text (the first was kept)"
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from crossrank.data.text_lines import Notes, Place, cut, numbered, wrong
 from crossrank.errors import InputError
-from crossrank.evaluation.lines import Notes, Place, cut, numbered, wrong
 
 Qrels = dict[str, dict[str, int]]
 

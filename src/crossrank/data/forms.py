@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from crossrank.training.data import feedback
-from crossrank.training.data.columns import ROLES, form_of, roles_of
-from crossrank.training.data.types import Judgement, ReadReport, ReadSettings, Row, RowError
+from crossrank.data import feedback
+from crossrank.data.columns import ROLES, form_of, roles_of
+from crossrank.data.judgements import Judgement, ReadReport, ReadSettings, Row, RowError
 
 # Where a document's text stands if it is an object, first come first served.
 _TEXT_KEYS = ("text", "content", "passage", "document", "page_content", "body")

@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from crossrank.data.hub_tables import nano_tables, plain
 from crossrank.errors import DownloadError, InputError
-from crossrank.evaluation.hub_tables import nano_tables, plain
 
 # Short names -> repositories that hold plain files in BEIR's layout.
 _BEIR = ("arguana", "fiqa", "nfcorpus", "scidocs", "scifact", "trec-covid", "quora", "nq", "hotpotqa", "fever")

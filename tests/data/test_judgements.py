@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossrank.data.feedback import label_of_stars, label_of_vote, labels_of_clicks
+from crossrank.data.files import read_judgements
+from crossrank.data.judgements import ReadReport, ReadSettings, RowError
 from crossrank.errors import InputError
-from crossrank.training.data.feedback import label_of_stars, label_of_vote, labels_of_clicks
-from crossrank.training.data.files import read_judgements
-from crossrank.training.data.types import ReadReport, ReadSettings, RowError
 
 
 def written(path: Path, rows: list[Any]) -> str:

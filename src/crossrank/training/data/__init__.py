@@ -1,1 +1,0 @@
-"""Files of judgements -> one normal form; needs no torch."""
