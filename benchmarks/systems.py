@@ -56,6 +56,13 @@ def _crossrank(precision: str) -> Callable[[Path, int], tuple[Score, dict[str, A
     return open_
 
 
+def _crossrank_bundled(_: Path, threads: int) -> tuple[Score, dict[str, Any]]:
+    from crossrank import CrossEncoder
+
+    model = CrossEncoder(num_threads=threads).load()
+    return lambda pairs: model.predict(pairs, show_progress_bar=False), {"precision": model.info()["precision"]}
+
+
 def _sentence_transformers(dtype: str) -> Callable[[Path, int], tuple[Score, dict[str, Any]]]:
     def open_(folder: Path, threads: int) -> tuple[Score, dict[str, Any]]:
         import torch
@@ -126,8 +133,9 @@ SYSTEMS: dict[str, System] = {
     "crossrank float32": System(_crossrank("float32"), ("crossrank", *_OPENVINO)),
     "crossrank bfloat16": System(_crossrank("bfloat16"), ("crossrank", *_OPENVINO)),
     "crossrank int8": System(_crossrank("int8"), ("crossrank", *_OPENVINO)),
+    "crossrank bundled": System(_crossrank_bundled, ("crossrank", *_OPENVINO)),
 }
-DEFAULT = tuple(name for name in SYSTEMS if name != "crossrank int8")
+DEFAULT = tuple(name for name in SYSTEMS if name not in ("crossrank int8", "crossrank bundled"))
 
 
 def peak_mb() -> float:

@@ -37,3 +37,21 @@ def test_missing_collections_are_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"{tmp_path / 'cranfield'} is missing" in done.stderr
     assert "--synthetic" in done.stderr
+
+
+def test_latency_times_fresh_and_repeated_queries(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.latency", "--synthetic", "--queries", "4", "--documents", "1", "3"]
+    places = ["--folder", str(tmp_path), "--json", str(tmp_path / "figures.json")]
+    systems = ["--systems", "crossrank bundled", "crossrank"]
+    done = subprocess.run(
+        [*command, *places, *systems], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "figures.json").read_text())["results"]["synthetic"]
+    for name in ("crossrank bundled", "crossrank"):
+        assert results[name]["first_ms"] > 0
+        one, three = results[name]["sizes"]["1"], results[name]["sizes"]["3"]
+        assert one["queries"] >= 2
+        assert 0 < one["p50"] <= one["p95"]
+        assert three["fresh_over_again"] > 0
+        assert f"| {name} |" in done.stdout
