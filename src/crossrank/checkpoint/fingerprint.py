@@ -19,7 +19,13 @@ def fingerprint(folder: Path) -> str:
         # Weights of an OpenVINO export stand in a .bin beside their .xml; other .bin files are pickles, never read.
         weights = path.suffix in _WEIGHTS or (path.suffix == ".bin" and path.with_suffix(".xml").is_file())
         if path.is_file() and (weights or path.name in _NAMES):
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+            digest.update(f"{path.relative_to(folder).as_posix()} {_sha256(path)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    digest, block = hashlib.sha256(), bytearray(1 << 20)
+    with path.open("rb") as file:
+        while size := file.readinto(block):
+            digest.update(memoryview(block)[:size])
+    return digest.hexdigest()

@@ -204,7 +204,7 @@ class _Plan:
         """Choose the words of the heaviest sentences, as many as there is room for."""
         room = self.room - len(self.sentence_parts)
         taken = 0
-        for start, end in sorted(self.sentence_parts, key=lambda part: -abs(self.weights[("document", *part)])):
+        for start, end in sorted(self.sentence_parts, key=lambda at: -abs(self.weights["document", at[0], at[1]])):
             inside = [(start + a, start + b) for a, b in words(self.document[start:end])]
             if len(inside) > room:
                 if taken or room < 2:
@@ -259,7 +259,7 @@ class _Plan:
 
     def explanation(self) -> Explanation:
         def spans(what: str, text: str, parts: list[Offsets]) -> tuple[Span, ...]:
-            return tuple(Span(*part, text[slice(*part)], self.weights[(what, *part)]) for part in parts)
+            return tuple(Span(*part, text[slice(*part)], self.weights[what, part[0], part[1]]) for part in parts)
 
         return Explanation(
             query=self.query,

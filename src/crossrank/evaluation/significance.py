@@ -69,7 +69,8 @@ def intervals(values: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> F
         drawn = random.integers(0, queries, (rows, queries)) + np.arange(rows)[:, None] * queries
         weights = np.bincount(drawn.ravel(), minlength=rows * queries).reshape(rows, queries)
         means.append(weights @ values / queries)
-    return np.quantile(np.concatenate(means), (0.025, 0.975), axis=0).T
+    bounds: NDArray[np.float64] = np.quantile(np.concatenate(means), (0.025, 0.975), axis=0).T
+    return bounds
 
 
 def _exact(differences: Floats, limit: float) -> float:

@@ -25,7 +25,8 @@ def z_scores(values: Values) -> Values:
     if np.isnan(values).all():
         return values
     spread = np.nanstd(values)
-    return (values - np.nanmean(values)) / (spread if spread > 0 else 1.0)
+    scaled: Values = (values - np.nanmean(values)) / (spread if spread > 0 else 1.0)
+    return scaled
 
 
 def min_max(values: Values) -> Values:
