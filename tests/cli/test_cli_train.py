@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +51,34 @@ def test_what_can_t_be_trained_on_is_told(crossrank: Run, tmp_path: Path) -> Non
     assert "bad.csv, line 2: its label is 7" in crossrank("train", "bad.csv", "--dry-run").err
     assert "--output" in crossrank("train", "one.jsonl").err
     assert crossrank("train", "one.jsonl", "--loss", "magic").code == 2
+
+
+def test_an_interrupted_run_says_how_to_go_on(tiny_bert: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs.jsonl")
+    given = ["train", "pairs.jsonl", "--base", str(tiny_bert), "--output", "m", "--epochs", "5000"]
+    command = [sys.executable, "-m", "crossrank", *given]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 100
+    while not list(tmp_path.glob(".m.run/checkpoint-*/complete")) and time.monotonic() < until:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "with --resume goes on from the last save point" in said
+
+
+def test_a_missing_file_is_reported_without_loading_torch(crossrank: Run, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    ran = crossrank("train", "nope.jsonl", "--output", "x", env={"PYTHONPATH": str(tmp_path)})
+    assert ran.code == 1
+    assert "There is no file 'nope.jsonl'" in ran.err
+
+
+def test_too_few_queries_to_hold_out_is_explained(crossrank: Run, tmp_path: Path) -> None:
+    write_pairs(tmp_path / "pairs.jsonl", 12)
+    ran = crossrank("train", "pairs.jsonl", "--dry-run")
+    assert "0  of 12 queries held out, because 15% of them are fewer than 10" in ran.out
 
 
 def test_mine_then_train(crossrank: Run, tiny_bert: Path, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from sentence_transformers import CrossEncoder as TheirCrossEncoder
 from checkpoints import edit_config, make_checkpoint, transformers_logits
 from crossrank import CrossEncoder
 from crossrank.errors import CrossRankError, InputError, MissingExtraError, UnsupportedModelError
+from crossrank.training.checks import digest_of_query
+from crossrank.training.saving import queries_learnt
 from crossrank.training.trainer import TrainingResult
 from training_runs import PAIRS, MakePairs, quick, run, weights
 
@@ -83,6 +85,15 @@ def test_training_lowers_the_loss(trained: tuple[Path, Any]) -> None:
         losses = [float(row["loss"]) for row in csv.DictReader(stream) if row["loss"]]
     assert len(losses) > 5
     assert losses[-1] < losses[0]
+
+
+def test_the_queries_that_were_learnt_from_are_kept(trained: tuple[Path, Any], pairs: Path, tmp_path: Path) -> None:
+    queries = {json.loads(line)["query"] for line in pairs.read_text().splitlines()}
+    assert queries_learnt(trained[0]) == {digest_of_query(f" {query.upper()}") for query in queries}
+    other = tmp_path / "other.jsonl"
+    other.write_text(pairs.read_text().replace('"query": "', '"query": "and '))
+    run(other, trained[0], tmp_path / "again", quick(epochs=0.1))
+    assert queries_learnt(tmp_path / "again") > queries_learnt(trained[0])
 
 
 def test_the_card(trained: tuple[Path, TrainingResult]) -> None:
@@ -197,6 +208,9 @@ def test_a_killed_run_goes_on_to_the_same_result(
     (tmp_path / ".model.run" / "checkpoint-13").mkdir()
     with pytest.raises(InputError, match="other data, settings or another base"):
         run(pairs, tiny_bert, output, quick(epochs=3), resume=True)
+    # Hours of work are not thrown away without a word.
+    with pytest.raises(InputError, match=r"A stopped run is there .*step 12.*--resume"):
+        run(pairs, tiny_bert, output)
     told: list[str] = []
     run(pairs, tiny_bert, output, resume=True, tell=told.append)
     assert told == ["Going on from step 12"]
@@ -299,6 +313,19 @@ def test_an_output_that_is_something_else_is_left_alone(pairs: Path, tiny_bert: 
     (tmp_path / "notes/diary.txt").write_text("dear diary")
     with pytest.raises(InputError, match="holds no model"):
         run(pairs, tiny_bert, tmp_path / "notes")
+    # A configuration of something else, and a model with a file of somebody's beside it.
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service/config.json").write_text('{"port": 8080}')
+    (tmp_path / "service/main.py").write_text("serve()")
+    with pytest.raises(InputError, match="holds no model"):
+        run(pairs, tiny_bert, tmp_path / "service")
+    old = make_checkpoint(tmp_path / "old", "bert")
+    (old / "src").mkdir()
+    (old / "src/main.py").write_text("serve()")
+    with pytest.raises(InputError, match=r"not part of a model \('src/main.py'\)"):
+        run(pairs, tiny_bert, old)
+    assert (tmp_path / "service/main.py").is_file()
+    assert (old / "src/main.py").is_file()
     with pytest.raises(InputError, match="is the base itself"):
         run(pairs, tiny_bert, tiny_bert)
     with pytest.raises(InputError, match="max_length=513 is more than this model's 512"):

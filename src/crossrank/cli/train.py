@@ -150,21 +150,29 @@ def execute(args: argparse.Namespace) -> int:
         return _dry_run(args, settings, sources, reading)
     if args.output is None:
         raise InputError("Where should the model go? Give --output DIR, or --dry-run to check the data alone.")
-    for module in ("torch", "sentence_transformers", "datasets", "accelerate"):
-        require(module, extra="train", purpose="Training")
     from crossrank.checkpoint.source import resolve
     from crossrank.training.hub import check_repository, push
     from crossrank.training.plan import count_long, make_plan
-    from crossrank.training.trainer import train
 
     if args.push_to_hub:
         check_repository(args.push_to_hub)
+    # Before the slow import of torch, so that a mistake in the data is reported at once.
     plan = make_plan(sources, settings, reading)
     count_long(plan, resolve(args.base).folder, settings)
     if not args.json:
         print_report(plan.report)
-    with _bar() as (progress, tell):
-        result = train(plan, args.output, settings, base=args.base, resume=args.resume, progress=progress, tell=tell)
+    for module in ("torch", "sentence_transformers", "datasets", "accelerate"):
+        require(module, extra="train", purpose="Training")
+    from crossrank.training.trainer import train
+
+    try:
+        with _bar() as (progress, tell):
+            result = train(
+                plan, args.output, settings, base=args.base, resume=args.resume, progress=progress, tell=tell
+            )
+    except KeyboardInterrupt:
+        complain("interrupted", "The same command with --resume goes on from the last save point.")
+        raise
     url = push(args.output, args.push_to_hub) if args.push_to_hub else None
     if args.json:
         facts = {key: value for key, value in vars(result).items() if key not in ("output", "comparison")}

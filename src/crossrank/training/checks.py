@@ -125,6 +125,11 @@ def same_query(query: str) -> str:
     return " ".join(query.split()).casefold()
 
 
+def digest_of_query(query: str) -> str:
+    """A digest by which a query is known that a model learnt from, see :func:`same_query`."""
+    return hashlib.blake2b(same_query(query).encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
 def count_cut(report: DataReport, groups: Sequence[Group], lengths: Callable[[Any], Any], most: int, what: str) -> None:
     """Add how many pairs are longer than the model reads.
 

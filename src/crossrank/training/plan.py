@@ -110,9 +110,11 @@ def make_plan(sources: Sources, settings: Settings, reading: ReadSettings) -> Pl
         train, held_out = split_by_query(groups, settings.held_out, settings.seed)
         if len(held_out) < settings.least_held_out or not train:
             train, held_out = groups, []
-        what = f"queries held out of training (of {len(groups)}), to see when to stop and what was gained"
-        done = "held out" if held_out else f"none: fewer than {settings.least_held_out} would be"
-        report.findings.append(Finding(what, len(held_out), done))
+        what = f"of {len(groups)} queries held out, to decide when to stop and to measure the result"
+        if not held_out:
+            few = f"{settings.held_out:.0%} of them are fewer than {settings.least_held_out}"
+            what = f"of {len(groups)} queries held out, because {few}"
+        report.findings.append(Finding(what, len(held_out), "not trained on"))
         if loss.both_classes:
             need_both_classes(train, settings.loss)
     general = _general(sources, settings, reading, train, not_to_train_on | {same_query(g.query) for g in held_out})

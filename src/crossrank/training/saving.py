@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crossrank.checkpoint.locks import FileLock
 from crossrank.errors import InputError
 
+# How the model was trained.
+RUN = "training.json"
+# The files that transformers, sentence-transformers and a training run write into a model's folder.
+_OF_A_MODEL = re.compile(
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|modules"
+    r"|config_sentence_transformers|sentence_bert_config|training)\.json|(vocab|merges)\.txt|.+\.model"
+    r"|(model|pytorch_model)([.-].+)?\.(safetensors|bin)(\.index\.json)?|chat_template\.jinja"
+    r"|README\.md|\.gitattributes|training_log\.csv|runs/.+"
+)
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 # What writers that are not Python's say of a full disk: safetensors, torch's zip writer, Arrow.
 _SAID = (
@@ -33,11 +44,29 @@ def check_output(output: Path) -> None:
             old.rename(output)
     if output.exists() and not output.is_dir():
         raise InputError(f"{str(output)!r} is a file. Name a folder for the model.")
-    if output.is_dir() and any(output.iterdir()) and not (output / "config.json").is_file():
+    files = sorted(file.relative_to(output).as_posix() for file in output.rglob("*") if file.is_file())
+    if output.is_dir() and any(output.iterdir()) and not _is_model(output, files):
         raise InputError(
-            f"{str(output)!r} is there and holds no model, so it is not replaced by one. Name another folder, or "
-            "empty this one."
+            f"The folder {str(output)!r} is not empty and holds no model, so it is not replaced by one. Name another "
+            "folder, or empty this one."
         )
+    foreign = [file for file in files if not _OF_A_MODEL.fullmatch(file)]
+    if foreign:
+        raise InputError(
+            f"The folder {str(output)!r} holds files that are not part of a model ({', '.join(map(repr, foreign[:3]))})"
+            " and would be deleted with the old model. Move them away, or name another folder."
+        )
+
+
+def queries_learnt(folder: Path) -> set[str]:
+    """Digests of the queries that a model learnt from, its base's included, see :func:`.checks.digest_of_query`.
+
+    :returns: Nothing for a model that :func:`.trainer.train` did not make.
+    """
+    try:
+        return set(json.loads((folder / RUN).read_text(encoding="utf-8"))["queries"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 @contextmanager
@@ -97,6 +126,15 @@ def full_disk_told(output: Path, remedy: str) -> Iterator[None]:
             f"The disk is full, or a limit on the size of files is reached, at {str(output.parent)!r}: the model "
             f"{str(output)!r} was not written.{stays} {remedy}"
         ) from error
+
+
+def _is_model(folder: Path, files: Sequence[str]) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    weights = any(file.endswith((".safetensors", ".bin")) for file in files)
+    return isinstance(config, dict) and "model_type" in config and weights
 
 
 def _beside(output: Path, what: str) -> Path:

@@ -29,6 +29,7 @@ from crossrank.optional import require
 from crossrank.training import base as bases
 from crossrank.training.callbacks import Epochs, Figures, Marks, last_whole
 from crossrank.training.card import write_card
+from crossrank.training.checks import digest_of_query
 from crossrank.training.comparison import Comparison, compare
 from crossrank.training.held_out import HeldOutEvaluator, sentence_transformers_logits
 from crossrank.training.in_batch import SimilarBatches
@@ -37,10 +38,9 @@ from crossrank.training.losses import IN_BATCH, find_loss
 from crossrank.training.plan import Plan, count_long, lengths
 from crossrank.training.quiet import quiet
 from crossrank.training.rows import Columns
-from crossrank.training.saving import check_output, full_disk_told, only_one, write_folder
+from crossrank.training.saving import RUN, check_output, full_disk_told, only_one, queries_learnt, write_folder
 from crossrank.training.settings import Settings
 
-RUN = "training.json"
 Progress = Callable[[int, int, dict[str, float]], object]
 
 
@@ -203,7 +203,11 @@ def _train(
         if (work / "runs").is_dir():  # TensorBoard's
             shutil.copytree(work / "runs", folder / "runs")
         write_card(folder, plan, settings, base, result, _machine(model.device.type))
-        facts = {"fingerprint": _fingerprint(plan, base_name), "settings": settings.as_dict()}
+        facts = {
+            "fingerprint": _fingerprint(plan, base_name),
+            "settings": settings.as_dict(),
+            "queries": sorted(queries_learnt(base.files.folder) | {digest_of_query(one.query) for one in plan.train}),
+        }
         (folder / RUN).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
     write_folder(output, write)
@@ -315,7 +319,7 @@ def _save_point(work: Path, plan: Plan, base: str | None, resume: bool, tell: Ca
         if json.loads(marker.read_text(encoding="utf-8")) != print_of_this:
             raise InputError(
                 f"The run that was stopped ({str(work)!r}) had other data, settings or another base, so going on would "
-                "give neither result. Call it as it was called then, or leave out --resume to start again."
+                "give neither result. Call it as it was called then, or delete that folder to start again."
             )
         point = last_whole(work)
         step = point.name.rpartition("-")[2] if point else None
@@ -323,6 +327,11 @@ def _save_point(work: Path, plan: Plan, base: str | None, resume: bool, tell: Ca
             f"Going on from step {step}" if step else "The run was stopped before its first save point: from the start"
         )
         return point
+    if point := last_whole(work):
+        raise InputError(
+            f"A stopped run is there ({str(work)!r}, step {point.name.rpartition('-')[2]}). Give --resume to go on "
+            "with it, or delete that folder to start again."
+        )
     if resume:
         tell("There is no stopped run to go on from: from the start")
     shutil.rmtree(work, ignore_errors=True)
