@@ -6,7 +6,7 @@ PEERS := .bench-venv
 # The CPU build of torch; on a machine with a GPU, install the build for it first and set TORCH= to nothing.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench docs format clean
 
 demo: $(VENV)/.core ## install the core only and rank real passages with the model in the box
 	@$(BIN)/crossrank rerank "which commit introduced the bug" examples/git-notes.txt --top-k 5
@@ -23,6 +23,10 @@ check: $(VENV)/.check ## style, types, import direction
 bench: $(VENV)/.test $(PEERS)/.bench ## side by side with other libraries, needs ../shared/data and a quiet machine
 	$(BIN)/python -m benchmarks.throughput --json build/benchmarks/throughput.json
 	$(BIN)/python -m benchmarks.startup --json build/benchmarks/startup.json
+
+docs: $(VENV)/.docs ## the site, into build/site; a dead link fails
+	$(BIN)/python scripts/cli_reference.py
+	$(BIN)/zensical build --strict
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
@@ -45,6 +49,10 @@ $(VENV)/.test: $(VENV)/.core
 
 $(VENV)/.check: $(VENV)/.test
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[check]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@
 
 # The other libraries, apart from ours: they hold transformers and huggingface-hub back. optimum-intel brings a torchvision
