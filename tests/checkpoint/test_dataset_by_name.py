@@ -66,6 +66,21 @@ def test_nano_beir_as_parquet_tables(hub: FakeHub, cache: Path) -> None:
         fetch("owner/odd", "test", cache_folder=cache)
 
 
+@pytest.mark.parametrize("name", ["{}-00000-of-00001", "{}/0000"])
+def test_of_parquet_judgements_only_the_split_is_read(name: str, hub: FakeHub, cache: Path) -> None:
+    files = {
+        "corpus/corpus-00000-of-00001": [{"_id": f"d{i}", "text": f"text {i}"} for i in range(3)],
+        "queries/queries-00000-of-00001": [{"_id": "q1", "text": "one"}, {"_id": "q2", "text": "two"}],
+        f"qrels/{name.format('train')}": [{"query-id": "q1", "corpus-id": "d1"}],
+        f"qrels/{name.format('test')}": [{"query-id": "q2", "corpus-id": "d2"}],
+    }
+    hub.commit("datasets/owner/splits", {f"{file}.parquet": parquet(rows) for file, rows in files.items()})
+    for split, query in (("test", "q2"), ("train", "q1")):
+        assert list(read_beir(fetch("owner/splits", split, cache_folder=cache), split=split).queries) == [query]
+    with pytest.raises(InputError, match="split 'dev', only for test, train"):
+        fetch("owner/splits", "dev", cache_folder=cache)
+
+
 def test_what_is_not_there_is_told(hub: FakeHub, cache: Path, tmp_path: Path) -> None:
     hub.commit("datasets/owner/parquet", {"data/test.parquet": b"PAR1"})
     put(hub, "owner/questions", write_beir(tmp_path / "made"))

@@ -7,6 +7,7 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
+import ir_measures
 import numpy as np
 import pytest
 
@@ -139,7 +140,7 @@ def test_bytes_that_are_no_utf8_are_told_with_their_line(tmp_path):
 
 def test_missing_parts_are_named(tmp_path):
     folder = write_beir(tmp_path)
-    with pytest.raises(InputError, match="splits there are: test"):
+    with pytest.raises(InputError, match="The splits are: test"):
         read_beir(folder, split="dev")
     queries = (folder / "queries.jsonl").read_text()
     (folder / "queries.jsonl").write_text("")
@@ -237,6 +238,19 @@ def test_a_written_run_falls_strictly_and_reads_back_in_order(tmp_path):
     rows = list(read_run(tmp_path / "x" / "t.run"))
     assert [row.document for row in rows] == ["a", "b", "c", "d"]
     assert all(one.score > other.score for one, other in pairwise(rows))
+
+
+@pytest.mark.parametrize(
+    "scores", [[2.0] * 4, [1e-3, 1e-3, 1e-3 - 1e-12, -5.0], [2.0, 2.0 - 1e-9, 2.0 - 2e-9, 1.9999999]]
+)
+def test_other_tools_rank_a_written_run_as_we_do(tmp_path, scores):
+    """trec_eval, behind pytrec_eval, holds scores in 32 bits and breaks ties by the identifier, last first."""
+    documents = ["a", "b", "c", "d"]
+    write_run(tmp_path / "t.run", "t", [("q", list(zip(documents, scores, strict=True)))])
+    run = list(ir_measures.read_trec_run(str(tmp_path / "t.run")))
+    for rank, document in enumerate(documents, start=1):
+        [value] = ir_measures.iter_calc([ir_measures.RR], {"q": {document: 1}}, run)
+        assert value.value == pytest.approx(1 / rank), document
 
 
 def test_an_identifier_that_a_run_cannot_hold_is_told(tmp_path):

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 
 from crossrank.data.feedback import label_of_stars, label_of_vote, labels_of_clicks
 from crossrank.data.files import read_judgements
-from crossrank.data.judgements import ReadReport, ReadSettings, RowError
+from crossrank.data.judgements import ReadReport, ReadSettings, Row, RowError, grouped, is_positive
+from crossrank.data.open_dataset import read_beir
 from crossrank.errors import InputError
+from crossrank.training.sessions import split_signals
+from small_collection import DOCUMENTS, write_beir
 
 
 def written(path: Path, rows: list[Any]) -> str:
@@ -99,7 +102,22 @@ def test_graded_labels_are_scaled(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", [{"query": "q", "document": "d", "label": 2}])
     with pytest.raises(RowError, match=r"line 1: its label is 2, outside 0 to 1.*--max-label"):
         read(path)
-    assert read(path, max_label=4) == [("q", "d", 0.5)]
+    # Grades of 0 to 4: 1 is relevant (0.5), 4 is 1, and 2 lies a third of the way between.
+    assert read(path, max_label=4) == [("q", "d", pytest.approx(2 / 3))]
+
+
+def test_a_grade_of_1_is_relevant_everywhere(tmp_path: Path) -> None:
+    """As in trec_eval: also where the highest grade is 3, a document of grade 1 is no negative."""
+    folder = write_beir(tmp_path / "beir", qrels={"git": {"undo": 3, "log": 1, "cake": 0}})
+    [group] = grouped(read_judgements([str(folder)], ReadSettings(split="test"), ReadReport()))
+    assert [one.document for one in group.positives] == [DOCUMENTS["undo"], DOCUMENTS["log"]]
+    assert [one.document for one in group.negatives] == [DOCUMENTS["cake"]]
+    rows = [{"query": "q", "document": str(grade), "label": grade} for grade in (3, 2, 1, 0)]
+    [group] = grouped(read_judgements([written(tmp_path / "a.jsonl", rows)], ReadSettings(max_label=3), ReadReport()))
+    assert [one.document for one in group.positives] == ["3", "2", "1"]
+    labels = [one.label for one in group.judged]
+    assert labels == sorted(labels, reverse=True)
+    assert len(set(labels)) == 4
 
 
 def test_columns_can_be_named(tmp_path: Path) -> None:
@@ -138,14 +156,55 @@ def test_beir_folder(tmp_path: Path) -> None:
     (tmp_path / "qrels").mkdir()
     (tmp_path / "qrels/train.tsv").write_text("query-id\tcorpus-id\tscore\nb\t1\t2\na\t2\t1\nb\t2\t0\n")
     assert read(str(tmp_path)) == [("beta", "T one", 1.0), ("alpha", "two", 0.5), ("beta", "two", 0.0)]
-    with pytest.raises(InputError, match=r"no qrels/test\.tsv. It has the splits train"):
+    with pytest.raises(InputError, match=r"no .*qrels/test\.tsv. The splits are: train"):
         read(str(tmp_path), split="test")
+    qrels = (tmp_path / "qrels/train.tsv").read_text()
+    (tmp_path / "qrels/train.tsv").write_text(f"{qrels}a\t9\t1\nz\t1\t1\n")
+    report = ReadReport()
+    assert len(read(str(tmp_path), report=report)) == 3
+    assert report.notes == {"judgements of queries or documents that are not in the collection (left out)": 2}
     (tmp_path / "qrels/train.tsv").write_text("query-id\tcorpus-id\tscore\nb\t9\t1\n")
-    with pytest.raises(RowError, match="line 2: the document '9' is not in the folder"):
+    with pytest.raises(InputError, match="no line names both a known query and a known document"):
         read(str(tmp_path))
 
 
+def test_training_and_evaluation_read_the_same_folder(tmp_path: Path) -> None:
+    """Gzipped, with queries in a file for each split, with a grade of -1 and an unknown document."""
+    folder = write_beir(
+        tmp_path / "beir", qrels={"git": {"undo": 2, "log": 1, "cake": -1, "gone": 1}, "new": {"moon": 1}}
+    )
+    written(folder / "queries-dev.jsonl", [{"_id": "new", "text": "something else"}])
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+        (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
+        (folder / name).unlink()
+    dataset = read_beir(folder)
+    evaluated = {
+        (dataset.queries[query], DOCUMENTS[document], grade > 0)
+        for query, judged in dataset.qrels.items()
+        for document, grade in judged.items()
+        if document in DOCUMENTS
+    }
+    trained = {(query, document, is_positive(label)) for query, document, label in read(str(folder), split="test")}
+    assert trained == evaluated
+    assert len(trained) == 4
+
+
 # ---- feedback
+
+
+@pytest.mark.parametrize("name", ["score", "scores", "relevance", "similarity"])
+def test_what_the_search_scored_is_no_judgement(name: str, tmp_path: Path) -> None:
+    row = {"query": "q", "documents": ["a", "b", "c"], name: [0.93, 0.91, 0.12], "clicked": [3]}
+    assert read(written(tmp_path / "a.jsonl", [row])) == [("q", "a", 0), ("q", "b", 0), ("q", "c", 1)]
+    said, clicks = split_signals(Row("a.jsonl", 1, row), ReadSettings())
+    assert [(one.document, one.label) for one in said] == []
+    assert clicks is not None
+    assert clicks.places == (3,)
+    row["grade"] = [1, None, 0]
+    assert read(written(tmp_path / "a.jsonl", [row])) == [("q", "a", 1), ("q", "b", 0), ("q", "c", 0)]
+    # Who names the column says that it holds judgements.
+    path = written(tmp_path / "b.jsonl", [{"query": "q", "documents": ["a"], name: [0.5]}])
+    assert read(path, columns={"label": name}) == [("q", "a", 0.5)]
 
 
 def test_what_each_signal_says(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def execute(args: argparse.Namespace) -> int:
 
     :raises CrossRankError: If something can't be used.
     """
-    from crossrank.data.files import read_corpus, read_judgements
+    from crossrank.data.files import read_documents, read_judgements
     from crossrank.data.judgements import ReadReport, ReadSettings
     from crossrank.progress import progress_of
     from crossrank.training.checks import check
@@ -101,7 +101,7 @@ def execute(args: argparse.Namespace) -> int:
         raise InputError(f"No judgement is in {', '.join(args.data)}. Give queries with positives.")
     folders = [path for path in args.data if Path(path).is_dir()]
     corpora = [args.corpus] if args.corpus else folders
-    texts = [text for corpus in corpora for _, text in read_corpus(corpus)]
+    texts = [text for corpus in corpora for text in read_documents(corpus)]
     if args.corpus and not texts:
         raise InputError(f"{args.corpus!r} has no document in it. Leave --corpus out to mine in the documents of DATA.")
     texts = texts or [one.document for group in groups for one in group.judged]

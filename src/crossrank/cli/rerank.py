@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from crossrank.cli.options import add_scoring_options, open_model, positive
 from crossrank.cli.output import Report, Row, complain, write_json, write_table, write_tabs
-from crossrank.data.streams import TEXT_FIELDS, Document, read_documents
+from crossrank.data.streams import Document, read_documents
+from crossrank.data.text_lines import TEXT_FIELDS
 from crossrank.errors import InputError
 from crossrank.scoring.aggregation import AGGREGATIONS
 

@@ -14,7 +14,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
         *("document", "passage", "text", "answer", "response", "content"),
         *("sentence2", "sentence_1", "sentence_b", "text2"),
     ),
-    "label": ("label", "labels", "score", "scores", "relevance", "similarity", "grade"),
+    "label": ("label", "labels", "score", "scores", "relevance", "similarity", "grade", "grades"),
     "positive": ("positive", "positives", "pos", "positive_passages"),
     "negative": ("negative", "negatives", "neg", "hard_negatives", "negative_passages"),
     "teacher": ("teacher_score", "teacher_scores", "teacher"),
@@ -23,6 +23,8 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "votes": ("votes", "vote", "thumbs"),
     "clicked": ("clicked", "clicks", "clicked_positions"),
 }
+# Beside a list of shown documents, "score" is what the search gave them and no judgement.
+FEEDBACK_LABELS = ("label", "labels", "grade", "grades")
 # negative_1, negative_2, ... belong to the role without a number.
 _NUMBERED = re.compile(r"(.+?)_?\d+$")
 
@@ -73,6 +75,10 @@ def roles_of(names: Iterable[str], given: Mapping[str, str]) -> dict[str, list[s
         if name is not None:
             roles[role] = [name]
             taken.add(name)
+    if "documents" in roles and "label" not in given:
+        roles.pop("label", None)
+        if label := next((lower[name] for name in FEEDBACK_LABELS if name in lower), None):
+            roles["label"] = [label]
     for role in ("positive", "negative"):
         more = [
             name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -124,20 +124,19 @@ def read_corpus(path: Path, notes: Notes) -> Corpus:
     """
     if path.suffix in (".jsonl", ".ndjson", ".json"):
         return FileCorpus(path, notes)
-    return MemoryCorpus(read_texts(path, notes, "document"))
+    return MemoryCorpus(read_texts([path], notes, "document"))
 
 
-def read_texts(path: Path, notes: Notes, what: str) -> dict[str, str]:
+def read_texts(paths: Sequence[Path], notes: Notes, what: str) -> dict[str, str]:
     """Read queries or documents: JSON lines, or tab-separated ``id, text``; identifier -> text.
 
     :param what: ``"query"`` or ``"document"``, for messages.
     :raises InputError: If a line can't be used, or an identifier has two different texts, or there is none.
     """
     texts: dict[str, str] = {}
-    first: dict[str, int] = {}
-    is_json = any(suffix in (".jsonl", ".ndjson", ".json") for suffix in path.suffixes)
-    for place, line in numbered(path):
-        if is_json:
+    first: dict[str, Place] = {}
+    for place, line in (each for path in paths for each in numbered(path)):
+        if any(suffix in (".jsonl", ".ndjson", ".json") for suffix in place.path.suffixes):
             row = record(place, line)
             name, text = identifier(place, row), text_of(place, row)
         else:
@@ -145,16 +144,14 @@ def read_texts(path: Path, notes: Notes, what: str) -> dict[str, str]:
             if not tab:
                 raise wrong(place, "there is no tab in it", f"Give the {what}'s identifier, a tab and its text.")
         if name not in texts:
-            texts[name], first[name] = text, place.number
+            texts[name], first[name] = text, place
         elif texts[name] == text:
             plural = "queries" if what == "query" else "documents"
             notes.add(f"{plural} given twice with the same text (the first was kept)", f"{place}: {name!r}")
         else:
-            raise wrong(
-                place,
-                f"{what} {name!r} has another text than in line {first[name]}",
-                "Give each text an identifier of its own.",
-            )
+            where = f"line {first[name].number}" if first[name].path == place.path else str(first[name])
+            reason = f"{what} {name!r} has another text than in {where}"
+            raise wrong(place, reason, "Give each text an identifier of its own.")
     if not texts:
-        raise InputError(f"{path} holds no {what}. Give a line each: a JSON object, or identifier, tab and text.")
+        raise InputError(f"{paths[0]} holds no {what}. Give a line each: a JSON object, or identifier, tab and text.")
     return texts

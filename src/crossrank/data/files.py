@@ -10,13 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Literal, cast
 
-from crossrank.data.forms import encodable, judgements_of
-from crossrank.data.judgements import Judgement, Paths, ReadReport, ReadSettings, Row, RowError
+from crossrank.data.beir import folder_corpus, folder_qrels, folder_queries
+from crossrank.data.forms import judgements_of
+from crossrank.data.judgements import Judgement, Paths, ReadReport, ReadSettings, Row, RowError, label_of_grade
+from crossrank.data.text_lines import Notes, Place, text_of
+from crossrank.data.trec import diagnose, qrels_lines
 from crossrank.errors import InputError
 from crossrank.optional import require
 
 # A CSV field may be as long as a document may be.
 _LONGEST_FIELD = 64 << 20
+UNKNOWN_IDS = "judgements of queries or documents that are not in the collection (left out)"
 
 
 def read_judgements(paths: Paths, settings: ReadSettings, report: ReadReport) -> Iterator[Judgement]:
@@ -31,7 +35,7 @@ def read_judgements(paths: Paths, settings: ReadSettings, report: ReadReport) ->
     """
     for path in paths:
         if Path(path).is_dir():
-            yield from _from_beir(Path(path), path, settings, report)
+            yield from _from_beir(Path(path), settings, report)
             continue
         for row in rows_of(path):
             try:
@@ -163,69 +167,36 @@ def _skip(error: RowError, settings: ReadSettings, report: ReadReport) -> None:
 # ---- BEIR folders
 
 
-def _from_beir(folder: Path, name: str, settings: ReadSettings, report: ReadReport) -> Iterator[Judgement]:
-    """Judgements of a collection in BEIR's form (Thakur et al. 2021); labels are divided by the highest in the file."""
-    qrels = folder / "qrels" / f"{settings.split}.tsv"
-    if not qrels.is_file():
-        there = sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
-        raise InputError(
-            f"{name!r} has no qrels/{settings.split}.tsv. "
-            + (f"It has the splits {', '.join(there)}: choose one with --split." if there else "Is it a BEIR folder?")
-        )
-    queries = read_queries(folder)
-    corpus = dict(read_corpus(str(folder)))
-    triples: list[tuple[int, str, str, float]] = []
-    for row in rows_of(str(qrels)):
-        try:
-            if isinstance(row, RowError):
-                raise row
-            cells = [str(value) for value in row.fields.values()]
-            try:
-                query, document, grade = cells[0], cells[1], float(cells[2])
-            except (IndexError, ValueError) as error:
-                raise row.bad("it is not query-id, corpus-id and score", "Give three columns.") from error
-            if query not in queries or document not in corpus:
-                missing = f"the query {query!r}" if query not in queries else f"the document {document!r}"
-                raise row.bad(f"{missing} is not in the folder", "Take qrels and texts from one collection.")
-        except RowError as error:  # noqa: PERF203
-            _skip(error, settings, report)
-        else:
-            triples.append((row.line, query, document, grade))
-    most = max((grade for *_, grade in triples), default=1) or 1
-    for line, query, document, grade in triples:
+def _from_beir(folder: Path, settings: ReadSettings, report: ReadReport) -> Iterator[Judgement]:
+    """Judgements of a folder in BEIR's layout; the highest grade in the file is the label 1."""
+    notes = Notes()
+    path = folder_qrels(folder, settings.split)
+    queries, corpus = folder_queries(folder, notes), folder_corpus(folder, notes)
+    judged = list(qrels_lines(path, notes))
+    known = [row for row in judged if row[1] in queries and row[2] in corpus.index]
+    if not known:
+        columns = {"queries": [row[1] for row in judged], "documents": [row[2] for row in judged]}
+        raise diagnose(path, columns, queries, corpus.index)
+    highest = max(grade for *_, grade in judged)
+    for place, query, document, grade in known:
         report.rows += 1
-        label = max(0.0, grade) / most
-        yield Judgement(queries[query], corpus[document], label, str(qrels), line)
+        label = label_of_grade(grade, max(highest, 1))
+        yield Judgement(queries[query], corpus.text(corpus.index[document]), label, str(path), place.number)
+    report.note(UNKNOWN_IDS, len(judged) - len(known))
+    for what, count in notes.counts.items():
+        report.note(what, count)
 
 
-def read_queries(folder: Path) -> dict[str, str]:
-    """All queries of a BEIR folder by id: of every file whose name starts with ``queries``."""
-    found: dict[str, str] = {}
-    files = sorted(folder.glob("queries*.jsonl"))
-    if not files:
-        raise InputError(f"{str(folder)!r} has no queries.jsonl, so it is no BEIR folder. Give its files instead.")
-    for file in files:
-        found.update(_texts_by_id(str(file)))
-    return found
+def read_documents(path: str) -> Iterator[str]:
+    """Read the documents of a folder in BEIR's layout, or of a file with a document a row; identifiers are optional.
 
-
-def read_corpus(path: str) -> Iterator[tuple[str, str]]:
-    """Ids and texts (title and text, as BEIR joins them) of a BEIR folder or of a file of JSON lines.
-
-    :raises InputError: If there is no such file, or a line has no text.
+    :raises InputError: If there is no such file, or a row has no text.
     """
-    file = str(Path(path) / "corpus.jsonl") if Path(path).is_dir() else path
-    yield from _texts_by_id(file)
-
-
-def _texts_by_id(file: str) -> Iterator[tuple[str, str]]:
-    for row in rows_of(file):
+    if Path(path).is_dir():
+        corpus = folder_corpus(Path(path), Notes())
+        yield from map(corpus.text, range(len(corpus.ids)))
+        return
+    for row in rows_of(path):
         if isinstance(row, RowError):
             raise row
-        fields = row.fields
-        text = next((fields[key] for key in ("text", "content", "passage", "document") if key in fields), None)
-        if not isinstance(text, str):
-            raise row.bad("it has no field 'text' with a string in it", "Give the texts in the field 'text'.")
-        title = fields.get("title")
-        whole = f"{title} {text}" if isinstance(title, str) and title.strip() else text
-        yield str(fields.get("_id", fields.get("id", row.line))), encodable(whole.strip())
+        yield text_of(Place(Path(path), row.line), row.fields)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from crossrank.data import feedback
 from crossrank.data.columns import ROLES, form_of, roles_of
-from crossrank.data.judgements import Judgement, ReadReport, ReadSettings, Row, RowError
+from crossrank.data.judgements import Judgement, ReadReport, ReadSettings, Row, RowError, label_of_grade
+from crossrank.data.text_lines import TEXT_FIELDS, encodable
 
-# Where a document's text stands if it is an object, first come first served.
-_TEXT_KEYS = ("text", "content", "passage", "document", "page_content", "body")
 _REMEDY_COLUMNS = "Rename the columns, or say which are which: --columns query=...,document=...,label=..."
 
 
@@ -127,11 +126,6 @@ _READERS: Mapping[str, _Reader] = {"pairs": _pairs, "triplets": _triplets, "feed
 # ---- values
 
 
-def encodable(text: str) -> str:
-    """A text without lone surrogates, which JSON may carry and UTF-8 can't: U+FFFD in their place, as when scoring."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def _text(row: Row, column: str) -> str:
     return _text_in(row, row.fields[column], column)
 
@@ -146,7 +140,7 @@ def _texts(row: Row, column: str) -> list[str]:
 
 def _text_in(row: Row, value: object, what: str) -> str:
     if isinstance(value, Mapping):
-        title, text = value.get("title"), next((value[key] for key in _TEXT_KEYS if key in value), None)
+        title, text = value.get("title"), next((value[key] for key in TEXT_FIELDS if key in value), None)
         value = f"{title} {text}" if isinstance(title, str) and title and isinstance(text, str) else text
     if not isinstance(value, str):
         raise row.bad(
@@ -174,10 +168,10 @@ def _label(row: Row, value: object, most: float) -> float:
     if not 0 <= number <= most:
         raise row.bad(
             f"its label is {number:g}, outside 0 to {most:g}",
-            "Labels go from 0 to 1; for another scale, such as 0 to 3, give --max-label 3. "
+            "Labels go from 0 to 1; for grades, such as 0 to 3, give --max-label 3. "
             "The scores of a model go into the column 'teacher_score'.",
         )
-    return number / most
+    return label_of_grade(number, most)
 
 
 def _short(value: object, most: int = 40) -> str:

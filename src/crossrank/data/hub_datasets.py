@@ -51,7 +51,7 @@ def fetch(name: str, split: str, *, cache_folder: str | Path | None = None) -> P
     try:
         info = HfApi(endpoint=endpoint).dataset_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         listed = [file.rfilename for file in info.siblings or []]
-        tables = nano_tables(listed)
+        tables = nano_tables(listed, split)
         paths = {
             file: Path(
                 hf_hub_download(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +20,36 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def nano_tables(listed: Sequence[str]) -> dict[str, list[str]]:
-    """Find the Parquet files of ``corpus/``, ``queries/`` and ``qrels/``; empty if one of the three has none."""
+_SHARD = re.compile(r"(\D.*?)(?:-\d+-of-\d+)?\.parquet")
+
+
+def nano_tables(listed: Sequence[str], split: str) -> dict[str, list[str]]:
+    """Find the Parquet files of ``corpus/``, ``queries/`` and ``qrels/``; empty if one of the three has none.
+
+    Of ``qrels/`` only those of the split are taken. Where all files are of one split, as NanoBEIR's are of "train",
+    they are taken whatever it is called.
+
+    :raises InputError: If there are several splits and none has this name.
+    """
     found = {
         table: sorted(name for name in listed if name.startswith(f"{table}/") and name.endswith(".parquet"))
         for table in _COLUMNS
     }
-    return found if all(found.values()) else {}
+    if not all(found.values()):
+        return {}
+    splits = {name: _split_of(name) for name in found["qrels"]}
+    if len(there := sorted(set(splits.values()))) > 1:
+        found["qrels"] = [name for name in found["qrels"] if splits[name] == split]
+        if not found["qrels"]:
+            raise InputError(f"There are no judgements for the split {split!r}, only for {', '.join(there)}. Name one.")
+    return found
+
+
+def _split_of(name: str) -> str:
+    """The split of ``qrels/test-00000-of-00001.parquet`` or ``qrels/test/0000.parquet``."""
+    _, *folders, file = name.split("/")
+    shard = _SHARD.fullmatch(file)
+    return folders[0] if folders else shard[1] if shard else ""
 
 
 def plain(tables: Mapping[str, Sequence[Path]], beside: Path, split: str) -> Path:

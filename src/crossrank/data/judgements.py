@@ -66,6 +66,17 @@ def is_positive(label: float) -> bool:
     return label >= 0.5
 
 
+def label_of_grade(grade: float, highest: float) -> float:
+    """Turn a grade from 0 to ``highest`` into a label from 0 to 1, so that a grade of 1 and more is relevant.
+
+    Grades are TREC's: 0 is not relevant, 1 relevant, more is better. Grade 1 becomes 0.5, the highest becomes 1, and
+    those between lie evenly between. Where the highest grade is 1, the label is the grade.
+    """
+    if highest <= 1 or grade < 1:
+        return grade / highest if highest <= 1 else grade / 2
+    return 0.5 + 0.5 * (grade - 1) / (highest - 1)
+
+
 def grouped(judgements: Iterable[Judgement]) -> list[Group]:
     """Bring the judgements of a query together; queries in the order of their first judgement."""
     found: dict[str, list[Judgement]] = {}
@@ -128,7 +139,7 @@ class ReadSettings:
     """How files are read.
 
     :param split: Of a BEIR folder, which qrels.
-    :param max_label: What stands for fully relevant in the files; labels are divided by it.
+    :param max_label: The highest label in the files. If it is above 1, labels are grades: see :func:`label_of_grade`.
     :param skip_bad: Go on at lines that can't be used, and count them.
     :param columns: Role -> column, over the table of common names; roles as in :data:`.columns.ROLES`.
     """

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from crossrank.data.beir import folder_corpus, folder_qrels, folder_queries
 from crossrank.data.bm25 import Bm25
 from crossrank.data.corpus import MemoryCorpus, read_corpus, read_texts
 from crossrank.data.dataset import Dataset, assemble
@@ -54,11 +55,7 @@ def read_beir(
     """
     folder = Path(folder)
     notes = Notes()
-    corpus_path, queries_path = _one_of(folder, "corpus"), _one_of(folder, "queries")
-    judged = folder / "qrels" / f"{split}.tsv"
-    if not judged.is_file():
-        there = ", ".join(sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))) or "none"
-        raise InputError(f"There is no {judged}. The splits there are: {there}; name one with --split.")
+    judged = folder_qrels(folder, split)
     excluded: dict[str, set[str]] = {}
     if (source := folder / "source_documents.tsv").is_file():
         for _, line in list(numbered(source))[1:]:
@@ -72,8 +69,8 @@ def read_beir(
         rows = (read_table(table), table)
     return assemble(
         name or folder.resolve().name,
-        read_texts(queries_path, notes, "query"),
-        read_corpus(corpus_path, notes),
+        folder_queries(folder, notes),
+        folder_corpus(folder, notes),
         (*read_qrels(judged, notes), judged),
         notes,
         rows=rows,
@@ -98,7 +95,7 @@ def read_trec(
     notes = Notes()
     return assemble(
         name or Path(qrels).stem,
-        read_texts(Path(queries), notes, "query"),
+        read_texts([Path(queries)], notes, "query"),
         read_corpus(Path(corpus), notes),
         (*read_qrels(Path(qrels), notes), Path(qrels)),
         notes,
@@ -181,13 +178,3 @@ def _pair_field(place: Place, row: Mapping[str, Any], kind: str) -> list[str]:
             raise wrong(place, f"its field {name!r} is {cut(repr(value))}", "Give a text or a list of texts.")
         found += values
     return found
-
-
-def _one_of(folder: Path, stem: str) -> Path:
-    for name in (f"{stem}.jsonl", f"{stem}.jsonl.gz", f"{stem}.tsv"):
-        if (folder / name).is_file():
-            return folder / name
-    raise InputError(
-        f"{folder} has no {stem}.jsonl. BEIR's layout is: corpus.jsonl, queries.jsonl, qrels/test.tsv and, if the "
-        "candidates are given, candidates.tsv."
-    )

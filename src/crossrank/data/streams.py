@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from crossrank.data.text_lines import TEXT_FIELDS
 from crossrank.errors import InputError
 
-# Where a document's text stands in common JSON lines, first come first served.
-TEXT_FIELDS = ("text", "content", "page_content", "passage", "body", "document")
 # A file without line ends, such as a disk image, must not fill the memory before that is noticed.
 LONGEST_LINE = 64 << 20
 

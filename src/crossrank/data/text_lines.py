@@ -11,6 +11,9 @@ from typing import Any
 
 from crossrank.errors import InputError
 
+# Where a document's text is in a JSON object: the first of these fields that there is.
+TEXT_FIELDS = ("text", "content", "contents", "page_content", "passage", "body", "document")
+
 
 @dataclass(frozen=True)
 class Place:
@@ -105,13 +108,18 @@ def text_of(place: Place, row: Mapping[str, Any]) -> str:
 
     :raises InputError: If there is no text, or it is no string.
     """
-    title, text = row.get("title"), row.get("text", row.get("contents"))
+    title, text = row.get("title"), next((row[name] for name in TEXT_FIELDS if name in row), None)
     if title is None:
         title = ""
     if not isinstance(text, str) or not isinstance(title, str):
         has = ", ".join(map(repr, list(row)[:12])) or "none"
         raise wrong(place, f"its text or title is missing or not a string; its fields: {has}", "Give it as 'text'.")
-    return f"{title} {text}".strip()
+    return encodable(f"{title} {text}".strip())
+
+
+def encodable(text: str) -> str:
+    """Replace lone surrogates, which JSON may hold and UTF-8 can't, by U+FFFD, as scoring does."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def cut(text: str, most: int = 60) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from crossrank.data.text_lines import Notes, Place, cut, numbered, wrong
 from crossrank.errors import InputError
 
@@ -89,15 +91,13 @@ def read_table(path: Path) -> Iterator[RunRow]:
         raise InputError(f"{path} is empty: it holds no candidate. Delete it to have candidates made by BM25.")
 
 
-def read_qrels(path: Path, notes: Notes) -> tuple[Qrels, dict[str, Place]]:
+def qrels_lines(path: Path, notes: Notes) -> Iterator[tuple[Place, str, str, int]]:
     """Read judgements: TREC's ``query 0 document grade``, or with a header ``query-id corpus-id score``.
 
-    :returns: Query -> document -> grade; and each query's first place in the file.
-    :raises InputError: If a line can't be used, the columns look swapped, a pair has two grades, or there is no line.
+    :returns: Place, query, document and grade of each line; a negative grade as 0.
+    :raises InputError: If a line can't be used, the columns look swapped, or there is no line.
     """
-    qrels: Qrels = {}
-    places: dict[str, Place] = {}
-    width = 0
+    width = count = 0
     for place, line in numbered(path):
         columns = line.split("\t") if "\t" in line else line.split()
         if not width:
@@ -110,18 +110,41 @@ def read_qrels(path: Path, notes: Notes) -> tuple[Qrels, dict[str, Place]]:
                 continue
         if len(columns) != width:
             raise wrong(place, f"{len(columns)} columns, but the first line has {width}", f"The columns are: {order}.")
-        query, document, grade = columns[0], columns[-2], columns[-1]
-        if not _is_integer(grade):
+        if not _is_integer(columns[-1]):
             others = [i + 1 for i, column in enumerate(columns[:-1]) if i and _is_integer(column) and width == 3]
             hint = f"; column {others[0]} looks like it" if others else ""
-            raise wrong(
-                place,
-                f"column {width} should be the grade, an integer, but is {cut(grade)}{hint}",
-                f"The columns are: {order}.",
-            )
-        _judge(qrels, places, (query, document, int(float(grade))), place, notes)
-    if not qrels:
+            reason = f"column {width} should be the grade, an integer, but is {cut(columns[-1])}{hint}"
+            raise wrong(place, reason, f"The columns are: {order}.")
+        grade = int(float(columns[-1]))
+        if grade > HIGHEST_GRADE:
+            remedy = "Grades are small whole numbers, 0 for not relevant; check the order of the columns."
+            raise wrong(place, f"the grade {grade} is above {HIGHEST_GRADE}", remedy)
+        if grade < 0:
+            notes.add(NEGATIVE, f"{place}: {grade}")
+        count += 1
+        yield place, columns[0], columns[-2], max(0, grade)
+    if not count:
         raise InputError(f"{path} is empty: it holds no judgement. Name the file with the judgements.")
+
+
+def read_qrels(path: Path, notes: Notes) -> tuple[Qrels, dict[str, Place]]:
+    """Collect :func:`qrels_lines`.
+
+    :returns: Query -> document -> grade; and each query's first place in the file.
+    :raises InputError: If a line can't be used, or a pair has two grades.
+    """
+    qrels: Qrels = {}
+    places: dict[str, Place] = {}
+    for place, query, document, grade in qrels_lines(path, notes):
+        places.setdefault(query, place)
+        judged = qrels.setdefault(query, {})
+        if document not in judged:
+            judged[document] = grade
+        elif judged[document] == grade:
+            notes.add(REPEATED, f"{place}: {query!r} with {document!r}")
+        else:
+            reason = f"query {query!r} with document {document!r} has grade {grade} here and {judged[document]} before"
+            raise wrong(place, reason, "Keep one of the two.")
     return qrels, places
 
 
@@ -132,28 +155,6 @@ def place_of(path: Path, query: str, document: str) -> str:
         if len(columns) > 2 and columns[0] == query and columns[-2] == document:
             return str(place)
     return str(path)
-
-
-def _judge(qrels: Qrels, places: dict[str, Place], judgement: tuple[str, str, int], place: Place, notes: Notes) -> None:
-    query, document, grade = judgement
-    if grade > HIGHEST_GRADE:
-        remedy = "Grades are small whole numbers, 0 for not relevant; check the order of the columns."
-        raise wrong(place, f"the grade {grade} is above {HIGHEST_GRADE}", remedy)
-    if grade < 0:
-        notes.add(NEGATIVE, f"{place}: {grade}")
-        grade = 0
-    places.setdefault(query, place)
-    judged = qrels.setdefault(query, {})
-    if document not in judged:
-        judged[document] = grade
-    elif judged[document] != grade:
-        raise wrong(
-            place,
-            f"query {query!r} with document {document!r} has grade {grade} here and {judged[document]} further up",
-            "Keep one of the two.",
-        )
-    else:
-        notes.add(REPEATED, f"{place}: {query!r} with {document!r}")
 
 
 def number(place: Place, text: str, what: str) -> float:
@@ -171,7 +172,10 @@ def number(place: Place, text: str, what: str) -> float:
 
 
 def write_run(path: Path, tag: str, rankings: Iterable[tuple[str, Iterable[tuple[str, float]]]]) -> None:
-    """Write a run; scores are written so that they fall strictly, as readers sort by them and break ties their own way.
+    """Write a run whose scores fall strictly, also as 32-bit floats.
+
+    Readers sort by the score, and break ties their own way; trec_eval, and what is built on it, keeps 32 bits of it. So
+    a score that is not lower than the one before is written as the next lower 32-bit float.
 
     :param tag: Its name, without white space.
     :param rankings: Queries, each with its documents and scores, best first.
@@ -180,15 +184,16 @@ def write_run(path: Path, tag: str, rankings: Iterable[tuple[str, Iterable[tuple
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as out:
         for query, ranking in rankings:
-            before = math.inf
+            before = np.float32(np.inf)
             for rank, (document, score) in enumerate(ranking, start=1):
                 if len(f"{query} {document}".split()) != 2:
                     raise InputError(
                         f"{path}: query {query!r} or document {document!r} has white space in its identifier, "
                         "which a run can't hold. Give them other identifiers."
                     )
-                before = score if score < before else math.nextafter(before, -math.inf)
-                out.write(f"{query} Q0 {document} {rank} {before!r} {tag}\n")
+                rounded = np.float32(score)
+                before = rounded if rounded < before else np.nextafter(before, np.float32(-np.inf))
+                out.write(f"{query} Q0 {document} {rank} {float(before)!r} {tag}\n")
 
 
 def diagnose(
