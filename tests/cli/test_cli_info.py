@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from crossrank.checkpoint.identity import model_identity
+
 
 def test_info_of_a_folder(crossrank: Callable[..., Any], tiny_bert: Path) -> None:
     ran = crossrank("info", tiny_bert, "--precision", "float32", "--num-threads", "1", "--max-length", "100")
@@ -18,6 +20,7 @@ def test_info_of_a_folder(crossrank: Callable[..., Any], tiny_bert: Path) -> Non
         "hidden size": "32",
         "usable length": "512 tokens",
         "length in use": "100 tokens",
+        "identity": model_identity(tiny_bert),
         "labels": "LABEL_0",
         "scores are": "sigmoid",
         "engine": "openvino",

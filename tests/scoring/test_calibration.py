@@ -104,7 +104,7 @@ def test_threshold_leaves_out_what_scores_less(model: Path, file: Path) -> None:
 def test_another_model_precision_or_length_is_refused(model: Path, file: Path, tmp_path: Path) -> None:
     other = make_checkpoint(tmp_path / "other", "bert", seed=1)
     for settings_, names in (
-        ({"model_name_or_path": other, "precision": "float32"}, ["fingerprint", str(model), str(other)]),
+        ({"model_name_or_path": other, "precision": "float32"}, ["identity", str(model), str(other)]),
         ({"model_name_or_path": model, "precision": "bfloat16"}, ["precision", "in float32", "in bfloat16"]),
         ({"model_name_or_path": model, "precision": "float32", "max_length": 64}, ["max_length", "512", "64"]),
     ):
@@ -128,7 +128,7 @@ def test_activation_beside_a_calibration_is_refused(model: Path, file: Path) -> 
     ("change", "said"),
     [
         ({"format": "other"}, "not a calibration"),
-        ({"version": 2}, "version 2"),
+        ({"version": 3}, "version 3"),
         ({"method": "spline"}, "spline"),
         ({"curve": {"logits": [1, 0], "probabilities": [0, 1]}}, "damaged"),
         ({"curve": {"logits": [0, 1], "probabilities": [0, "x"]}}, "damaged"),
@@ -152,3 +152,12 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         CrossEncoder(calibration=tmp_path / "text")
     with pytest.raises(InputError, match="neither a file nor a Calibration"):
         CrossEncoder(calibration=3)  # type: ignore[arg-type]
+
+
+def test_a_calibration_of_an_earlier_version_says_what_to_do(file: Path, tmp_path: Path) -> None:
+    old = json.loads(file.read_text())
+    old["version"] = 1
+    old["binding"]["fingerprint"] = old["binding"].pop("identity")
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    with pytest.raises(InputError, match=r"earlier crossrank.*crossrank calibrate DATASET"):
+        Calibration.load(tmp_path / "old.json")

@@ -25,6 +25,7 @@ _TITLES: Mapping[str, str] = {
     "hidden_size": "hidden size",
     "usable_length": "usable length",
     "max_length": "length in use",
+    "identity": "identity",
     "labels": "labels",
     "activation": "scores are",
     "engine": "engine",

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from crossrank.checkpoint.config import ModelConfig, load_config
 from crossrank.checkpoint.embedding import Embedding, read_embedding
-from crossrank.engines.openvino_engine import CompiledGraph, choose_precision
-from crossrank.engines.select import usable_length
+from crossrank.engines.openvino_engine import CompiledGraph, native_precision
+from crossrank.engines.select import choose_precision, usable_length
 from crossrank.tokenization.batching import Batch
 from crossrank.tokenization.text_encoder import TextEncoder
 from crossrank.tokenization.tokenizer import load_tokenizer
@@ -78,7 +78,7 @@ def load_bi_encoder(
     config = load_config(folder)
     weights = load_weights(folder)
     embedding = read_embedding(folder, config, list(weights))
-    precision = choose_precision(precision)
+    precision = native_precision(choose_precision(precision))
     graph = build_states(config, weights.compressed(precision == "int8"), first_only=embedding.pooling == "cls")
     encoder = TextEncoder(load_tokenizer(folder), usable_length(config, max_length), config.get("pad_token_id", 0))
     size = int(config.get("hidden_size", None) or config.need("dim"))  # the latter is DistilBERT's word

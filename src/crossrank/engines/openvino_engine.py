@@ -15,7 +15,6 @@ from crossrank.engines.threads import available_threads
 from crossrank.errors import CrossRankError
 from crossrank.tokenization.batching import Batch
 
-PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 # "int8" multiplies matrices stored in eight bits with values rounded to eight bits, each group of so many by a scale of
 # its own: larger groups are faster and less exact. What is between the products stays in float32.
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -37,8 +36,8 @@ def shared_core() -> Any:
         return _core
 
 
-def choose_precision(requested: str) -> str:
-    """What ``"auto"`` means on this processor.
+def native_precision(requested: str) -> str:
+    """Replace ``"auto"`` by what is fastest on this processor.
 
     bfloat16 where the processor multiplies it natively (AMX or AVX512-BF16: OpenVINO lists it among its optimization
     capabilities just there), else float32.

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossrank.checkpoint.config import ModelConfig, load_config, read_json
+from crossrank.checkpoint.identity import LoadedFiles
 from crossrank.checkpoint.modules import read_modules, refuse_modules
 from crossrank.engines.engine import Engine
 from crossrank.errors import InputError
 from crossrank.tokenization.pair_encoder import Encoder, PairEncoder
 from crossrank.tokenization.split_encoder import SplitEncoder
 from crossrank.tokenization.tokenizer import load_tokenizer, pair_template
+from crossrank.validation import check_choice, check_optional_integer
 
 if TYPE_CHECKING:
     from crossrank.architectures.ops import Graphs
 
 DEVICES = ("cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+PRECISION_VARIABLE = "CROSSRANK_PRECISION"
 # Language models, whose attention looks back only: they run on torch, on any device.
 DECODERS = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3"})
 _TYPES = "token_type_ids"
@@ -31,6 +35,7 @@ class LoadedModel:
     config: ModelConfig
     encoder: Encoder
     engine: Engine
+    files: LoadedFiles
 
 
 def check_settings(device: str | None, precision: str, max_length: int | None) -> None:
@@ -42,12 +47,20 @@ def check_settings(device: str | None, precision: str, max_length: int | None) -
         raise InputError(
             f"device={device!r} is not known: give one of {', '.join(DEVICES)}, or cuda:1 for the second GPU."
         )
-    if precision not in PRECISIONS:
-        raise InputError(f"precision={precision!r} is not known: give one of {', '.join(PRECISIONS)}.")
-    if max_length is not None and (isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1):
-        raise InputError(
-            f"max_length={max_length!r} is not a positive number of tokens. Leave it out for all that the model reads."
-        )
+    check_choice("precision", precision, PRECISIONS)
+    choose_precision(precision)
+    check_optional_integer("max_length", max_length, "Leave it out for all that the model reads.")
+
+
+def choose_precision(precision: str) -> str:
+    """Replace ``"auto"`` by what the environment variable ``CROSSRANK_PRECISION`` says, if it is set.
+
+    :raises InputError: If the variable has an unknown value.
+    """
+    setting = os.environ.get(PRECISION_VARIABLE, "").strip()
+    if precision != "auto" or not setting:
+        return precision
+    return check_choice(PRECISION_VARIABLE, setting, PRECISIONS, ", or unset the variable")
 
 
 def usable_length(config: ModelConfig, max_length: int | None) -> int:
@@ -76,6 +89,8 @@ def load_model(
     from crossrank.engines.openvino_engine import OpenVinoEngine
     from crossrank.engines.split_engine import SplitEngine
 
+    files = LoadedFiles(folder)
+    precision = choose_precision(precision)
     config = load_config(folder)
     modules = read_modules(folder)
     if config.model_type in DECODERS:
@@ -84,7 +99,7 @@ def load_model(
         found = load_decoder(
             folder, config, modules, device=device, precision=precision, max_length=max_length, num_threads=num_threads
         )
-        return LoadedModel(*found)
+        return LoadedModel(*found, files)
     refuse_modules(folder, config.model_type, modules)
     tokenizer = load_tokenizer(folder)
     template = pair_template(tokenizer, config.raw.get("pad_token_id"))
@@ -97,16 +112,18 @@ def load_model(
 
         engine = TorchEngine(folder, device=device, precision=precision, num_threads=num_threads)
         length = usable_length(config, max_length)
-        return LoadedModel(config, PairEncoder(tokenizer, template, length, token_types=engine.token_types), engine)
+        return LoadedModel(
+            config, PairEncoder(tokenizer, template, length, token_types=engine.token_types), engine, files
+        )
     graphs, precision = _graphs(folder, config, precision)
     if config.model_type == "split_bert":
         length = usable_length(config, max_length)
         split = SplitEncoder(tokenizer, template, length, config.need("max_query_length"))
-        return LoadedModel(config, split, SplitEngine(graphs, precision=precision, num_threads=num_threads))
+        return LoadedModel(config, split, SplitEngine(graphs, precision=precision, num_threads=num_threads), files)
     encoder = PairEncoder(
         tokenizer, template, usable_length(config, max_length), token_types=_TYPES in graphs.input_names
     )
-    return LoadedModel(config, encoder, OpenVinoEngine(graphs, precision=precision, num_threads=num_threads))
+    return LoadedModel(config, encoder, OpenVinoEngine(graphs, precision=precision, num_threads=num_threads), files)
 
 
 def _graphs(folder: Path, config: ModelConfig, precision: str) -> tuple[Graphs, str]:
@@ -114,12 +131,12 @@ def _graphs(folder: Path, config: ModelConfig, precision: str) -> tuple[Graphs, 
     from crossrank.architectures.registry import build
     from crossrank.checkpoint.weights import load_weights
     from crossrank.engines.exported import find_exported, load_exported
-    from crossrank.engines.openvino_engine import choose_precision
+    from crossrank.engines.openvino_engine import native_precision
 
     exported = find_exported(folder)
     if exported is not None:
         return load_exported(exported, len(config.labels), precision)
-    precision = choose_precision(precision)
+    precision = native_precision(precision)
     return build(config, load_weights(folder).compressed(precision == "int8")), precision
 
 

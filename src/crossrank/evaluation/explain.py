@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from crossrank.errors import InputError
 from crossrank.evaluation.spans import Offsets, runs, sentences, without, words
-from crossrank.scoring.inputs import check_text, is_positive_integer
+from crossrank.validation import check_text, is_positive_integer
 
 if TYPE_CHECKING:
     from crossrank.scoring.cross_encoder import CrossEncoder

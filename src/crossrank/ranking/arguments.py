@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from crossrank.errors import InputError
-from crossrank.scoring.inputs import is_positive_integer
+from crossrank.validation import is_positive_integer
 
 
 def check_counts(**given: Any) -> None:

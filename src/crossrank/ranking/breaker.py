@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from crossrank.errors import InputError
-from crossrank.scoring.inputs import is_positive_integer
+from crossrank.validation import is_positive_integer
 
 
 class CircuitBreaker:

@@ -14,7 +14,7 @@ import numpy as np
 
 from crossrank.errors import InputError
 from crossrank.ranking.stage import Passage, StageScores
-from crossrank.scoring.inputs import is_positive_integer
+from crossrank.validation import is_positive_integer
 
 # Changes when what is kept, or how it is made, does: nothing that an older version kept is then found.
 FORMAT = "crossrank-scores-1"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crossrank.errors import InputError, StageError
 from crossrank.ranking.limits import check_limits
 from crossrank.ranking.stage import Context, StageScores
-from crossrank.scoring.inputs import is_positive_integer
+from crossrank.validation import is_positive_integer
 
 Values = NDArray[np.float64]
 FUSIONS = ("weighted", "reciprocal_rank")

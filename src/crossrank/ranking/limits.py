@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any
 
 from crossrank.errors import InputError
-from crossrank.scoring.inputs import is_positive_integer
+from crossrank.validation import is_positive_integer
 
 
 def check_limits(keep: Any, threshold: Any, *, name: str = "keep") -> None:

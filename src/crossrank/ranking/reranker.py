@@ -20,7 +20,7 @@ from crossrank.ranking.stage import AsyncStage, ClosableStage, Stage, StageScore
 from crossrank.ranking.step import Step
 from crossrank.ranking.types import Ranking
 from crossrank.scoring.cross_encoder import CrossEncoder
-from crossrank.scoring.inputs import check_text
+from crossrank.validation import check_text
 
 Steps = Generator[Step, StageScores, Ranking]
 T = TypeVar("T")

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.engines.select import check_settings
-from crossrank.errors import InputError
 from crossrank.progress import progress_of
-from crossrank.scoring.inputs import check_documents, check_text
 from crossrank.tokenization.batching import make_batches
+from crossrank.validation import check_choice, check_documents, check_model_name, check_revision, check_text
 
 if TYPE_CHECKING:
     from crossrank.engines.embedding_engine import LoadedBiEncoder
@@ -57,8 +56,8 @@ class BiEncoder:
     :param name_or_folder: A name on the Hugging Face hub, or a folder.
     :param revision: Branch, tag or commit on the hub.
     :param max_length: The most tokens of a text, special tokens included; by default what the model says.
-    :param precision: ``"float32"``, ``"bfloat16"``, ``"int8"``, or ``"auto"``: the fastest that this processor runs
-        well.
+    :param precision: ``"float32"``, ``"bfloat16"``, ``"int8"``, or ``"auto"``: what the environment variable
+        ``CROSSRANK_PRECISION`` says, or else the fastest that this processor runs without a change of the ranking.
     :param num_threads: Threads to use; by default ``CROSSRANK_NUM_THREADS``, or all that the process may use.
     :param local_files_only: Never ask the hub.
     :param token: Token for the hub; by default the one that ``hf auth login`` stored.
@@ -79,13 +78,8 @@ class BiEncoder:
         cache_folder: str | Path | None = None,
     ) -> None:
         check_settings(None, precision, max_length)
-        if not isinstance(name_or_folder, (str, os.PathLike)):
-            raise InputError(
-                f"name_or_folder={name_or_folder!r} is neither a string nor a path. Give a name on the hub, such as "
-                "'sentence-transformers/all-MiniLM-L6-v2', or a folder."
-            )
-        if revision is not None and not isinstance(revision, str):
-            raise InputError(f"revision={revision!r} is not a string. Give a branch, a tag or a commit.")
+        check_model_name(name_or_folder, "name_or_folder")
+        check_revision(revision)
         self.name = os.fspath(name_or_folder)
         self._find = partial(
             resolve,
@@ -133,8 +127,8 @@ class BiEncoder:
         :raises ModelError: If the model can't be loaded.
         """
         checked = check_documents(texts)
-        if role is not None and role not in ROLES:
-            raise InputError(f"role={role!r} is not known: give one of {', '.join(ROLES)}, or leave it out.")
+        if role is not None:
+            check_choice("role", role, ROLES, ", or leave it out")
         _, model = self._load()
         prompts = {"query": model.embedding.query_prompt, "document": model.embedding.document_prompt}
         prompt = model.embedding.default_prompt if role is None else prompts[role]

@@ -22,7 +22,7 @@ from crossrank.errors import InputError
 from crossrank.scoring.activation import Activation, sigmoid
 
 Floats = NDArray[np.float64]
-FORMAT, VERSION = "crossrank-calibration", 1
+FORMAT, VERSION = "crossrank-calibration", 2
 
 _T = TypeVar("_T")
 
@@ -83,7 +83,7 @@ class Binding:
     :param model: Its name; for people, copies of a model may have another.
     :param revision: The commit on the hub, if it came from there; for people too.
     :param architecture: ``model_type``.
-    :param fingerprint: Digest of weights, config and tokenizer, see :mod:`crossrank.checkpoint.fingerprint`.
+    :param identity: Digest of every file that the scores depend on, see :mod:`crossrank.checkpoint.identity`.
     :param precision: What it calculates in.
     :param max_length: The most tokens of a pair.
     :param label: Of several labels, the one that means relevant.
@@ -92,7 +92,7 @@ class Binding:
     model: str
     revision: str | None
     architecture: str
-    fingerprint: str
+    identity: str
     precision: str
     max_length: int
     label: str | None
@@ -101,7 +101,7 @@ class Binding:
         revision = f" at revision {self.revision}" if self.revision else ""
         label = f", label {self.label}" if self.label is not None else ""
         return (
-            f"{self.model}{revision} ({self.architecture}, fingerprint {self.fingerprint}) in {self.precision}, "
+            f"{self.model}{revision} ({self.architecture}, identity {self.identity}) in {self.precision}, "
             f"{self.max_length} tokens a pair{label}"
         )
 
@@ -204,7 +204,7 @@ class Calibration:
 
         :raises InputError: If the weights, the precision, the length or the label is another; both are named.
         """
-        bound = ("fingerprint", "precision", "max_length", "label")
+        bound = ("identity", "precision", "max_length", "label")
         other = [name for name in bound if getattr(self.binding, name) != getattr(model, name)]
         if other:
             raise InputError(
@@ -236,6 +236,11 @@ class Calibration:
         """
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise InputError(f"{where} is not a calibration. Write one with: crossrank calibrate DATASET -o FILE")
+        if value.get("version") == 1:
+            raise InputError(
+                f"{where} was written by an earlier crossrank, which did not check the tokenizer's settings, modules "
+                "and prompts of the model. Fit it again: crossrank calibrate DATASET -o FILE"
+            )
         if value.get("version") != VERSION:
             raise InputError(
                 f"{where} is of version {value.get('version')!r}; version {VERSION} is known. Update crossrank, or fit "
@@ -325,16 +330,3 @@ def _made(kind: type[_T], value: Mapping[str, Any]) -> _T:
         if not isinstance(found, _TYPES[str(field.type)]) or isinstance(found, bool):
             raise TypeError(f"{field.name}={found!r} is not {field.type}")
     return made
-
-
-def check_threshold(threshold: Any) -> float | None:
-    """Return a threshold as a number.
-
-    :raises InputError: If it is not finite.
-    """
-    if threshold is None:
-        return None
-    number = isinstance(threshold, (int, float, np.integer, np.floating)) and not isinstance(threshold, bool)
-    if not number or not math.isfinite(threshold):
-        raise InputError(f"threshold={threshold!r} is not a finite number. Leave it out to keep all documents.")
-    return float(threshold)

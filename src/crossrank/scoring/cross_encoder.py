@@ -19,18 +19,21 @@ from crossrank.errors import InputError
 from crossrank.optional import require
 from crossrank.progress import progress_of
 from crossrank.scoring.activation import ACTIVATIONS, Activation, label_logit, resolve_activation, softmax
-from crossrank.scoring.calibration import Binding, Calibration, check_threshold
-from crossrank.scoring.inputs import (
+from crossrank.scoring.calibration import Binding, Calibration
+from crossrank.scoring.score_scale import find_label
+from crossrank.tokenization.batching import make_batches
+from crossrank.types import PairScores
+from crossrank.validation import (
     check_batch_size,
     check_documents,
+    check_model_name,
     check_pairs,
+    check_revision,
     check_text,
+    check_threshold,
     check_top_k,
     is_single_pair,
 )
-from crossrank.scoring.settings import binding_of, check_name, find_label
-from crossrank.tokenization.batching import make_batches
-from crossrank.types import PairScores
 
 # Padded tokens of one forward pass: enough to keep the processor's units busy, little enough for its caches.
 # Measured in docs/performance-log.md.
@@ -50,8 +53,8 @@ class CrossEncoder:
     :param model_name_or_path: A name on the Hugging Face hub, a folder, or ``None`` for the model in the box.
     :param max_length: The most tokens of a pair, special tokens included; by default what the model can do.
     :param device: ``"cpu"`` (the default), or ``"cuda"`` and ``"mps"`` with the extra ``torch``.
-    :param precision: ``"float32"``, ``"bfloat16"``, ``"int8"``, or ``"auto"``: the fastest that this processor runs
-        well without changing the ranking.
+    :param precision: ``"float32"``, ``"bfloat16"``, ``"int8"``, or ``"auto"``: what the environment variable
+        ``CROSSRANK_PRECISION`` says, or else the fastest that this processor runs without a change of the ranking.
     :param num_threads: Threads to use; by default ``CROSSRANK_NUM_THREADS``, or all that the process may use.
     :param revision: Branch, tag or commit on the hub.
     :param activation_fn: From logits to scores: ``"identity"``, ``"sigmoid"``, ``"softmax"``, ``"tanh"``, a function on
@@ -92,7 +95,9 @@ class CrossEncoder:
     ) -> None:
         device = str(device) if device is not None else None
         check_settings(device, precision, max_length)
-        check_name(model_name_or_path, revision)
+        if model_name_or_path is not None:
+            check_model_name(model_name_or_path)
+        check_revision(revision)
         self.name = "bundled" if model_name_or_path is None else os.fspath(model_name_or_path)
         self._source = {
             "revision": revision,
@@ -310,6 +315,7 @@ class CrossEncoder:
             "hidden_size": config.raw.get("hidden_size", config.raw.get("dim")),
             "usable_length": config.usable_length,
             "max_length": model.encoder.max_length,
+            "identity": model.files.identity,
             "labels": list(config.labels),
             "activation": self._resolve(None).kind,
             "calibration": None if self.calibration is None else self.calibration.digest,
@@ -317,11 +323,32 @@ class CrossEncoder:
         }
 
     def binding(self) -> Binding:
-        """What a calibration of this model is bound to. Loads it and reads all of its weights.
+        """What a calibration of this model is bound to. Loads it, and reads all of its weights once.
 
         :raises ModelError: If it can't be loaded.
         """
-        return binding_of(self.name, self._find(), self._load(), self._label_index)
+        return self._binding(self._load())
+
+    def _binding(self, model: LoadedModel) -> Binding:
+        return Binding(
+            model=self.name,
+            revision=self._find().revision,
+            architecture=model.config.model_type,
+            identity=model.files.identity,
+            precision=str(model.engine.facts["precision"]),
+            max_length=model.encoder.max_length,
+            label=None if self._label_index is None else model.config.labels[self._label_index],
+        )
+
+    @property
+    def identity(self) -> str:
+        """Digest of every file that the scores depend on, 16 hexadecimal digits; copies of a model have the same.
+
+        Loads the model. The files are hashed once, when this is first asked for.
+
+        :raises ModelError: If it can't be loaded, or the files changed since it was.
+        """
+        return self._load().files.identity
 
     @property
     def max_length(self) -> int:
@@ -346,7 +373,7 @@ class CrossEncoder:
                     loaded = load_model(self._find().folder, **self._settings)  # type: ignore[arg-type]
                     self._label_index = find_label(self.label, self._num_labels, loaded.config.labels, self.name)
                     if self.calibration is not None:
-                        self.calibration.check(binding_of(self.name, self._find(), loaded, self._label_index))
+                        self.calibration.check(self._binding(loaded))
                     self._loaded = loaded
                 loaded = self._loaded
         return loaded

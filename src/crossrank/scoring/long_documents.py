@@ -13,12 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from crossrank.errors import InputError
 from crossrank.scoring.aggregation import AGGREGATIONS, aggregate, spread
 from crossrank.scoring.cross_encoder import ActivationLike, CrossEncoder
-from crossrank.scoring.inputs import check_pairs, is_positive_integer
 from crossrank.tokenization.windows import Window, covered, cut_documents, locate
 from crossrank.types import PairScores
+from crossrank.validation import (
+    check_choice,
+    check_counts,
+    check_not_negative_integer,
+    check_pairs,
+    check_positive_integer,
+    check_settings_names,
+)
 
 STRATEGIES = tuple(AGGREGATIONS)
 
@@ -46,14 +52,10 @@ class LongDocuments:
     top_k: int = 3
 
     def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise InputError(f"long_documents={self.strategy!r} is not known: give one of {', '.join(STRATEGIES)}.")
-        if self.overlap != 0 and not is_positive_integer(self.overlap):
-            raise InputError(f"overlap={self.overlap!r} is not a number of tokens. Give 0 or more.")
-        for name in ("window", "max_windows", "top_k"):
-            value = getattr(self, name)
-            if not is_positive_integer(value) and (value is not None or name == "top_k"):
-                raise InputError(f"{name}={value!r} is not a positive integer. Leave it out for the usual one.")
+        check_choice("long_documents", self.strategy, STRATEGIES)
+        check_not_negative_integer("overlap", self.overlap)
+        check_counts(window=self.window, max_windows=self.max_windows)
+        check_positive_integer("top_k", self.top_k, "Leave it out for the default.")
 
     def most_tokens(self, max_length: int) -> int:
         """How many tokens of a document a model of that length reads at most; very many where there is no limit."""
@@ -72,10 +74,7 @@ class LongDocuments:
             return given
         if not isinstance(given, Mapping):
             return cls(given)  # type: ignore[arg-type]
-        known = [field.name for field in fields(cls)]
-        for name in given:
-            if name not in known:
-                raise InputError(f"long_documents has no setting {name!r}: give some of {', '.join(known)}.")
+        check_settings_names("long_documents", given, [field.name for field in fields(cls)])
         return cls(**given)
 
 
