@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+import texts
+from crossrank import CrossEncoder
 from crossrank.tokenization.batching import plan
+from crossrank.tokenization.pair_encoder import concatenate
 
 
 @given(
@@ -33,3 +38,18 @@ def test_a_document_that_is_read_apart_counts_once() -> None:
     assert [len(batch) for batch in plan(lengths, documents, 20)] == [2] * 10
     assert [len(batch) for batch in plan(lengths, documents, 20, apart=True)] == [8, 7, 5]
     assert [len(batch) for batch in plan(lengths, documents, 20, 4, apart=True)] == [4] * 5
+
+
+def test_pairs_encoded_apart_score_together_as_they_do_alone(tiny_bert: Path) -> None:
+    model = CrossEncoder(str(tiny_bert), precision="float32")
+    pairs = texts.pairs(9)
+    whole = concatenate([model.encode(pairs[:4]), model.encode(pairs[4:])])
+    logits = np.empty((9, 1), np.float32)
+    for batch in model.batches(whole):
+        logits[batch.rows] = model.forward(batch)
+    scores, relevance = model.activate(logits)
+    expected = model.score(pairs)
+    np.testing.assert_allclose(logits, expected.logits, atol=1e-5)
+    np.testing.assert_allclose(scores, expected.scores, atol=1e-6)
+    assert relevance is not None
+    np.testing.assert_array_equal(whole.document_cut, expected.document_tokens_cut)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from crossrank.progress import progress_of
 from crossrank.scoring.activation import ACTIVATIONS, Activation, label_logit, resolve_activation, softmax
 from crossrank.scoring.calibration import Binding, Calibration
 from crossrank.scoring.score_scale import find_label
-from crossrank.tokenization.batching import make_batches
+from crossrank.tokenization.batching import Batch, make_batches
+from crossrank.tokenization.pair_encoder import EncodedPairs
 from crossrank.types import PairScores
 from crossrank.validation import (
     check_batch_size,
@@ -162,17 +163,10 @@ class CrossEncoder:
         with progress_of(len(texts), show_progress_bar) as progress:
             for start in range(0, len(texts), CHUNK):
                 here = slice(start, start + CHUNK)
-                encoded = model.encoder.encode(texts[here])
+                encoded = self.encode(texts[here])
                 distinct = np.empty((len(encoded.pairs), labels), np.float32)
-                for batch in make_batches(
-                    encoded.lengths,
-                    encoded.pairs[:, 1],
-                    partial(model.encoder.assemble, encoded),
-                    token_budget=TOKEN_BUDGET,
-                    most_rows=rows,
-                    apart=encoded.apart,
-                ):
-                    distinct[batch.rows] = model.engine.forward(batch)
+                for batch in self.batches(encoded, rows):
+                    distinct[batch.rows] = self.forward(batch)
                     tokens += batch.tokens
                     progress(len(batch.rows))
                 logits[here] = distinct[encoded.inverse]
@@ -190,6 +184,36 @@ class CrossEncoder:
             tokens=tokens,
             seconds=time.perf_counter() - started,
         )
+
+    # The steps of `score` one by one, for those who schedule them: the server puts batches of many requests in turn.
+
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
+        """Tokenize pairs, each distinct text once; see :class:`~crossrank.tokenization.pair_encoder.EncodedPairs`."""
+        return self._load().encoder.encode(pairs)
+
+    def batches(self, encoded: EncodedPairs, batch_size: int | None = None) -> Iterator[Batch]:
+        """Cut encoded pairs, longest first, into batches under the budget of tokens. Each is assembled when asked for.
+
+        :param batch_size: The most pairs of one batch.
+        """
+        return make_batches(
+            encoded.lengths,
+            encoded.pairs[:, 1],
+            partial(self._load().encoder.assemble, encoded),
+            token_budget=TOKEN_BUDGET,
+            most_rows=batch_size,
+            apart=encoded.apart,
+        )
+
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        """Run one batch: its logits, ``[batch, labels]``."""
+        return self._load().engine.forward(batch)
+
+    def activate(
+        self, logits: NDArray[np.float32], activation_fn: ActivationLike | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Turn logits ``[pairs, labels]`` into ``scores`` and ``relevance`` as :class:`PairScores` has them."""
+        return self._scores(logits, self._resolve(activation_fn))
 
     def predict(
         self,

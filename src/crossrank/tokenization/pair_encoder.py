@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from crossrank.tokenization.batching import Batch, fill, padded_length
 from crossrank.tokenization.tokenizer import PairTemplate
 
 Ids = Sequence[int]
+_PER_PAIR = ("lengths", "query_kept", "document_kept", "query_cut", "document_cut")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,23 @@ class EncodedPairs:
     query_cut: NDArray[np.int64]
     document_cut: NDArray[np.int64]
     apart: bool = False
+
+
+def concatenate(parts: Sequence[EncodedPairs]) -> EncodedPairs:
+    """Put pairs that were encoded apart by one encoder together, so that they can share a batch."""
+    if len(parts) == 1:
+        return parts[0]
+    per_pair: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _PER_PAIR}
+    offsets = np.cumsum([[0, 0], *([len(part.queries), len(part.documents)] for part in parts[:-1])], axis=0)
+    starts = np.cumsum([0, *(len(part.pairs) for part in parts[:-1])])
+    return replace(
+        parts[0],
+        queries=[ids for part in parts for ids in part.queries],
+        documents=[ids for part in parts for ids in part.documents],
+        pairs=np.concatenate([part.pairs + offset for part, offset in zip(parts, offsets, strict=True)]),
+        inverse=np.concatenate([part.inverse + start for part, start in zip(parts, starts, strict=True)]),
+        **per_pair,
+    )
 
 
 class Encoder(Protocol):

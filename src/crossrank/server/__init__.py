@@ -1,0 +1,1 @@
+"""One process that every search and RAG product accepts as its reranker."""
