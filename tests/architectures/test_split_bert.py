@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,11 @@ from tokenizers import Tokenizer
 import texts
 from bodies import minilm, random_head, tiny_body
 from crossrank import CrossEncoder
+from crossrank.architectures.registry import build
+from crossrank.checkpoint.config import load_config
 from crossrank.checkpoint.source import BUNDLED
-from crossrank.engines.select import load_model
+from crossrank.checkpoint.weights import load_weights
+from crossrank.engines.openvino_engine import CompiledGraph
 from crossrank.tokenization.tokenizer import load_tokenizer
 from crossrank.training.split_bert import SplitBertConfig, SplitBertForSequenceClassification
 
@@ -164,18 +166,28 @@ def test_a_score_does_not_depend_on_the_batch_or_its_order(tiny: Path) -> None:
 
 
 def test_what_stands_behind_the_padding_is_not_read(tiny: Path) -> None:
-    model = load_model(tiny, device=None, precision="float32", max_length=None, num_threads=1)
-    encoded = model.encoder.encode([PAIRS[0], PAIRS[16], PAIRS[22]])
-    batch = model.encoder.assemble(encoded, np.arange(3))
-    inputs = dict(batch.inputs)
-    for side in ("query", "document"):
-        ids, mask = inputs[f"{side}_ids"], inputs[f"{side}_mask"]
-        # Ids of the texts themselves: as exact matches they would show.
-        ids = np.where(mask == 1, ids, ids[:, 1:2])
-        inputs[f"{side}_ids"] = np.concatenate([ids, ids[:, :5]], 1)
-        inputs[f"{side}_mask"] = np.concatenate([mask, np.zeros_like(mask[:, :5])], 1)
-    padded = model.engine.forward(replace(batch, inputs=inputs))
-    np.testing.assert_allclose(padded, model.engine.forward(batch), rtol=0, atol=TOLERANCE)
+    """States and ids behind the end of a text change nothing, in the body as in the head."""
+    graphs = build(load_config(tiny), load_weights(tiny))
+    body, head = (CompiledGraph(graph, "float32", 1) for graph in (graphs.body, graphs.head))
+    tokenizer = load_tokenizer(tiny)
+    texts = [
+        [tokenizer.encode(text).ids for text in side] for side in zip(*[PAIRS[i] for i in (0, 16, 22)], strict=True)
+    ]
+
+    def logits(extra: int) -> NDArray[np.float32]:
+        inputs: dict[str, Any] = {}
+        for name, rows in zip(("query", "document"), texts, strict=True):
+            lengths = np.array([len(row) for row in rows])
+            # Ids of the texts themselves: as exact matches they would show.
+            ids = np.array([(row * 600)[: lengths.max() + extra] for row in rows])
+            mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+            (states,) = body.run({"input_ids": ids, "attention_mask": mask})
+            inputs |= {f"{name}_ids": ids, f"{name}_mask": mask, f"{name}_states": states}
+            inputs[f"{name}_index"] = np.arange(3)
+        return head.run(inputs)[0]
+
+    np.testing.assert_allclose(logits(5), logits(0), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(logits(0), ours(tiny, [PAIRS[i] for i in (0, 16, 22)]), rtol=0, atol=TOLERANCE)
 
 
 def test_texts_are_cut_at_their_limits_and_that_is_told(tiny: Path) -> None:

@@ -119,7 +119,8 @@ def load_model(
     if config.model_type == "split_bert":
         length = usable_length(config, max_length)
         split = SplitEncoder(tokenizer, template, length, config.need("max_query_length"))
-        return LoadedModel(config, split, SplitEngine(graphs, precision=precision, num_threads=num_threads), files)
+        apart = SplitEngine(graphs, length, precision=precision, num_threads=num_threads)
+        return LoadedModel(config, split, apart, files)
     encoder = PairEncoder(
         tokenizer, template, usable_length(config, max_length), token_types=_TYPES in graphs.input_names
     )

@@ -3,18 +3,65 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.architectures.ops import Graphs
 from crossrank.engines.openvino_engine import CompiledGraph
-from crossrank.tokenization.batching import Batch, padded_length
+from crossrank.tokenization.batching import Batch, fill, padded_length, plan
+from crossrank.tokenization.split_encoder import KnownTexts, ReadText, SplitBatch, Text
 
-# Queries whose states are kept: those of a few thousand pairs, at most 100 kB each.
-QUERIES_KEPT = 128
+# Padded tokens that the lower layers read in one pass, as for other models.
+_TOKENS_READ = 2048
+# Memory of one pass through the head: it multiplies each query's tokens with all of a document's.
+_HEAD_BYTES = 64_000_000
+# Memory for the states of queries: some thousand usual ones.
+_QUERY_BYTES = 32_000_000
+# What a kept text takes besides its arrays, about.
+_OVERHEAD = 600
+
+
+class TextCache:
+    """The states of texts that were read last, within a bound. Safe to use from many threads.
+
+    :param max_bytes: How much memory they may take.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self._texts: OrderedDict[Hashable, ReadText] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def find(self, text: Hashable) -> ReadText | None:
+        """Give a text's states if they are kept."""
+        with self._lock:
+            found = self._texts.get(text)
+            if found is not None:
+                self._texts.move_to_end(text)
+            return found
+
+    def keep(self, text: Hashable, read: ReadText) -> None:
+        """Keep a text's states; those used longest ago go."""
+        size = _size(text, read)
+        if size > self.max_bytes:
+            return
+        with self._lock:
+            before = self._texts.pop(text, None)
+            if before is not None:
+                self.bytes -= _size(text, before)
+            self._texts[text] = read
+            self.bytes += size
+            while self.bytes > self.max_bytes:
+                self.bytes -= _size(*self._texts.popitem(last=False))
 
 
 class SplitEngine:
@@ -24,57 +71,99 @@ class SplitEngine:
     document's hidden states to a logit) costs a small part of it and runs in float32.
 
     :param graphs: The model.
+    :param max_length: The most tokens of a text.
     :param precision: One of ``float32``, ``bfloat16``, ``int8``.
     :param num_threads: Threads of one forward pass; ``None`` for all that the process may use.
     """
 
-    def __init__(self, graphs: Graphs, *, precision: str, num_threads: int | None = None) -> None:
+    def __init__(self, graphs: Graphs, max_length: int, *, precision: str, num_threads: int | None = None) -> None:
         # Compiling is most of the time to load, and OpenVINO does one graph on one core.
         with ThreadPoolExecutor(1) as beside:
             head = beside.submit(CompiledGraph, graphs.head, "float32", num_threads)
             self._body = CompiledGraph(graphs.body, precision, num_threads)
             self._head = head.result()
-        self._queries: dict[bytes, NDArray[np.float32]] = {}
-        self._lock = threading.Lock()
+        self._hidden = graphs.head.input("query_states").get_partial_shape()[2].get_length()
+        self._max_length = max_length
+        # States of a body that rounds to bfloat16 lose nothing to speak of in float16.
+        self._dtype = np.float32 if precision == "float32" else np.float16
+        self._queries = TextCache(_QUERY_BYTES)
+        self.known: KnownTexts | None = None
 
     @property
     def facts(self) -> Mapping[str, str | int]:
         """What it runs with."""
         return self._body.facts
 
-    def _query_states(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        """States of queries, ``[queries, length, H]``, zero behind the end of each.
-
-        Each query is read alone, so its states don't depend on its neighbours, and once for the batches of its
-        documents.
-        """
-        lengths = mask.sum(1).tolist()
-        rows = []
-        for row, length in zip(ids, lengths, strict=True):
-            key = row[:length].tobytes()
-            found = self._queries.get(key)
-            if found is None:
-                own = padded_length(length, ids.shape[1])
-                (states,) = self._body.run({"input_ids": row[None, :own], "attention_mask": _ones(length, own)})
-                found = states[0, :length]
-                with self._lock:
-                    self._queries[key] = found
-                    while len(self._queries) > QUERIES_KEPT:
-                        self._queries.pop(next(iter(self._queries)), None)
-            rows.append(found)
-        filled = np.zeros((*ids.shape, rows[0].shape[1]), np.float32)
-        for i, found in enumerate(rows):
-            filled[i, : len(found)] = found
-        return filled
-
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Logits of a batch, ``[batch, 1]``."""
-        inputs = batch.inputs
-        query = self._query_states(inputs["query_ids"], inputs["query_mask"])
-        (document,) = self._body.run({"input_ids": inputs["document_ids"], "attention_mask": inputs["document_mask"]})
-        (logits,) = self._head.run({**inputs, "query_states": query, "document_states": document})
+        assert isinstance(batch, SplitBatch)
+        documents = self.read(batch.documents, self.known)
+        logits = np.empty((len(batch.rows), 1), np.float32)
+        # Queries of one length stand together, so that little is padded.
+        lengths = np.fromiter(map(len, batch.queries), np.int64, len(batch.queries))
+        order = np.argsort(-lengths[batch.query_index], kind="stable")
+        queries = self.read(batch.queries, self._queries)
+        longest = max(map(len, batch.documents))
+        for part in self._passes(lengths[batch.query_index[order]], longest):
+            rows = order[part]
+            logits[rows] = self._match(queries, batch.query_index[rows], documents, batch.document_index[rows])
+        return logits
+
+    def read(self, texts: Sequence[Text], known: KnownTexts | None) -> list[ReadText]:
+        """States of texts, out of ``known`` where they are there."""
+        read = [None if known is None else known.find(text.key) for text in texts]
+        missing = [i for i, found in enumerate(read) if found is None]
+        lengths = np.fromiter((len(texts[i]) for i in missing), np.int64, len(missing))
+        for group in plan(lengths, np.arange(len(missing)), _TOKENS_READ):
+            some = [missing[i] for i in group]
+            ids, mask = _padded([texts[i].ids for i in some], self._max_length)
+            (states,) = self._body.run({"input_ids": ids, "attention_mask": mask})
+            for i, row in zip(some, states, strict=True):
+                text = texts[i]
+                # A copy, so that what is kept does not hold the whole batch.
+                found = ReadText(text.ids, text.tokens_cut, row[: len(text)].astype(self._dtype))
+                read[i] = found
+                if known is not None:
+                    known.keep(text.key, found)
+        return [found for found in read if found is not None]
+
+    def _passes(self, query_lengths: NDArray[np.int64], document_length: int) -> Iterator[slice]:
+        """Cut pairs, the longest query first, into passes of bounded memory."""
+        start = 0
+        while start < len(query_lengths):
+            # Largest are what each of some heads of attention has of a query's tokens: a state, and a product with each
+            # token of the document; and the document's states.
+            products = int(query_lengths[start]) * 8 * (2 * self._hidden + 2 * document_length)
+            rows = max(1, _HEAD_BYTES // (4 * (products + 3 * document_length * self._hidden)))
+            yield slice(start, start + rows)
+            start += rows
+
+    def _match(
+        self,
+        queries: Sequence[ReadText],
+        query_index: NDArray[np.int64],
+        documents: Sequence[ReadText],
+        document_index: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        inputs: dict[str, NDArray[Any]] = {}
+        for name, texts, index in (("query", queries, query_index), ("document", documents, document_index)):
+            which, inputs[f"{name}_index"] = np.unique(index, return_inverse=True)
+            chosen = [texts[i] for i in which]
+            ids, mask = _padded([text.ids for text in chosen], self._max_length)
+            states = np.zeros((*ids.shape, chosen[0].states.shape[1]), np.float32)
+            for row, text in zip(states, chosen, strict=True):
+                row[: len(text.ids)] = text.states
+            inputs |= {f"{name}_states": states, f"{name}_ids": ids, f"{name}_mask": mask}
+        (logits,) = self._head.run(inputs)
         return logits
 
 
-def _ones(length: int, padded: int) -> NDArray[np.int64]:
-    return (np.arange(padded) < length).astype(np.int64)[None]
+def _padded(rows: Sequence[NDArray[np.int32]], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids and mask, ``[rows, length]``."""
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    length = padded_length(int(lengths.max()), most)
+    return fill([row.tolist() for row in rows], length, 0), (np.arange(length) < lengths[:, None]).astype(np.int64)
+
+
+def _size(text: Hashable, read: ReadText) -> int:
+    return read.states.nbytes + read.ids.nbytes + (4 * len(text) if isinstance(text, str) else 0) + _OVERHEAD

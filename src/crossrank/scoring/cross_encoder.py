@@ -161,9 +161,8 @@ class CrossEncoder:
         query_cut, document_cut = np.zeros((2, len(texts)), np.int64)
         tokens = 0
         with progress_of(len(texts), show_progress_bar) as progress:
-            for start in range(0, len(texts), CHUNK):
-                here = slice(start, start + CHUNK)
-                encoded = self.encode(texts[here])
+            for here in _chunks(texts):
+                encoded = self.encode([texts[i] for i in here])
                 distinct = np.empty((len(encoded.pairs), labels), np.float32)
                 for batch in self.batches(encoded, rows):
                     distinct[batch.rows] = self.forward(batch)
@@ -442,3 +441,18 @@ class CrossEncoder:
                 f"{self.name} has {len(labels)} labels ({', '.join(labels)}), so there is no one score to rank by. "
                 f"Name the one that means relevant: CrossEncoder(..., label={labels[-1]!r}); or use predict()."
             )
+
+
+def _chunks(texts: Sequence[tuple[str, str]]) -> Iterator[NDArray[np.int64]]:
+    """Cut pairs into chunks, those of one document together: a document is read once, however many pairs it has."""
+    numbers: dict[str, int] = {}
+    document = np.fromiter((numbers.setdefault(text, len(numbers)) for _, text in texts), np.int64, len(texts))
+    order = np.argsort(document, kind="stable")
+    # Where the pairs of each document begin, along the order.
+    begins = np.append(np.searchsorted(document[order], np.arange(len(numbers))), len(texts))
+    start = 0
+    while start < len(texts):
+        fitting = int(begins[np.searchsorted(begins, start + CHUNK, side="right") - 1])
+        end = fitting if fitting > start else min(start + CHUNK, len(texts))
+        yield order[start:end]
+        start = end

@@ -139,18 +139,11 @@ def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, room
     :param room: Tokens that query and document may have together.
     :param specials: Special tokens that come on top.
     """
-    query_of: dict[str, int] = {}
-    document_of: dict[str, int] = {}
-    pair_of: dict[tuple[int, int], int] = {}
-    inverse = np.empty(len(pairs), np.int64)
-    for position, (query, document) in enumerate(pairs):
-        pair = (query_of.setdefault(query, len(query_of)), document_of.setdefault(document, len(document_of)))
-        inverse[position] = pair_of.setdefault(pair, len(pair_of))
-    queries = tokenize(tokenizer, list(query_of))
-    documents = tokenize(tokenizer, list(document_of))
+    query_texts, document_texts, indices, inverse = distinct_pairs(pairs)
+    queries = tokenize(tokenizer, query_texts)
+    documents = tokenize(tokenizer, document_texts)
     # A query of more than half of the room would leave a document too little to be judged by.
     cap = max(1, room // 2)
-    indices = np.array(list(pair_of), dtype=np.int64).reshape(-1, 2)
     query_full = np.fromiter(map(len, queries), np.int64, len(queries))[indices[:, 0]]
     document_full = np.fromiter(map(len, documents), np.int64, len(documents))[indices[:, 1]]
     # A long query gives way only where the document would otherwise be cut.
@@ -168,6 +161,20 @@ def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, room
         query_cut=query_full - query_kept,
         document_cut=document_full - document_kept,
     )
+
+
+def distinct_pairs(
+    pairs: Sequence[tuple[str, str]],
+) -> tuple[list[str], list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """Give the distinct queries and documents, the distinct pairs of them ``[n, 2]``, and ``[pairs]``, each pair's."""
+    query_of: dict[str, int] = {}
+    document_of: dict[str, int] = {}
+    pair_of: dict[tuple[int, int], int] = {}
+    inverse = np.empty(len(pairs), np.int64)
+    for position, (query, document) in enumerate(pairs):
+        pair = (query_of.setdefault(query, len(query_of)), document_of.setdefault(document, len(document_of)))
+        inverse[position] = pair_of.setdefault(pair, len(pair_of))
+    return list(query_of), list(document_of), np.array(list(pair_of), np.int64).reshape(-1, 2), inverse
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:

@@ -2,36 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from crossrank.errors import InputError
-from crossrank.tokenization.batching import Batch, fill, padded_length
-from crossrank.tokenization.pair_encoder import EncodedPairs, encode_pairs
+from crossrank.tokenization.batching import Batch
+from crossrank.tokenization.pair_encoder import EncodedPairs, distinct_pairs, tokenize
 from crossrank.tokenization.tokenizer import PairTemplate
 
-_UNLIMITED = 1 << 40
+
+@dataclass(frozen=True)
+class ReadText:
+    """A text that the lower layers have read.
+
+    :param ids: ``[L]``, its tokens as they were read, special tokens included; int32.
+    :param tokens_cut: Tokens that it lost because it was too long.
+    :param states: ``[L, H]``: float32, float16, or int8.
+    :param scales: ``[L]``, float16: what each row of int8 states is multiplied by; ``None`` for others.
+    """
+
+    ids: NDArray[np.int32]
+    tokens_cut: int
+    states: NDArray[Any]
+    scales: NDArray[np.float16] | None = None
+
+
+class KnownTexts(Protocol):
+    """Texts that were read before."""
+
+    def find(self, text: Hashable) -> ReadText | None:
+        """Give a text's states, or ``None`` where it must be read."""
+        ...
+
+    def keep(self, text: Hashable, read: ReadText) -> None:
+        """Take a text that was just read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of a batch.
+
+    :param key: The text itself, or what stands for it among the known texts.
+    :param ids: ``[L]``, cut, special tokens included; int32.
+    :param tokens_cut: Tokens that it lost.
+    """
+
+    key: Hashable
+    ids: NDArray[np.int32]
+    tokens_cut: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class SplitPairs(EncodedPairs):
+    """Pairs whose texts are read apart.
+
+    :param query_texts: Each distinct query, cut.
+    :param document_texts: Each distinct document, cut.
+    """
+
+    query_texts: Sequence[Text] = ()
+    document_texts: Sequence[Text] = ()
+
+
+@dataclass(frozen=True)
+class SplitBatch(Batch):
+    """Pairs for one forward pass.
+
+    :param queries: The distinct queries.
+    :param documents: The distinct documents.
+    :param query_index: ``[batch]``, each pair's query.
+    :param document_index: ``[batch]``, each pair's document.
+    """
+
+    queries: Sequence[Text]
+    documents: Sequence[Text]
+    query_index: NDArray[np.int64]
+    document_index: NDArray[np.int64]
 
 
 class SplitEncoder:
     """The encoder of models that read query and document apart before they read them together.
 
-    Assembles ``query_ids`` and ``query_mask`` ``[queries, query length]``, ``document_ids`` and ``document_mask``
-    ``[documents, document length]``, and ``query_index`` and ``document_index`` ``[batch]``: what each pair is made of.
-    A text that many pairs share is there once.
+    Assembles :class:`SplitBatch`. A text that many pairs share is there once, and one that is known is not tokenized.
 
     :param tokenizer: With truncation and padding off.
     :param template: Where the special tokens stand; the prefix opens a text, the suffix ends it.
     :param max_length: The most tokens of a document, special tokens included.
     :param max_query_length: The most tokens of a query, special tokens included.
+    :param known: Documents that were read before.
     :raises InputError: If ``max_length`` leaves no room for a token.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: PairTemplate, max_length: int, max_query_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: PairTemplate,
+        max_length: int,
+        max_query_length: int,
+        known: KnownTexts | None = None,
+    ) -> None:
         if max_length < 3:
             raise InputError(
                 f"max_length={max_length} is too short: two special tokens and one of text need at least 3."
@@ -39,46 +117,62 @@ class SplitEncoder:
         self.max_length = max_length
         self.max_query_length = min(max_query_length, max_length)
         self.tokenizer = tokenizer
-        self._start, self._end, self._pad = template.prefix[0], template.suffix[-1], template.pad_id
+        self.known = known
+        self._start, self._end = template.prefix[0], template.suffix[-1]
 
-    def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
-        """Tokenize each distinct text once and measure what each will lose."""
-        whole = encode_pairs(self.tokenizer, pairs, room=_UNLIMITED, specials=0)
-        query_kept = np.minimum(whole.query_kept, self.max_query_length - 2)
-        document_kept = np.minimum(whole.document_kept, self.max_length - 2)
-        return replace(
-            whole,
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> SplitPairs:
+        """Tokenize each distinct text once and measure what each loses."""
+        query_keys, document_keys, indices, inverse = distinct_pairs(pairs)
+        queries = self._cut(query_keys, self.max_query_length)
+        documents = self.documents(document_keys)
+        query_length, query_cut = _measured(queries, indices[:, 0])
+        document_length, document_cut = _measured(documents, indices[:, 1])
+        return SplitPairs(
+            queries=[text.ids[1:-1].tolist() for text in queries],
+            documents=[],
+            pairs=indices,
+            inverse=inverse,
             # A query is read once for all of its documents, so a pair costs as much as its document.
-            lengths=document_kept + 2,
-            query_kept=query_kept,
-            document_kept=document_kept,
-            query_cut=whole.query_kept - query_kept,
-            document_cut=whole.document_kept - document_kept,
+            lengths=document_length,
+            query_kept=query_length - 2,
+            document_kept=document_length - 2,
+            query_cut=query_cut,
+            document_cut=document_cut,
             apart=True,
+            query_texts=queries,
+            document_texts=documents,
         )
 
-    def assemble(self, encoded: EncodedPairs, rows: NDArray[np.int64]) -> Batch:
-        """Pad the distinct queries and documents of some pairs, each to its longest."""
+    def documents(self, keys: Sequence[Hashable]) -> list[Text]:
+        """Tokens of documents; those of known ones are known too."""
+        found = [None if self.known is None else self.known.find(key) for key in keys]
+        new = iter(self._cut([key for key, read in zip(keys, found, strict=True) if read is None], self.max_length))
+        return [
+            next(new) if read is None else Text(key, read.ids, read.tokens_cut)
+            for key, read in zip(keys, found, strict=True)
+        ]
+
+    def assemble(self, encoded: EncodedPairs, rows: NDArray[np.int64]) -> SplitBatch:
+        """Collect the distinct queries and documents of some pairs."""
+        assert isinstance(encoded, SplitPairs)
         which_queries, query_index = np.unique(encoded.pairs[rows, 0], return_inverse=True)
         which_documents, document_index = np.unique(encoded.pairs[rows, 1], return_inverse=True)
-        queries = [self._framed(encoded.queries[i][: self.max_query_length - 2]) for i in which_queries]
-        documents = [self._framed(encoded.documents[i][: self.max_length - 2]) for i in which_documents]
-        query_ids, query_mask = self._padded(queries, self.max_query_length)
-        document_ids, document_mask = self._padded(documents, self.max_length)
-        inputs = {
-            "query_ids": query_ids,
-            "query_mask": query_mask,
-            "document_ids": document_ids,
-            "document_mask": document_mask,
-            "query_index": query_index.astype(np.int64),
-            "document_index": document_index.astype(np.int64),
-        }
-        return Batch(inputs, rows, sum(map(len, queries)) + sum(map(len, documents)))
+        queries = [encoded.query_texts[i] for i in which_queries]
+        documents = [encoded.document_texts[i] for i in which_documents]
+        tokens = sum(map(len, queries)) + sum(map(len, documents))
+        return SplitBatch({}, rows, tokens, queries, documents, query_index, document_index)
 
-    def _framed(self, ids: Sequence[int]) -> list[int]:
-        return [self._start, *ids, self._end]
+    def _cut(self, keys: Sequence[Hashable], most: int) -> list[Text]:
+        texts = []
+        for key, ids in zip(keys, tokenize(self.tokenizer, [str(key) for key in keys]), strict=True):
+            kept = ids[: most - 2]
+            framed = np.array([self._start, *kept, self._end], np.int32)
+            texts.append(Text(key, framed, len(ids) - len(kept)))
+        return texts
 
-    def _padded(self, rows: list[list[int]], most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        length = padded_length(int(lengths.max()), most)
-        return fill(rows, length, self._pad), (np.arange(length) < lengths[:, None]).astype(np.int64)
+
+def _measured(texts: Sequence[Text], index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each pair's text: its tokens, and those it lost."""
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    cut = np.fromiter((text.tokens_cut for text in texts), np.int64, len(texts))
+    return lengths[index], cut[index]
