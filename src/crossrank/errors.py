@@ -18,6 +18,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class CrossRankError(Exception):
     """The root of all errors that crossrank raises on purpose."""
@@ -72,3 +74,14 @@ class MissingExtraError(CrossRankError, ImportError):
 
 class CrossRankWarning(UserWarning):
     """Something the caller should know, and which does not stop the work."""
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Suggest the known name that a wrong one resembles most, as a sentence to put at the end of a message.
+
+    :returns: ``" Did you mean 'query'?"``, or nothing if no name is close.
+    """
+    from difflib import get_close_matches  # here, because it is needed only when something is wrong
+
+    close = get_close_matches(wrong, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

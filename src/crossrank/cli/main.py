@@ -1,58 +1,63 @@
-"""The command ``crossrank``: assembles the subcommands, and turns what goes wrong into one line and an exit code."""
+"""The command ``crossrank``: finds the command, runs it, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
-import argparse
-import os
+import importlib
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from crossrank.cli import (
-    calibrate,
-    compare,
-    evaluate,
-    explain,
-    info,
-    learn,
-    mine,
-    promote,
-    rerank,
-    rollback,
-    score,
-    train,
-)
-from crossrank.cli.output import complain, prepare_streams
-from crossrank.errors import CrossRankError, CrossRankWarning
+from crossrank.cli.options import Parser
+from crossrank.cli.terminal import BOLD, aligned, complain, describe, drop_output, open_closed_streams
+from crossrank.cli.terminal import prepare_streams, styled
+from crossrank.errors import CrossRankError, CrossRankWarning, did_you_mean
+
+# A command is the module of its name in this package, which is imported only when the command is chosen. It has
+# DESCRIPTION, EPILOG (with examples), add_options(parser) and execute(args), which returns the exit code.
+GROUPS: Mapping[str, Mapping[str, str]] = {
+    "rank": {
+        "rerank": "order documents by their relevance to a query",
+        "score": "score pairs of a query and a document",
+        "explain": "show which words a score depends on",
+        "info": "show what a model is and how it runs here",
+    },
+    "measure": {
+        "evaluate": "measure how much a model improves the rankings of a test collection",
+        "compare": "compare finished rankings",
+        "calibrate": "turn scores into probabilities, and find a threshold",
+    },
+    "train": {
+        "train": "train a model on judged pairs",
+        "mine": "find hard negatives to train on",
+        "learn": "train on feedback, and use the result if it is better",
+        "promote": "use a new model if it is better",
+        "rollback": "return to the version used before",
+    },
+}
+COMMANDS: Mapping[str, str] = {name: summary for group in GROUPS.values() for name, summary in group.items()}
 
 EPILOG = """\
 examples:
-  crossrank rerank "how do I undo a commit" notes.txt
+  crossrank rerank "how do I undo a commit" examples/git-notes.txt
   crossrank score pairs.tsv > scores.txt
   crossrank info
 
-'crossrank COMMAND --help' says more about each.
+'crossrank COMMAND --help' describes a command and its options.
 
 exit codes:
-  0 done; 1 something can't be used, standard error says what; 2 wrong usage;
-  130 interrupted; 141 nobody reads the output any more
+  0 success; 1 error, described on standard error; 2 wrong usage;
+  3 not promoted; 130 interrupted; 141 the reader of the output has left
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Assemble the parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog="crossrank",
-        description="Rerank search results with cross-encoders, on a plain CPU.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action=_Version, help="print the version and exit")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (rerank, score, evaluate, compare, explain, calibrate, mine, train, learn, promote, rollback, info):
-        command.add(commands)
+def parser_of(command: str) -> Parser:
+    """Build the parser of one command, which imports the command's module."""
+    module = importlib.import_module(f"crossrank.cli.{command}")
+    parser = Parser(prog=f"crossrank {command}", description=module.DESCRIPTION, epilog=module.EPILOG)
+    module.add_options(parser)
+    parser.set_defaults(execute=module.execute)
     return parser
 
 
@@ -61,39 +66,66 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: The arguments; by default the process's own.
     """
-    args = build_parser().parse_args(argv)
     prepare_streams()
     try:
         with _warnings_in_a_line():
-            code: int = args.execute(args)
+            code = _run(sys.argv[1:] if argv is None else list(argv))
             sys.stdout.flush()
     except BrokenPipeError:
-        # Who read our output has enough. What is still buffered goes nowhere, so that the exit does not fail on it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 141  # what a shell reports of a program that SIGPIPE ended
     except KeyboardInterrupt:
         return 130
-    except (CrossRankError, OSError) as error:
+    except CrossRankError as error:
         complain("error", str(error))
+        return 1
+    except OSError as error:
+        complain("error", describe(error))
+        drop_output()
         return 1
     return code
 
 
 def run() -> NoReturn:
     """Run the command line of this process: the entry point."""
+    open_closed_streams()
     sys.exit(main())
 
 
-class _Version(argparse.Action):
-    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, **settings)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        # The version stands in the package's root, which nothing else in here imports.
-        from crossrank import __version__
+def _run(argv: list[str]) -> int:
+    if not argv:
+        print(_help(sys.stderr), file=sys.stderr)
+        return 2
+    first, *rest = argv
+    if first in COMMANDS:
+        try:
+            args = parser_of(first).parse_args(rest)
+        except SystemExit as exit:  # after --help (0) or wrong usage (2)
+            return int(exit.code or 0)
+        code: int = args.execute(args)
+        return code
+    if first in ("-h", "--help", "help"):
+        print(_help(sys.stdout))
+        return 0
+    if first == "--version":
+        from crossrank import __version__  # only here: nothing inside the package imports its root
 
         print(f"crossrank {__version__}")
-        parser.exit()
+        return 0
+    what = "an option" if first.startswith("-") else "a command"
+    complain("error", f"{first!r} is not {what} of crossrank.{did_you_mean(first, (*COMMANDS, '--help', '--version'))}")
+    print("'crossrank --help' lists the commands.", file=sys.stderr)
+    return 2
+
+
+def _help(out: Any) -> str:
+    lines = ["usage: crossrank COMMAND ...", "", "Rerank search results with cross-encoders, on a plain CPU."]
+    names = max(map(len, COMMANDS))
+    for group, commands in GROUPS.items():
+        rows = [[f"  {name:<{names}}", summary] for name, summary in commands.items()]
+        lines += ["", styled(f"{group}:", BOLD, out), *aligned(rows)]
+    rows = [["  -h, --help", "show this help"], ["  --version", "show the version"]]
+    return "\n".join([*lines, "", styled("options:", BOLD, out), *aligned(rows), "", EPILOG.rstrip()])
 
 
 @contextmanager

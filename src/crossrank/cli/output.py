@@ -1,16 +1,29 @@
-"""Rankings and messages -> terminals and pipes: a table for eyes, tabs and JSON for programs."""
+"""Rankings -> terminals and pipes: a table for people, tabs and JSON for programs."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from crossrank.cli.terminal import (
+    BOLD,
+    DIM,
+    GREEN,
+    RED,
+    can_write,
+    columns,
+    complain,
+    cut,
+    for_eyes,
+    one_line,
+    remark,
+    styled,
+    to_json,
+)
 from crossrank.data.streams import Document, LineError
 
 if TYPE_CHECKING:
@@ -19,9 +32,6 @@ if TYPE_CHECKING:
 
 # A terminal that says less than this about its width is not believed.
 _NARROWEST = 40
-_BOLD, _DIM, _GREEN, _RED, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
-# They turn the direction of what follows, and so can make a terminal show something else than what is there.
-_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 
 
 @dataclass(frozen=True)
@@ -47,30 +57,6 @@ class Row:
         return self.index + 1 - self.rank
 
 
-# ---- streams
-
-
-def prepare_streams() -> None:
-    """Make standard output take any text: in a pipe it is UTF-8, and what can't be written is escaped."""
-    # A lone surrogate, which JSON may carry, comes out as its JSON escape.
-    encoding = None if sys.stdout.isatty() else "utf-8"
-    sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
-
-
-def complain(kind: str, message: str) -> None:
-    """Say a line on standard error.
-
-    :param kind: ``"error"``, ``"warning"`` or ``"interrupted"``.
-    """
-    print(f"crossrank: {kind}: {for_eyes(message)}", file=sys.stderr)
-
-
-def remark(message: str) -> None:
-    """Say a line to whoever sits at the terminal, if someone does."""
-    if sys.stderr.isatty():
-        print(_styled(one_line(message), _DIM, sys.stderr), file=sys.stderr)
-
-
 # ---- rankings
 
 
@@ -84,22 +70,22 @@ def write_table(rows: Sequence[Row], *, name_files: bool) -> None:
     ranks = [str(row.rank) for row in rows]
     scores = [f"{row.score:.4f}" for row in rows]
     moves = [_moved(row.moved, out) for row in rows]
-    files = [_cut(for_eyes(row.document.line.file), width // 4) if name_files else "" for row in rows]
+    files = [cut(for_eyes(row.document.line.file), width // 4) if name_files else "" for row in rows]
     rank_width, score_width, move_width, file_width = (
-        max(map(_columns, cells), default=0) for cells in (ranks, scores, moves, files)
+        max(map(columns, cells), default=0) for cells in (ranks, scores, moves, files)
     )
     for row, rank, score, move, file in zip(rows, ranks, scores, moves, files, strict=True):
-        style = _GREEN if row.moved > 0 else _RED if row.moved else _DIM
+        style = GREEN if row.moved > 0 else RED if row.moved else DIM
         cells = [
             rank.rjust(rank_width),
-            _styled(score.rjust(score_width), _BOLD, out),
-            _styled(move.ljust(move_width), style, out),
+            styled(score.rjust(score_width), BOLD, out),
+            styled(move.ljust(move_width), style, out),
         ]
         left = width - rank_width - score_width - move_width - 2 * len(cells)
         if name_files:
-            cells.append(_styled(file + " " * (file_width - _columns(file)), _DIM, out))
+            cells.append(styled(file + " " * (file_width - columns(file)), DIM, out))
             left -= file_width + 2
-        print("  ".join([*cells, _cut(for_eyes(row.document.text[slice(*row.passage or (None,))]), left)]))
+        print("  ".join([*cells, cut(for_eyes(row.document.text[slice(*row.passage or (None,))]), left)]))
 
 
 def write_tabs(rows: Iterable[Row]) -> None:
@@ -132,9 +118,9 @@ def write_json(rows: Iterable[Row], kind: str) -> None:
         )
 
 
-def to_json(value: Any) -> str:
-    """Write a value as JSON in one line, with its letters as they are."""
-    return json.dumps(value, ensure_ascii=False)
+def _moved(places: int, out: TextIO) -> str:
+    up, down = ("↑", "↓") if can_write("↑↓", out) else ("+", "-")
+    return f"{up}{places}" if places > 0 else f"{down}{-places}" if places else "="
 
 
 # ---- facts
@@ -195,62 +181,3 @@ class Report:
             f"--max-length goes up to {most}" if limit < most else "split long texts, or take a model that reads more"
         )
         return f"{'; '.join(parts)}. The model reads {limit} tokens: {remedy}."
-
-
-# ---- text
-
-
-def one_line(text: str) -> str:
-    """Make one line of a text and take the power over a terminal from it: control characters become spaces."""
-    if text.isprintable():
-        return text
-    return "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text).strip()
-
-
-def for_eyes(text: str) -> str:
-    """Make one line of a text, and let it neither steer the terminal nor turn the direction of writing."""
-    return "".join(c for c in one_line(text) if c not in _TURNS)
-
-
-def _moved(places: int, out: TextIO) -> str:
-    up, down = ("↑", "↓") if _can_write("↑↓", out) else ("+", "-")
-    return f"{up}{places}" if places > 0 else f"{down}{-places}" if places else "="
-
-
-def is_plain(out: TextIO) -> bool:
-    """Whether colours are not wanted, or not possible: https://no-color.org."""
-    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not out.isatty()
-
-
-def _styled(text: str, style: str, out: TextIO) -> str:
-    return text if is_plain(out) else f"{style}{text}{_PLAIN}"
-
-
-def _can_write(text: str, out: TextIO) -> bool:
-    try:
-        text.encode(out.encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _cut(text: str, width: int) -> str:
-    """Cut a text to so many columns of a terminal."""
-    if _columns(text) <= width:
-        return text
-    end = "…" if _can_write("…", sys.stdout) else "..."
-    kept, used = [], len(end)
-    for character in text:
-        used += _columns(character)
-        if used > width:
-            break
-        kept.append(character)
-    return "".join(kept).rstrip() + end
-
-
-def _columns(text: str) -> int:
-    """How many columns of a terminal a text takes: letters of East Asia two, accents on their own none."""
-    if text.isascii():
-        return len(text)
-    seen = (c for c in text if unicodedata.category(c) not in ("Mn", "Me", "Cf"))
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in seen)

@@ -1,0 +1,156 @@
+"""Standard streams, messages, colours and columns: what all commands share when they write."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from typing import Any, TextIO
+
+BOLD, DIM, GREEN, RED, YELLOW, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
+_KINDS = {"error": BOLD + RED, "warning": BOLD + YELLOW}
+# These characters change the direction of the text after them, so a terminal could show something else than what is there.
+_TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
+
+
+# ---- streams
+
+
+def open_closed_streams() -> None:
+    """Open the standard streams that this process was started without, as with ``>&-``.
+
+    Otherwise the next file to be opened gets the free descriptor, and messages or results end up in it. What replaces
+    standard input can't be read and what replaces standard output can't be written, so using them is an error, as it
+    should be. Messages for a closed standard error are dropped.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        with suppress(OSError):
+            os.close(number)
+        # Descriptors are given out from the lowest, so this one gets the number that is free.
+        os.open(os.devnull, os.O_RDONLY if name == "stdout" else os.O_WRONLY)
+        stream = open(number, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+        setattr(sys, name, stream)
+
+
+def prepare_streams() -> None:
+    """Make standard output take any text: in a pipe it is UTF-8, and what can't be written is escaped."""
+    # A lone surrogate, which JSON may carry, comes out as its JSON escape.
+    encoding = None if sys.stdout.isatty() else "utf-8"
+    sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def drop_output() -> None:
+    """Send what standard output still holds, and all that follows, nowhere, so that the exit doesn't fail on it."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def describe(error: OSError) -> str:
+    """Describe an error of the operating system; Python doesn't name the file when a write fails."""
+    if error.filename is None and error.errno is not None:
+        closed = error.errno == errno.EBADF
+        return f"Can't write or read a standard stream: {'it is closed' if closed else os.strerror(error.errno)}."
+    return str(error)
+
+
+# ---- messages
+
+
+def complain(kind: str, message: str) -> None:
+    """Write a line to standard error.
+
+    :param kind: ``"error"``, ``"warning"``, ``"note"`` or ``"interrupted"``.
+    """
+    with suppress(OSError):
+        print(f"crossrank: {styled(kind, _KINDS.get(kind, ''), sys.stderr)}: {for_eyes(message)}", file=sys.stderr)
+
+
+def remark(message: str) -> None:
+    """Write a line to standard error if it is a terminal."""
+    if sys.stderr.isatty():
+        print(styled(one_line(message), DIM, sys.stderr), file=sys.stderr)
+
+
+def to_json(value: Any) -> str:
+    """Write a value as JSON on one line: letters as they are, what can't be seen or controls a terminal escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+# ---- text
+
+
+def one_line(text: str) -> str:
+    """Put a text on one line that can't control a terminal: control characters become spaces."""
+    if text.isprintable():
+        return text
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text).strip()
+
+
+def for_eyes(text: str) -> str:
+    """Put a text on one line that can neither control a terminal nor change the direction of writing."""
+    return "".join(c for c in one_line(text) if c not in _TURNS)
+
+
+def is_plain(out: TextIO) -> bool:
+    """Whether a stream gets no colours: it is no terminal, or https://no-color.org applies."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not out.isatty()
+
+
+def styled(text: str, style: str, out: TextIO) -> str:
+    """Put a text in a style such as :data:`BOLD`, where the stream shows styles."""
+    return text if not style or is_plain(out) else f"{style}{text}{_PLAIN}"
+
+
+def can_write(text: str, out: TextIO) -> bool:
+    """Whether a stream's encoding has these characters."""
+    try:
+        text.encode(out.encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def cut(text: str, width: int) -> str:
+    """Cut a text to a number of terminal columns."""
+    if columns(text) <= width:
+        return text
+    end = "…" if can_write("…", sys.stdout) else "..."
+    kept, used = [], len(end)
+    for character in text:
+        used += columns(character)
+        if used > width:
+            break
+        kept.append(character)
+    return "".join(kept).rstrip() + end
+
+
+def columns(text: str) -> int:
+    """Count the terminal columns of a text: East Asian letters take two, combining accents none."""
+    if text.isascii():
+        return len(text)
+    seen = (c for c in text if unicodedata.category(c) not in ("Mn", "Me", "Cf"))
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in seen)
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:
+    """Align the cells of a table, two spaces apart.
+
+    :param rows: Rows with the same number of cells.
+    :param right: Columns that are aligned to the right, from 0.
+    """
+    widths = [max(map(columns, cells)) for cells in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        spaces = [" " * (width - columns(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [gap + cell if i in right else cell + gap for i, (cell, gap) in enumerate(zip(row, spaces, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines
