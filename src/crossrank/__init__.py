@@ -23,8 +23,6 @@ from crossrank.errors import (
     StageError,
     UnsupportedModelError,
 )
-from crossrank.scoring.cross_encoder import CrossEncoder
-from crossrank.types import PairScores
 
 if typing.TYPE_CHECKING:
     from crossrank.checkpoint.model_registry import ModelRegistry
@@ -39,14 +37,17 @@ if typing.TYPE_CHECKING:
     from crossrank.ranking.types import RankedDocument, Ranking
     from crossrank.scoring.bi_encoder import BiEncoder
     from crossrank.scoring.calibration import Calibration
+    from crossrank.scoring.cross_encoder import CrossEncoder
     from crossrank.scoring.registry_model import RegistryModel
+    from crossrank.types import PairScores
 
 __version__ = "0.1.0"
 
-# Public names that are imported when they are first asked for, so that scoring alone starts as fast as it can.
+# Public names that are imported when they are first used, so that each use of the package starts fast.
 _LAZY = {
     "BiEncoder": "crossrank.scoring.bi_encoder",
     "Calibration": "crossrank.scoring.calibration",
+    "CrossEncoder": "crossrank.scoring.cross_encoder",
     "CrossEncoderStage": "crossrank.ranking.cross_encoder_stage",
     "DiskCache": "crossrank.ranking.disk_cache",
     "FirstStage": "crossrank.ranking.first_stage",
@@ -55,6 +56,7 @@ _LAZY = {
     "LLMJudge": "crossrank.ranking.llm_judge",
     "MemoryCache": "crossrank.ranking.cache",
     "ModelRegistry": "crossrank.checkpoint.model_registry",
+    "PairScores": "crossrank.types",
     "RankedDocument": "crossrank.ranking.types",
     "Ranking": "crossrank.ranking.types",
     "RegistryModel": "crossrank.scoring.registry_model",

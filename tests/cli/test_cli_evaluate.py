@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import shlex
 
-from crossrank.cli import compare, evaluate
-from crossrank.cli.main import build_parser
 from small_collection import lines, write_beir
 
 
@@ -90,16 +87,3 @@ def test_what_cannot_be_used_is_a_line_and_an_exit_code(crossrank, tmp_path):
         assert done.code == 1, args
         assert says in done.err
         assert "Traceback" not in done.err
-
-
-def test_help_fits_a_terminal_and_its_examples_are_right_usage(crossrank):
-    for name in ("evaluate", "compare"):
-        done = crossrank(name, "--help", env={"COLUMNS": "80"})
-        assert done.code == 0
-        assert max(map(len, done.lines)) <= 80
-    examples = [
-        line for text in (evaluate.EPILOG, compare.EPILOG) for line in text.splitlines() if "  crossrank " in line
-    ]
-    assert len(examples) == 6
-    for example in examples:
-        assert build_parser().parse_args(shlex.split(example)[1:]).execute

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from crossrank.cli.options import add_model_options, open_model, positive
-from crossrank.cli.output import remark, to_json
+from crossrank.cli.options import MODEL, Parser, add_model_options, open_model, positive
+from crossrank.cli.terminal import remark, to_json
 
 if TYPE_CHECKING:
     from crossrank.evaluation.calibrate import ReliabilityPoint
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _WIDTH = 40
 
+DESCRIPTION = """\
+Turn a model's scores into probabilities of relevance, using judged pairs, and
+find a threshold."""
 EPILOG = """\
 datasets:
   As for 'crossrank evaluate'. Only judged candidates count; those without a
@@ -34,20 +37,11 @@ examples:
 """
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "calibrate",
-        help="make scores probabilities of relevance, by judged pairs, and find a threshold",
-        description="Make a model's scores probabilities, by judged pairs, and find a threshold.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: Parser) -> None:
+    """Add the command's options."""
     parser.add_argument("dataset", metavar="DATASET", help="a folder, a file or a name")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="where the calibration goes")
-    parser.add_argument(
-        "--model", metavar="NAME", help="a name on the Hugging Face hub, or a folder (default: the model in the box)"
-    )
+    parser.add_argument("--model", metavar="NAME", help=MODEL)
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--target-precision", type=_share, metavar="P", help="a threshold: so much of it is relevant")
     target.add_argument("--target-recall", type=_share, metavar="R", help="a threshold: keeps so much of the relevant")
@@ -59,7 +53,6 @@ def add(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="the most pairs at a time (default: any)")
     add_model_options(parser)
-    parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:

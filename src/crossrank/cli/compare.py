@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from crossrank.cli.evaluate import add_measure_options
-from crossrank.cli.output import to_json
+from crossrank.cli.options import Parser
+from crossrank.cli.terminal import to_json
 
+DESCRIPTION = "Compare finished rankings from any system, using relevance judgements."
 EPILOG = """\
 input:
   A run has a line for each ranked document: query Q0 document rank score tag.
@@ -23,22 +24,14 @@ examples:
 """
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "compare",
-        help="compare finished rankings by their judgements",
-        description="Compare finished rankings, from anywhere, by their judgements.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: Parser) -> None:
+    """Add the command's options."""
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a TREC run; two or more")
     parser.add_argument("--qrels", metavar="FILE", required=True, help="the judgements")
     add_measure_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--per-query", metavar="FILE", help="values of each query: .csv, or .parquet with pyarrow")
     parser.add_argument("--report", metavar="FILE.html", help="write a report to look at")
-    parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossrank.cli.options import add_model_options, positive
-from crossrank.cli.output import complain, to_json
+from crossrank.cli.options import Parser, add_model_options, positive
+from crossrank.cli.terminal import complain, to_json
 from crossrank.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 WORK = "crossrank-work"
 
+DESCRIPTION = """\
+Measure how much models improve the rankings of a test collection: nDCG and
+other measures with confidence intervals and significance tests."""
 EPILOG = """\
 datasets:
   A folder in BEIR's layout: corpus.jsonl, queries.jsonl, qrels/test.tsv, and if
@@ -43,15 +46,8 @@ examples:
 """
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "evaluate",
-        help="measure what models do for the ranking of a test collection",
-        description="Measure what models do for the ranking of a test collection.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: Parser) -> None:
+    """Add the command's options."""
     parser.add_argument("datasets", metavar="DATASET", nargs="*", help="a folder, a file or a name, see below")
     parser.add_argument(
         "--model", action="append", metavar="NAME", help="a reranker; may be repeated (default: the model in the box)"
@@ -75,7 +71,6 @@ def add(commands: Any) -> None:
     group.add_argument("--resume", action="store_true", help="go on with an evaluation that was interrupted")
     group.add_argument("--work", metavar="FOLDER", help=f"keeps the scores (default: {WORK}, removed when done)")
     add_model_options(parser)
-    parser.set_defaults(execute=execute)
 
 
 def add_measure_options(parser: argparse.ArgumentParser) -> None:

@@ -8,13 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from crossrank.cli.options import add_model_options, open_model, positive
-from crossrank.cli.output import complain, remark, to_json
+from crossrank.cli.options import MODEL, Parser, add_model_options, open_model, positive
 from crossrank.cli.spans import write_contrast, write_explanation
+from crossrank.cli.terminal import complain, remark, to_json
 from crossrank.errors import InputError
 from crossrank.evaluation.explain import BUDGET, UNITS, Explanation, contrast, explain
 from crossrank.evaluation.matches import matches
 
+DESCRIPTION = """\
+Show which words and sentences a score depends on, by leaving each out and
+scoring again."""
 EPILOG = """\
 input:
   A document is its text, @FILE for the text of a file, or - for standard input.
@@ -41,15 +44,8 @@ examples:
 """
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "explain",
-        help="show which words of a query and a document their score rests on",
-        description="Show which words of two texts their score rests on, by leaving them out.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: Parser) -> None:
+    """Add the command's options."""
     parser.add_argument("query", metavar="QUERY", help="what is asked")
     parser.add_argument("document", metavar="DOC", help="a text, @FILE, or -")
     parser.add_argument("other", metavar="DOC2", nargs="?", help="a second document, to see what sets them apart")
@@ -63,11 +59,8 @@ def add(commands: Any) -> None:
         "--budget", type=positive, default=BUDGET, metavar="N", help=f"the most pairs to score (default: {BUDGET})"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument(
-        "--model", metavar="NAME", help="a name on the Hugging Face hub, or a folder (default: the model in the box)"
-    )
+    parser.add_argument("--model", metavar="NAME", help=MODEL)
     add_model_options(parser)
-    parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from crossrank.cli.output import one_line
+from crossrank.cli.terminal import one_line
 from crossrank.evaluation.measures import shown
 from crossrank.evaluation.result import Comparison, DepthCurve, Evaluation, System
 

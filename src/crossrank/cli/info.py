@@ -6,9 +6,11 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from crossrank.cli.options import add_model_options, open_model
-from crossrank.cli.output import one_line, to_json
+from crossrank.cli.options import MODEL, Parser, add_model_options, open_model
+from crossrank.cli.terminal import aligned, one_line, to_json
+from crossrank.errors import InputError
 
+DESCRIPTION = "Show what a model is, and how it runs on this machine."
 EPILOG = """\
 examples:
   crossrank info
@@ -36,39 +38,30 @@ _TITLES: Mapping[str, str] = {
 _UNITS: Mapping[str, str] = {"usable_length": "tokens", "max_length": "tokens"}
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "info",
-        help="say what a model is and what it runs with",
-        description="Say what a model is and what it runs with on this machine.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        nargs="?",
-        help="a name on the Hugging Face hub, or a folder (default: the model in the box)",
-    )
+def add_options(parser: Parser) -> None:
+    """Add the command's options."""
+    parser.add_argument("named", metavar="MODEL", nargs="?", help=MODEL)
+    parser.add_argument("--model", metavar="NAME", help="the same, as for other commands")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     add_model_options(parser)
-    parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Run the command.
 
-    :raises CrossRankError: If the model can't be loaded.
+    :raises CrossRankError: If the model can't be loaded, or two are given.
     """
+    if args.named and args.model:
+        raise InputError(f"Two models are given, {args.named!r} and --model {args.model!r}. Give one.")
+    args.model = args.model or args.named
     info = dict(open_model(args).info())
     if args.json:
         print(to_json(info))
         return 0
-    width = max(map(len, _TITLES.values()))
-    for key, value in info.items():
-        if value is not None:
-            print(f"{_TITLES.get(key, key):<{width}}  {one_line(_shown(value))} {_UNITS.get(key, '')}".rstrip())
+    known = {key: value for key, value in info.items() if value is not None}
+    rows = [(_TITLES.get(key, key), f"{one_line(_shown(value))} {_UNITS.get(key, '')}") for key, value in known.items()]
+    for line in aligned(rows):
+        print(line)
     return 0
 
 

@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from crossrank.cli.options import positive
-from crossrank.cli.output import complain, one_line, to_json
+from crossrank.cli.options import Parser, positive
 from crossrank.cli.promote import NOT_PROMOTED, add_decision_options, criteria_of, running_of
+from crossrank.cli.terminal import complain, one_line, to_json
 from crossrank.errors import InputError
 
 if TYPE_CHECKING:
     from crossrank.training.learn import Outcome
     from crossrank.training.settings import Settings
 
+DESCRIPTION = """\
+Read feedback, train a candidate from the model in use, and compare the two on
+queries that were not trained on. The candidate goes into use if it is better.
+Needs the extra 'train'."""
 EPILOG = """\
 feedback, a JSON object a line:
   {"query": "...", "documents": ["as shown", "from the top"], "clicked": [2]}
@@ -35,17 +39,8 @@ exit codes:
 """
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "learn",
-        help="learn from feedback, and put the result to use if it is better",
-        description="Read feedback, train a candidate from the version in use, compare the two on\n"
-        "queries that were not learnt from, and put the candidate to use if it is\n"
-        "better; needs the extra 'train'.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: Parser) -> None:
+    """Add the command's options."""
     parser.add_argument("--feedback", metavar="FOLDER", required=True, help="a folder of feedback, or one file")
     parser.add_argument("--registry", metavar="FOLDER", required=True, help="where the versions are; it is made")
     parser.add_argument("--base", metavar="MODEL", help="what to start from at first (default: the model in the box)")
@@ -61,7 +56,6 @@ def add(commands: Any) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only read and count")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     add_decision_options(parser)
-    parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:

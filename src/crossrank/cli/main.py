@@ -7,11 +7,19 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from crossrank.cli.options import Parser
-from crossrank.cli.terminal import BOLD, aligned, complain, describe, drop_output, open_closed_streams
-from crossrank.cli.terminal import prepare_streams, styled
+from crossrank.cli.terminal import (
+    BOLD,
+    aligned,
+    complain,
+    describe,
+    drop_output,
+    open_closed_streams,
+    prepare_streams,
+    styled,
+)
 from crossrank.errors import CrossRankError, CrossRankWarning, did_you_mean
 
 # A command is the module of its name in this package, which is imported only when the command is chosen. It has
@@ -94,7 +102,7 @@ def run() -> NoReturn:
 
 def _run(argv: list[str]) -> int:
     if not argv:
-        print(_help(sys.stderr), file=sys.stderr)
+        print(overview(sys.stderr), file=sys.stderr)
         return 2
     first, *rest = argv
     if first in COMMANDS:
@@ -105,7 +113,7 @@ def _run(argv: list[str]) -> int:
         code: int = args.execute(args)
         return code
     if first in ("-h", "--help", "help"):
-        print(_help(sys.stdout))
+        print(overview(sys.stdout))
         return 0
     if first == "--version":
         from crossrank import __version__  # only here: nothing inside the package imports its root
@@ -118,7 +126,8 @@ def _run(argv: list[str]) -> int:
     return 2
 
 
-def _help(out: Any) -> str:
+def overview(out: TextIO) -> str:
+    """Write the help of the whole program, in the colours that a stream shows."""
     lines = ["usage: crossrank COMMAND ...", "", "Rerank search results with cross-encoders, on a plain CPU."]
     names = max(map(len, COMMANDS))
     for group, commands in GROUPS.items():

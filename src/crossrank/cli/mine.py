@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crossrank.cli.options import positive
-from crossrank.cli.output import complain, to_json
+from crossrank.cli.options import Parser, positive
+from crossrank.cli.terminal import complain, to_json
 from crossrank.cli.train import columns
 from crossrank.errors import InputError
 
+DESCRIPTION = """\
+Find hard negatives to train on: documents that a search ranks high although
+nobody judged them relevant."""
 EPILOG = """\
 output:
   JSON lines {"query", "positives", "negatives"}, which crossrank train reads.
@@ -25,15 +28,8 @@ examples:
 METHODS = ("bm25", "bi-encoder", "both")
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "mine",
-        help="find hard negatives to train on",
-        description="Find documents that a search puts high though nobody judged them relevant.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: Parser) -> None:
+    """Add the command's options."""
     parser.add_argument("data", metavar="DATA", nargs="+", help="queries with positives: files or BEIR folders")
     parser.add_argument(
         "--corpus", metavar="FILE", help="JSON lines with 'text', or a BEIR folder (default: the documents in DATA)"
@@ -75,7 +71,6 @@ def add(commands: Any) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="go on at lines that can't be used, and count them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="what was done as one JSON object")
-    parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:

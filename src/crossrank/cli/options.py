@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from crossrank.errors import did_you_mean
 
 if TYPE_CHECKING:
     from crossrank.scoring.cross_encoder import CrossEncoder
-
 
 MODEL = "a name on the Hugging Face hub, or a folder (default: the bundled model)"
 
@@ -20,6 +18,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        self._positionals.title = "arguments"
         self._given: list[str] = []
 
     def also(self, option: str, old: str) -> None:
@@ -35,7 +34,11 @@ class Parser(argparse.ArgumentParser):
         self.usage = self._usage()
         return super().format_help()
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; unlike argparse's, an error in writing is an error."""
+        print(self.format_help(), end="", file=file)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Remember what was given, for the suggestions."""
         self._given = list(args or ())
         return super().parse_known_args(args, namespace)
@@ -82,7 +85,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("how the model runs")
     group.add_argument("--revision", metavar="NAME", help="branch, tag or commit on the hub")
-    group.add_argument("--max-length", type=positive, metavar="N", help="most tokens to read of a pair (default: as many as the model can)")
+    group.add_argument(
+        "--max-length",
+        type=positive,
+        metavar="N",
+        help="most tokens of a pair (default: the model's limit)",
+    )
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -107,13 +115,17 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
         help=f"how raw scores become scores: {', '.join(ACTIVATIONS)} (default: the model's own)",
     )
     scale.add_argument(
-        "--raw", dest="activation", action="store_const", const="identity", help="print raw scores; the same as --activation identity"
+        "--raw",
+        dest="activation",
+        action="store_const",
+        const="identity",
+        help="raw scores; short for --activation identity",
     )
     scale.add_argument(
         "--calibration", metavar="FILE", help="print probabilities, using a file from 'crossrank calibrate'"
     )
     add_model_options(parser)
-    parser.add_argument("--batch-size", type=positive, metavar="N", help="most pairs to score at once (default: chosen by length)")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="most pairs to score at once")
 
 
 def open_model(args: argparse.Namespace) -> CrossEncoder:

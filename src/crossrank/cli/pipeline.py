@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from crossrank.cli.output import Report, Row, complain, remark, to_json, write_table, write_tabs
+from crossrank.cli.output import Report, Row, write_table, write_tabs
+from crossrank.cli.terminal import complain, remark, to_json
 from crossrank.data.streams import Document
 from crossrank.errors import InputError
 from crossrank.ranking.limits import check_limits

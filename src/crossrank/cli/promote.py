@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossrank.cli.options import positive
-from crossrank.cli.output import one_line, to_json
+from crossrank.cli.options import Parser, positive
+from crossrank.cli.terminal import one_line, to_json
 from crossrank.engines.select import PRECISIONS
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # What a script asks after: done, and "no" for an answer.
 PROMOTED, NOT_PROMOTED = 0, 3
 
+DESCRIPTION = """\
+Compare a candidate with the model in use. The candidate goes into use if it is
+better on held-out queries and not worse on general ones."""
 EPILOG = """\
 examples:
   crossrank promote ./my-model --data held-out.jsonl
@@ -30,16 +33,8 @@ exit codes:
 """
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "promote",
-        help="put a model to use if it is shown to be better",
-        description="Compare a candidate with the model in use, and put it to use if it is better on\n"
-        "held-out queries and not worse on general ones.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: Parser) -> None:
+    """Add the command's options."""
     parser.add_argument("candidate", metavar="CANDIDATE", help="the folder of a model")
     parser.add_argument("--data", metavar="DATA", required=True, help="held-out queries to compare on")
     parser.add_argument("--against", metavar="MODEL", help="hub name or folder (default: what the registry has in use)")
@@ -53,10 +48,9 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="the decision as one JSON object on standard output")
     add_decision_options(parser)
-    parser.set_defaults(execute=execute)
 
 
-def add_decision_options(parser: argparse.ArgumentParser) -> None:
+def add_decision_options(parser: Parser) -> None:
     """Add what is asked of a candidate, to the commands that promote one."""
     group = parser.add_argument_group("what is asked of a candidate")
     group.add_argument(
@@ -69,7 +63,8 @@ def add_decision_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--measure", default="nDCG@10", metavar="NAME", help="what is compared (default: nDCG@10)")
     group.add_argument("--depth", type=positive, default=100, metavar="N", help="candidates of a query (default: 100)")
     running = parser.add_argument_group("how both models run")
-    running.add_argument("--run-precision", choices=PRECISIONS, default="auto", help="what to calculate in")
+    running.add_argument("--precision", choices=PRECISIONS, default="auto", help="number format of the calculation")
+    parser.also("--precision", "--run-precision")
     running.add_argument("--num-threads", type=positive, metavar="N", help="threads to use (default: all there are)")
 
 
@@ -85,7 +80,7 @@ def criteria_of(args: argparse.Namespace) -> Criteria:
 
 def running_of(args: argparse.Namespace) -> Mapping[str, Any]:
     """Read how the models run."""
-    return {"precision": args.run_precision, "num_threads": args.num_threads}
+    return {"precision": args.precision, "num_threads": args.num_threads}
 
 
 def execute(args: argparse.Namespace) -> int:

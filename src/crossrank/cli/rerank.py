@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from crossrank.cli.options import add_scoring_options, open_model, positive
-from crossrank.cli.output import Report, Row, complain, write_json, write_table, write_tabs
+from crossrank.cli.options import Parser, add_scoring_options, open_model, positive
+from crossrank.cli.output import Report, Row, write_json, write_table, write_tabs
+from crossrank.cli.terminal import complain
 from crossrank.data.streams import Document, read_documents
 from crossrank.data.text_lines import TEXT_FIELDS
 from crossrank.errors import InputError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from crossrank.scoring.cross_encoder import CrossEncoder
     from crossrank.types import PairScores
 
+DESCRIPTION = "Order documents by their relevance to a query, best first."
 EPILOG = f"""\
 input:
   A text file has a document a line; blank lines are passed over. In a file that
@@ -48,15 +50,8 @@ examples:
 """
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "rerank",
-        help="put documents in the order of their relevance to a query",
-        description="Put documents in the order of their relevance to a query.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: Parser) -> None:
+    """Add the command's options."""
     parser.add_argument("query", metavar="QUERY", help="what is asked")
     parser.add_argument("files", metavar="FILE", nargs="+", help="text or JSON lines; - is standard input")
     parser.add_argument("--top-k", type=positive, metavar="K", help="how many to show (default: all)")
@@ -79,7 +74,6 @@ def add(commands: Any) -> None:
         "--max-windows", type=positive, metavar="N", help="the most windows of a document (default: 32)"
     )
     add_scoring_options(parser)
-    parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from crossrank.cli.output import one_line, to_json
+from crossrank.cli.options import Parser
+from crossrank.cli.terminal import one_line, to_json
 
+DESCRIPTION = "Return to the version that was in use before. Running it twice goes back twice."
 EPILOG = """\
 examples:
   crossrank rollback ./registry
@@ -15,20 +16,12 @@ examples:
 """
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "rollback",
-        help="put the version before to use again",
-        description="Put the version that was in use before to use again; twice goes back twice.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: Parser) -> None:
+    """Add the command's options."""
     parser.add_argument("registry", metavar="FOLDER", help="the registry")
     parser.add_argument("--to", metavar="VERSION", help="a version's name or number (default: the one before)")
     parser.add_argument("--list", action="store_true", help="only say which versions there are")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossrank.cli.options import add_scoring_options, open_model
-from crossrank.cli.output import Report, to_json
+from crossrank.cli.options import Parser, add_scoring_options, open_model
+from crossrank.cli.output import Report
+from crossrank.cli.terminal import to_json
 from crossrank.data.streams import Line, LineError, Pair, Pause, count_lines, read_pairs
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 CHUNK_LINES = 2048
 CHUNK_CHARACTERS = 1 << 20
 
+DESCRIPTION = "Score pairs of a query and a document, in the order of the input."
 EPILOG = """\
 input:
   A line is a query, a tab and a document; or, in a file that ends in .jsonl,
@@ -45,15 +47,8 @@ examples:
 Item = Pair | Line | LineError  # a Line is a blank one
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "score",
-        help="score pairs of a query and a document, in their order",
-        description="Score pairs of a query and a document, in their order.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: Parser) -> None:
+    """Add the command's options."""
     parser.add_argument("file", metavar="FILE", help="tab-separated or JSON lines; - is standard input")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
     parser.add_argument("--query-field", default="query", metavar="NAME", help="default: query")
@@ -63,7 +58,6 @@ def add(commands: Any) -> None:
         "--skip-bad", action="store_true", help="go on at lines that can't be used, and count them (see below)"
     )
     add_scoring_options(parser)
-    parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 
-from crossrank.cli.output import for_eyes, is_plain
+from crossrank.cli.terminal import for_eyes, is_plain
 from crossrank.evaluation.explain import Contrast, Explanation, Span
 from crossrank.evaluation.matches import matches
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 BOLD, DIM, GREEN, RED, YELLOW, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
 _KINDS = {"error": BOLD + RED, "warning": BOLD + YELLOW}
-# These characters change the direction of the text after them, so a terminal could show something else than what is there.
+# Characters that change the direction of the text after them, so that a terminal shows it in another order.
 _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 
 
@@ -34,7 +34,7 @@ def open_closed_streams() -> None:
             os.close(number)
         # Descriptors are given out from the lowest, so this one gets the number that is free.
         os.open(os.devnull, os.O_RDONLY if name == "stdout" else os.O_WRONLY)
-        stream = open(number, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+        stream = open(number, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
 
 
@@ -57,7 +57,7 @@ def describe(error: OSError) -> str:
     """Describe an error of the operating system; Python doesn't name the file when a write fails."""
     if error.filename is None and error.errno is not None:
         closed = error.errno == errno.EBADF
-        return f"Can't write or read a standard stream: {'it is closed' if closed else os.strerror(error.errno)}."
+        return f"Can't use a standard stream: {'it is closed' if closed else os.strerror(error.errno)}."
     return str(error)
 
 
@@ -148,9 +148,9 @@ def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> li
     :param right: Columns that are aligned to the right, from 0.
     """
     widths = [max(map(columns, cells)) for cells in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        spaces = [" " * (width - columns(cell)) for cell, width in zip(row, widths, strict=True)]
-        cells = [gap + cell if i in right else cell + gap for i, (cell, gap) in enumerate(zip(row, spaces, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+
+    def padded(i: int, cell: str) -> str:
+        space = " " * (widths[i] - columns(cell))
+        return space + cell if i in right else cell + space
+
+    return ["  ".join(padded(i, cell) for i, cell in enumerate(row)).rstrip() for row in rows]

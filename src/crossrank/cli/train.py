@@ -10,8 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossrank.cli.options import positive
-from crossrank.cli.output import complain, one_line, to_json
+from crossrank.cli.options import Parser, positive
+from crossrank.cli.terminal import complain, one_line, to_json
 from crossrank.errors import InputError
 from crossrank.optional import require
 from crossrank.training.settings import FREEZE, PRECISIONS, SCHEDULES, Settings
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LOSS_NAMES = ("bce", "lambda", "listnet", "ranknet", "mse", "margin-mse", "mnrl", "cached-mnrl")
 
+DESCRIPTION = "Train a model on judged pairs. Needs the extra 'train'."
 EPILOG = """\
 data:
   Files ending in .jsonl, .csv, .tsv or .parquet, and BEIR folders. A row is
@@ -41,27 +42,19 @@ examples:
 """
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser's."""
-    parser = commands.add_parser(
-        "train",
-        help="improve a model with judged pairs",
-        description="Improve a model with judged pairs; needs the extra 'train'.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: Parser) -> None:
+    """Add the command's options."""
     parser.add_argument("data", metavar="DATA", nargs="+", help="files or BEIR folders of judgements")
     parser.add_argument(
         "--base", metavar="MODEL", help="hub name or folder to start from (default: the model in the box)"
     )
-    parser.add_argument("--output", metavar="DIR", type=Path, help="where the model goes; needed but for --dry-run")
+    parser.add_argument("-o", "--output", metavar="FOLDER", type=Path, help="where the model goes; not for --dry-run")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     parser.add_argument("--dry-run", action="store_true", help="only check the data")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--push-to-hub", metavar="REPO", help="upload the result: owner/name")
     _add_data_options(parser.add_argument_group("data"))
     _add_settings(parser.add_argument_group("training"))
-    parser.set_defaults(execute=execute)
 
 
 def _add_data_options(group: Any) -> None:
