@@ -32,8 +32,8 @@ def with_subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.Argum
 def page() -> str:
     """The page's text."""
     parts = [f"```text\n{overview(io.StringIO())}\n```"]
-    for command in (parser for name in COMMANDS for parser in with_subcommands(parser_of(name))):
-        parts.append(f"## {command.prog}\n\n```text\n{command.format_help().rstrip()}\n```")
+    parsers = (parser for name in COMMANDS for parser in with_subcommands(parser_of(name)))
+    parts += [f"## {parser.prog}\n\n```text\n{parser.format_help().rstrip()}\n```" for parser in parsers]
     return _HEAD + "\n" + "\n\n".join(parts) + "\n"
 
 
