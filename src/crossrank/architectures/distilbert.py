@@ -68,10 +68,13 @@ def embed(ids: Node, weights: Weights, args: Args) -> Node:
     return ops.layer_norm(x, weights, "LayerNorm", args.hidden, _EPS)
 
 
-def body(config: ModelConfig, weights: Weights, *, first_only: bool = False) -> tuple[list[Node], Node]:
+def body(
+    config: ModelConfig, weights: Weights, *, first_only: bool = False, typed: bool = False
+) -> tuple[list[Node], Node]:
     """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
 
     :param weights: Named as in the bare body, without ``distilbert.``.
+    :param typed: Ignored: this architecture has no token types.
     :returns: The graph's inputs and the states.
     """
     args = Args.of(config)

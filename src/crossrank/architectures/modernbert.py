@@ -179,10 +179,13 @@ def layer(x: Node, kind: Kind, weights: Weights, args: Args, *, first: bool, fir
     return opset.add(rows, feed_forward(normed, weights.under("mlp."), args))
 
 
-def body(config: ModelConfig, weights: Weights, *, first_only: bool = False) -> tuple[list[Node], Node]:
+def body(
+    config: ModelConfig, weights: Weights, *, first_only: bool = False, typed: bool = False
+) -> tuple[list[Node], Node]:
     """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
 
     :param weights: Named as in the bare body, without ``model.``.
+    :param typed: Ignored: this architecture has no token types.
     :returns: The graph's inputs and the states.
     """
     args = Args.of(config)

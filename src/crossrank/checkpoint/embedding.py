@@ -14,18 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from crossrank.checkpoint.config import ModelConfig, read_json
+from crossrank.checkpoint.modules import read_pooling
 from crossrank.errors import CheckpointError, UnsupportedModelError
 
 POOLINGS = ("mean", "cls")
-# How versions before 6 wrote the modes.
-_OLD_MODES: Mapping[str, str] = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
 # The prompts of documents by the names that sentence-transformers looks for, in its order.
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 _HEAD = re.compile(r"\w+For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice)")
@@ -105,18 +97,12 @@ def _modules(folder: Path) -> list[tuple[str, str]] | None:
 
 
 def _pooling(folder: Path, path: str) -> str:
-    config = read_json(folder / path / "config.json")
-    if not config:
-        raise CheckpointError(f"{folder / path} has no config.json. Download the checkpoint again.")
-    mode: Any = config.get("pooling_mode")
-    if mode is None:
-        mode = [name for key, name in _OLD_MODES.items() if config.get(key)] or ["mean"]
-    modes = [mode] if isinstance(mode, str) else list(mode)
-    if len(modes) != 1 or modes[0] not in POOLINGS:
-        raise _unsupported(folder, f"the module Pooling with the mode {' + '.join(map(str, modes))}")
-    if config.get("include_prompt") is False:
+    pooling = read_pooling(folder / path)
+    if len(pooling.modes) != 1 or pooling.modes[0] not in POOLINGS:
+        raise _unsupported(folder, f"the module Pooling with the mode {' + '.join(pooling.modes)}")
+    if not pooling.include_prompt:
         raise _unsupported(folder, "the module Pooling that leaves out the prompt (include_prompt is false)")
-    return str(modes[0])
+    return pooling.modes[0]
 
 
 def _refuse_cross_encoder(

@@ -17,8 +17,26 @@ from crossrank.errors import CheckpointError, UnsupportedModelError
 
 # Keys of the chat template's settings that steer the tokenizer or sentence-transformers itself, not the template.
 _NOT_FOR_THE_TEMPLATE = ("padding", "truncation", "max_length", "return_tensors", "restore_suffix")
-_KNOWN = ("LogitScore", "Pooling", "Dense")
+_KNOWN = ("LogitScore", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
 _TASKS = ("sequence-classification", "text-generation", "feature-extraction")
+_LAST_STATES = "last_hidden_state"
+# What modules call the states of all tokens, what is pooled from them, and the logits.
+TOKENS, POOLED, SCORES = "token_embeddings", "sentence_embedding", "scores"
+POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+# How versions before 6 wrote the modes; several may be on, and their vectors are then joined in this order.
+_OLD_MODES: Mapping[str, str] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+# Activations of Dense, by their class name under torch.nn, all with torch's default settings.
+DENSE_ACTIVATIONS = (
+    *("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid"),
+    *("ELU", "SELU", "LeakyReLU", "Mish", "Softplus", "Hardswish"),
+)
 
 
 @dataclass(frozen=True)
@@ -30,21 +48,58 @@ class LogitScore:
 
 
 @dataclass(frozen=True)
+class Pooling:
+    """From the states of all tokens to one vector.
+
+    :param modes: One or more of ``POOLING_MODES``; the vectors of several are joined.
+    :param include_prompt: Whether the tokens of the prompt, and what stands before them, count.
+    """
+
+    modes: tuple[str, ...]
+    include_prompt: bool = True
+
+
+@dataclass(frozen=True)
 class Dense:
-    """A linear layer on the last position's hidden state.
+    """A linear layer with an activation.
 
     :param folder: Where its weights are.
     :param inputs: Size of what goes in.
-    :param outputs: Size of what comes out; for the last one, the number of labels.
+    :param outputs: Size of what comes out; for the one that puts out the scores, the number of labels.
     :param bias: Whether it adds one.
-    :param activation: A class name under ``torch.nn``.
+    :param activation: One of ``DENSE_ACTIVATIONS``.
+    :param residual: Whether what goes in is added to what comes out, through a matrix where the sizes differ.
+    :param source: Name of what goes in, such as ``"sentence_embedding"``.
+    :param target: Name of what comes out, such as ``"scores"``.
     """
 
     folder: Path
     inputs: int
     outputs: int
-    bias: bool
-    activation: str
+    bias: bool = True
+    activation: str = "Tanh"
+    residual: bool = False
+    source: str = POOLED
+    target: str = POOLED
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Normalises the pooled vector to mean 0 and variance 1, then scales and shifts it."""
+
+    folder: Path
+    size: int
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Scales vectors to length 1."""
+
+    source: str = POOLED
+    target: str = POOLED
+
+
+Module = LogitScore | Pooling | Dense | LayerNorm | Normalize
 
 
 @dataclass(frozen=True)
@@ -62,12 +117,18 @@ class Modules:
     """
 
     task: str
-    head: tuple[LogitScore, ...] | tuple[Dense, ...]
+    head: tuple[Module, ...]
     messages: bool
     message_format: str | None
     template_settings: Mapping[str, Any]
     prompt: str
     max_length: int | None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of what the last ``Dense`` that puts out scores gives; empty if there is none."""
+        scores = [layer for layer in self.head if isinstance(layer, Dense) and layer.target == SCORES]
+        return tuple(f"LABEL_{i}" for i in range(scores[-1].outputs)) if scores else ()
 
 
 def read_modules(folder: Path) -> Modules | None:
@@ -90,10 +151,18 @@ def read_modules(folder: Path) -> Modules | None:
     task = str(transformer.get("transformer_task", "feature-extraction"))
     if task not in _TASKS:
         raise _unsupported(folder, f"a Transformer for {task!r}", f"Transformers for {', '.join(_TASKS)}")
+    if transformer.get("do_lower_case"):
+        raise _unsupported(folder, "do_lower_case", "tokenizers that say themselves what they lowercase")
+    modalities = transformer.get("modality_config") or {}
+    output = (modalities.get("text") or {}).get("method_output_name", _LAST_STATES)
+    if task == "feature-extraction" and output != _LAST_STATES:
+        raise _unsupported(
+            folder, f"a Transformer that puts out {output!r}", f"Transformers that put out {_LAST_STATES!r}"
+        )
     processing = transformer.get("processing_kwargs") or {}
     template_settings = dict(processing.get("chat_template") or {})
     length = (processing.get("text") or {}).get("max_length") or template_settings.get("max_length")
-    message = (transformer.get("modality_config") or {}).get("message")
+    message = modalities.get("message")
     return Modules(
         task=task,
         head=_head(folder, task, listed[1:]),
@@ -105,18 +174,39 @@ def read_modules(folder: Path) -> Modules | None:
     )
 
 
-def refuse_modules(folder: Path, model_type: str, modules: Modules | None) -> None:
-    """Refuse what only decoders are scored with here.
+def refuse_for_encoders(folder: Path, model_type: str, modules: Modules) -> None:
+    """Refuse what only decoders have.
 
-    :raises UnsupportedModelError: If a checkpoint of an encoder has more than its own classification head.
+    :raises UnsupportedModelError: If a checkpoint of an encoder has it.
     """
-    if modules is None:
-        return
-    if modules.head:
-        kinds = " + ".join(type(module).__name__ for module in modules.head)
-        raise _unsupported(folder, f"{kinds} behind the encoder {model_type!r}", "these behind decoders only")
-    if modules.messages or modules.prompt:
-        raise _unsupported(folder, f"a prompt for the encoder {model_type!r}", "prompts for decoders only")
+    if any(isinstance(module, LogitScore) for module in modules.head):
+        raise _unsupported(folder, f"LogitScore behind the encoder {model_type!r}", "LogitScore behind decoders only")
+    if modules.messages:
+        raise _unsupported(
+            folder, f"a chat template for the encoder {model_type!r}", "chat templates for decoders only"
+        )
+
+
+def read_pooling(folder: Path) -> Pooling:
+    """Read the config of a module ``Pooling``.
+
+    :raises CheckpointError: If there is none.
+    :raises UnsupportedModelError: If it names a mode that sentence-transformers does not have.
+    """
+    config = read_json(folder / "config.json")
+    if not config:
+        raise CheckpointError(f"{folder} has no config.json. Download the checkpoint again.")
+    mode: Any = config.get("pooling_mode")
+    if mode is None:
+        mode = [name for key, name in _OLD_MODES.items() if config.get(key)] or ["mean"]
+    modes = (mode,) if isinstance(mode, str) else tuple(map(str, mode))
+    if not modes or not set(modes) <= set(POOLING_MODES):
+        raise _unsupported(
+            folder.parent,
+            f"the module Pooling with the mode {' + '.join(modes) or 'none'}",
+            f"Pooling with {', '.join(POOLING_MODES)}",
+        )
+    return Pooling(modes, include_prompt=config.get("include_prompt") is not False)
 
 
 def _kind(name: str, folder: Path) -> str:
@@ -129,53 +219,65 @@ def _kind(name: str, folder: Path) -> str:
     return kind
 
 
-def _head(folder: Path, task: str, listed: list[tuple[str, str]]) -> tuple[LogitScore, ...] | tuple[Dense, ...]:
+def _head(folder: Path, task: str, listed: list[tuple[str, str]]) -> tuple[Module, ...]:
     kinds = [kind for kind, _ in listed]
-    configs = [read_json(folder / path / "config.json") for _, path in listed]
     if unknown := [kind for kind in kinds if kind not in _KNOWN]:
         raise _unsupported(folder, f"the module {unknown[0]}", ", ".join(_KNOWN))
     if task == "sequence-classification" and not kinds:
         return ()
     if task == "text-generation" and kinds == ["LogitScore"]:
-        yes, no = configs[0].get("true_token_id"), configs[0].get("false_token_id")
+        config = read_json(folder / listed[0][1] / "config.json")
+        yes, no = config.get("true_token_id"), config.get("false_token_id")
         if not isinstance(yes, int):
             raise CheckpointError(f"{folder / listed[0][1]} names no true_token_id. Download the checkpoint again.")
         return (LogitScore(yes, no),)
-    if task == "feature-extraction" and kinds[:1] == ["Pooling"] and set(kinds[1:]) == {"Dense"}:
-        return _dense(folder, listed, configs)
+    if task == "feature-extraction" and "Pooling" in kinds and "LogitScore" not in kinds:
+        head = tuple(_module(kind, folder / path) for kind, path in listed if kind != "Dropout")  # which only trains
+        if not any(isinstance(layer, Dense) and layer.target == SCORES for layer in head):
+            raise _unsupported(folder, "no module Dense that puts out 'scores'", "heads with such a Dense")
+        return head
     raise _unsupported(
         folder,
         f"{' + '.join(kinds) or 'nothing'} behind a Transformer for {task!r}",
-        "nothing behind 'sequence-classification', LogitScore behind 'text-generation', and Pooling + Dense behind "
-        "'feature-extraction'",
+        "nothing behind 'sequence-classification', LogitScore behind 'text-generation', and Pooling with Dense, "
+        "LayerNorm, Normalize and Dropout behind 'feature-extraction'",
     )
 
 
-def _dense(folder: Path, listed: list[tuple[str, str]], configs: list[dict[str, Any]]) -> tuple[Dense, ...]:
-    pooling = configs[0].get("pooling_mode")
-    if pooling is None:  # how versions before 6 wrote it
-        pooling = next((key for key, on in configs[0].items() if key.startswith("pooling_mode_") and on), None)
-    if pooling not in ("lasttoken", "pooling_mode_lasttoken"):
-        raise _unsupported(folder, f"the module Pooling with the mode {pooling!r}", "Pooling with 'lasttoken'")
-    if configs[-1].get("module_output_name") != "scores":
-        raise _unsupported(folder, "a last module Dense that puts out no 'scores'", "a last Dense that does")
-    layers = []
-    for (_, path), config in zip(listed[1:], configs[1:], strict=True):
-        if config.get("use_residual"):
-            raise _unsupported(folder, "the module Dense with use_residual", "Dense without it")
-        try:
-            layers.append(
-                Dense(
-                    folder / path,
-                    int(config["in_features"]),
-                    int(config["out_features"]),
-                    bool(config.get("bias", True)),
-                    str(config.get("activation_function", "torch.nn.Tanh")).rpartition(".")[2],
-                )
-            )
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{folder / path} is incomplete ({error!r}). Download it again.") from error
-    return tuple(layers)
+def _module(kind: str, folder: Path) -> Module:
+    if kind == "Pooling":
+        return read_pooling(folder)
+    config = read_json(folder / "config.json")
+    try:
+        if kind == "LayerNorm":
+            return LayerNorm(folder, int(config["dimension"]))
+        source = str(config.get("module_input_name") or POOLED)
+        target = str(config.get("module_output_name") or source)
+        if kind == "Normalize":
+            return Normalize(source, target)
+        return Dense(
+            folder,
+            int(config["in_features"]),
+            int(config["out_features"]),
+            bias=bool(config.get("bias", True)),
+            activation=_activation(folder, str(config.get("activation_function", "torch.nn.Tanh"))),
+            residual=bool(config.get("use_residual", False)),
+            source=source,
+            target=target,
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder} is incomplete ({error!r}). Download it again.") from error
+
+
+def _activation(folder: Path, name: str) -> str:
+    package, _, kind = name.rpartition(".")
+    if not package.startswith("torch.nn") or kind not in DENSE_ACTIVATIONS:
+        raise _unsupported(
+            folder.parent,
+            f"the activation {name!r} in {folder.name}",
+            f"torch.nn's {', '.join(DENSE_ACTIVATIONS)}",
+        )
+    return kind
 
 
 def _unsupported(folder: Path, found: str, known: str) -> UnsupportedModelError:

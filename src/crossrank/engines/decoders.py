@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from crossrank.checkpoint.config import ModelConfig, read_json
-from crossrank.checkpoint.modules import Dense, LogitScore, Modules
+from crossrank.checkpoint.modules import POOLED, Dense, LogitScore, Module, Modules, Pooling
 from crossrank.engines.engine import Engine
 from crossrank.engines.select import usable_length
 from crossrank.engines.torch_engine import TorchDecoderEngine, chat_renderer
@@ -96,8 +96,8 @@ def _head(
     if kind == "sequence-classification":
         return (), (), config.labels
     head = modules.head if modules else ()
-    if layers := tuple(layer for layer in head if isinstance(layer, Dense)):
-        return (), layers, tuple(f"LABEL_{i}" for i in range(layers[-1].outputs))
+    if modules and kind == "feature-extraction":
+        return (), _layers(head), modules.labels
     scores = [layer for layer in head if isinstance(layer, LogitScore)]
     if scores:
         yes, no = scores[0].yes, scores[0].no
@@ -105,6 +105,26 @@ def _head(
         yes = encoder.token_id(prompt.yes)
         no = None if prompt.no is None else encoder.token_id(prompt.no)
     return (yes,) if no is None else (yes, no), (), ("LABEL_0",)
+
+
+def _layers(head: tuple[Module, ...]) -> tuple[Dense, ...]:
+    """Of the modules behind a decoder's states those that compute; what is pooled is the last token."""
+    pooling, *layers = head
+    dense = tuple(layer for layer in layers if isinstance(layer, Dense) and not layer.residual)
+    chained = all(layer.source == POOLED for layer in dense) and [layer.target for layer in dense[:-1]]
+    if pooling != Pooling(("lasttoken",)) or len(dense) < len(layers) or chained != [POOLED] * (len(dense) - 1):
+        raise UnsupportedModelError(
+            "Behind a decoder crossrank knows the modules Pooling with the mode 'lasttoken' and Dense without "
+            f"use_residual; this one has {' + '.join(map(_described, head))}. "
+            "Score it with sentence-transformers itself."
+        )
+    return dense
+
+
+def _described(module: Module) -> str:
+    if isinstance(module, Pooling):
+        return f"Pooling with the mode {' + '.join(map(repr, module.modes))}"
+    return type(module).__name__ + (" with use_residual" if isinstance(module, Dense) and module.residual else "")
 
 
 def _prompt(folder: Path, config: ModelConfig, modules: Modules | None, kind: str, tokenizer: Tokenizer) -> Prompt:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from crossrank.checkpoint.config import ModelConfig, load_config, read_json
 from crossrank.checkpoint.identity import LoadedFiles
-from crossrank.checkpoint.modules import read_modules, refuse_modules
+from crossrank.checkpoint.modules import Modules, Pooling, read_modules, refuse_for_encoders
 from crossrank.engines.engine import Engine
 from crossrank.errors import InputError
-from crossrank.tokenization.pair_encoder import Encoder, PairEncoder
+from crossrank.tokenization.pair_encoder import Encoder, PairEncoder, prompt_length
 from crossrank.tokenization.split_encoder import SplitEncoder
 from crossrank.tokenization.tokenizer import load_tokenizer, pair_template
 from crossrank.validation import check_choice, check_optional_integer
@@ -100,7 +100,14 @@ def load_model(
             folder, config, modules, device=device, precision=precision, max_length=max_length, num_threads=num_threads
         )
         return LoadedModel(*found, files)
-    refuse_modules(folder, config.model_type, modules)
+    if modules is not None:
+        refuse_for_encoders(folder, config.model_type, modules)
+        config = replace(
+            config,
+            labels=modules.labels or config.labels,
+            usable_length=min(config.usable_length, modules.max_length or config.usable_length),
+        )
+    prompt = modules.prompt if modules else ""
     tokenizer = load_tokenizer(folder)
     template = pair_template(tokenizer, config.raw.get("pad_token_id"))
     if not _gives_types(folder):
@@ -110,35 +117,55 @@ def load_model(
             raise InputError(f"device={device!r} is for other models; the one in the box runs on the CPU.")
         from crossrank.engines.torch_engine import TorchEngine
 
+        if modules and modules.head:
+            raise InputError(
+                f"device={device!r} is for other models: one that ends in sentence-transformers modules, as "
+                f"{folder} does, runs on the CPU. Leave device out."
+            )
         engine = TorchEngine(folder, device=device, precision=precision, num_threads=num_threads)
-        length = usable_length(config, max_length)
-        return LoadedModel(
-            config, PairEncoder(tokenizer, template, length, token_types=engine.token_types), engine, files
-        )
-    graphs, precision = _graphs(folder, config, precision)
+        types, length = engine.token_types, usable_length(config, max_length)
+        encoder = PairEncoder(tokenizer, template, length, token_types=types, prompt=prompt)
+        return LoadedModel(config, encoder, engine, files)
+    skipped = 0 if _pools_prompt(modules) else prompt_length(tokenizer, prompt)
+    graphs, precision = _graphs(folder, config, precision, modules, skipped)
     if config.model_type == "split_bert":
         length = usable_length(config, max_length)
         split = SplitEncoder(tokenizer, template, length, config.need("max_query_length"))
         apart = SplitEngine(graphs, length, precision=precision, num_threads=num_threads)
         return LoadedModel(config, split, apart, files)
     encoder = PairEncoder(
-        tokenizer, template, usable_length(config, max_length), token_types=_TYPES in graphs.input_names
+        tokenizer,
+        template,
+        usable_length(config, max_length),
+        token_types=_TYPES in graphs.input_names,
+        prompt=prompt,
     )
     return LoadedModel(config, encoder, OpenVinoEngine(graphs, precision=precision, num_threads=num_threads), files)
 
 
-def _graphs(folder: Path, config: ModelConfig, precision: str) -> tuple[Graphs, str]:
+def _pools_prompt(modules: Modules | None) -> bool:
+    return all(module.include_prompt for module in (modules.head if modules else ()) if isinstance(module, Pooling))
+
+
+def _graphs(
+    folder: Path, config: ModelConfig, precision: str, modules: Modules | None, skipped: int
+) -> tuple[Graphs, str]:
     """The graphs of a folder, of its weights or as they were exported, and the precision to run them in."""
-    from crossrank.architectures.registry import build
+    from crossrank.architectures import modular, registry
     from crossrank.checkpoint.weights import load_weights
     from crossrank.engines.exported import find_exported, load_exported
     from crossrank.engines.openvino_engine import native_precision
 
-    exported = find_exported(folder)
+    head = modules.head if modules else ()
+    # What was exported of a modular checkpoint is its body alone.
+    exported = None if head else find_exported(folder)
     if exported is not None:
         return load_exported(exported, len(config.labels), precision)
     precision = native_precision(precision)
-    return build(config, load_weights(folder).compressed(precision == "int8")), precision
+    weights = load_weights(folder).compressed(precision == "int8")
+    if head:
+        return modular.build(config, weights, head, skipped=skipped), precision
+    return registry.build(config, weights), precision
 
 
 def _gives_types(folder: Path) -> bool:

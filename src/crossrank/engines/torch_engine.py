@@ -27,8 +27,6 @@ transformers: Any = require("transformers", extra="torch", purpose=_PURPOSE)
 Head = Callable[[Any], Any]
 
 _DTYPES: Mapping[str, Any] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# What may stand behind a Dense layer of a modular checkpoint, by its class name under torch.nn.
-_ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid")
 
 
 class TorchEngine:
@@ -291,10 +289,6 @@ def _token_head(model: Any, tokens: Sequence[int]) -> Head:
 def _dense_head(layers: Sequence[Dense], device: Any) -> Head:
     steps: list[Head] = []
     for layer in layers:
-        if layer.activation not in _ACTIVATIONS:
-            raise UnsupportedModelError(
-                f"{layer.folder} has the activation {layer.activation!r}; known are {', '.join(_ACTIVATIONS)}."
-            )
         weights = load_weights(layer.folder)
         weight = torch.tensor(weights("linear.weight", layer.outputs, layer.inputs), device=device)
         bias = torch.tensor(weights("linear.bias", layer.outputs), device=device) if layer.bias else None

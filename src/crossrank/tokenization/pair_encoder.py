@@ -88,23 +88,34 @@ class PairEncoder:
     :param template: Where the special tokens stand.
     :param max_length: The most tokens of a pair, special tokens included.
     :param token_types: Whether the model has token types.
-    :raises InputError: If ``max_length`` leaves no room for a token of each text.
+    :param prompt: Goes before every query, and counts as a part of it.
+    :raises InputError: If ``max_length`` leaves no room for a token of each text, or for the prompt.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: PairTemplate, max_length: int, *, token_types: bool) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, template: PairTemplate, max_length: int, *, token_types: bool, prompt: str = ""
+    ) -> None:
         if max_length < template.specials + 2:
             raise InputError(
                 f"max_length={max_length} is too short: this model puts {template.specials} special tokens around a "
                 f"pair, so at least {template.specials + 2} are needed."
             )
+        if (needed := 2 * prompt_length(tokenizer, prompt)) and max_length < needed + template.specials:
+            raise InputError(
+                f"max_length={max_length} is too short for this model's prompt {prompt!r}: it goes before each query, "
+                f"which may take half of the length, so at least {needed + template.specials} are needed."
+            )
         self.max_length = max_length
         self.tokenizer = tokenizer
+        self.prompt = prompt
         self._template = template
         self._token_types = token_types
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
         """Tokenize each distinct text once; cap queries at half of the room; measure what documents will lose."""
         room = self.max_length - self._template.specials
+        if self.prompt:
+            pairs = [(self.prompt + query, document) for query, document in pairs]
         return encode_pairs(self.tokenizer, pairs, room=room, specials=self._template.specials)
 
     def assemble(self, encoded: EncodedPairs, rows: NDArray[np.int64]) -> Batch:
@@ -181,6 +192,17 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
     """Ids of each text, without special tokens and uncut."""
     clean = [encodable(text) for text in texts]
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(clean, add_special_tokens=False)]
+
+
+def prompt_length(tokenizer: Tokenizer, prompt: str) -> int:
+    """How many tokens stand at the beginning of a pair whose query begins with a prompt, special tokens included.
+
+    Counted as sentence-transformers does, on the prompt alone; 0 for none.
+    """
+    if not prompt:
+        return 0
+    encoding = tokenizer.encode(prompt)
+    return len(encoding.ids) - encoding.special_tokens_mask[-1]
 
 
 def encodable(text: str) -> str:
