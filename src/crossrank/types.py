@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ class PairScores:
     :param document_tokens_cut: ``[pairs]``, tokens that the document lost.
     :param tokens: Tokens that went through the model, special tokens included, padding and repeated pairs not.
     :param seconds: Wall time, loading the model excluded.
+    :param documents: Distinct documents, for a model that reads queries and documents apart; else 0.
+    :param documents_cached: How many of them were read in an earlier call and kept in memory.
+    :param documents_prepared: How many of them were read by ``crossrank prepare``.
     """
 
     scores: NDArray[np.float64]
@@ -34,6 +37,9 @@ class PairScores:
     document_tokens_cut: NDArray[np.int64]
     tokens: int
     seconds: float
+    documents: int = field(default=0, kw_only=True)
+    documents_cached: int = field(default=0, kw_only=True)
+    documents_prepared: int = field(default=0, kw_only=True)
 
     @property
     def order(self) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from crossrank.checkpoint.modules import Modules, Pooling, read_modules, refuse_
 from crossrank.engines.engine import Engine
 from crossrank.errors import InputError
 from crossrank.tokenization.pair_encoder import Encoder, PairEncoder, prompt_length
-from crossrank.tokenization.split_encoder import SplitEncoder
+from crossrank.tokenization.split_encoder import KnownTexts, SplitEncoder
 from crossrank.tokenization.tokenizer import load_tokenizer, pair_template
 from crossrank.validation import check_choice, check_optional_integer
 
@@ -79,10 +79,17 @@ def usable_length(config: ModelConfig, max_length: int | None) -> int:
 
 
 def load_model(
-    folder: Path, *, device: str | None, precision: str, max_length: int | None, num_threads: int | None
+    folder: Path,
+    *,
+    device: str | None,
+    precision: str,
+    max_length: int | None,
+    num_threads: int | None,
+    known: KnownTexts | None = None,
 ) -> LoadedModel:
     """Open a model folder.
 
+    :param known: For a model that reads documents apart: those that were read before.
     :raises ModelError: If the files can't be used.
     :raises InputError: If a setting does not fit the model.
     """
@@ -130,8 +137,8 @@ def load_model(
     graphs, precision = _graphs(folder, config, precision, modules, skipped)
     if config.model_type == "split_bert":
         length = usable_length(config, max_length)
-        split = SplitEncoder(tokenizer, template, length, config.need("max_query_length"))
-        apart = SplitEngine(graphs, length, precision=precision, num_threads=num_threads)
+        split = SplitEncoder(tokenizer, template, length, config.need("max_query_length"), known)
+        apart = SplitEngine(graphs, length, precision=precision, num_threads=num_threads, known=known)
         return LoadedModel(config, split, apart, files)
     encoder = PairEncoder(
         tokenizer,

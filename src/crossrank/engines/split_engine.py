@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +13,7 @@ from crossrank.architectures.ops import Graphs
 from crossrank.engines.openvino_engine import CompiledGraph
 from crossrank.tokenization.batching import Batch, fill, padded_length, plan
 from crossrank.tokenization.split_encoder import KnownTexts, ReadText, SplitBatch, Text
+from crossrank.tokenization.text_cache import TextCache
 
 # Padded tokens that the lower layers read in one pass, as for other models.
 _TOKENS_READ = 2048
@@ -22,46 +21,6 @@ _TOKENS_READ = 2048
 _HEAD_BYTES = 64_000_000
 # Memory for the states of queries: some thousand usual ones.
 _QUERY_BYTES = 32_000_000
-# What a kept text takes besides its arrays, about.
-_OVERHEAD = 600
-
-
-class TextCache:
-    """The states of texts that were read last, within a bound. Safe to use from many threads.
-
-    :param max_bytes: How much memory they may take.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.bytes = 0
-        self._texts: OrderedDict[Hashable, ReadText] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def find(self, text: Hashable) -> ReadText | None:
-        """Give a text's states if they are kept."""
-        with self._lock:
-            found = self._texts.get(text)
-            if found is not None:
-                self._texts.move_to_end(text)
-            return found
-
-    def keep(self, text: Hashable, read: ReadText) -> None:
-        """Keep a text's states; those used longest ago go."""
-        size = _size(text, read)
-        if size > self.max_bytes:
-            return
-        with self._lock:
-            before = self._texts.pop(text, None)
-            if before is not None:
-                self.bytes -= _size(text, before)
-            self._texts[text] = read
-            self.bytes += size
-            while self.bytes > self.max_bytes:
-                self.bytes -= _size(*self._texts.popitem(last=False))
 
 
 class SplitEngine:
@@ -74,9 +33,18 @@ class SplitEngine:
     :param max_length: The most tokens of a text.
     :param precision: One of ``float32``, ``bfloat16``, ``int8``.
     :param num_threads: Threads of one forward pass; ``None`` for all that the process may use.
+    :param known: Documents that were read before; those that are read now are added.
     """
 
-    def __init__(self, graphs: Graphs, max_length: int, *, precision: str, num_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        graphs: Graphs,
+        max_length: int,
+        *,
+        precision: str,
+        num_threads: int | None = None,
+        known: KnownTexts | None = None,
+    ) -> None:
         # Compiling is most of the time to load, and OpenVINO does one graph on one core.
         with ThreadPoolExecutor(1) as beside:
             head = beside.submit(CompiledGraph, graphs.head, "float32", num_threads)
@@ -87,7 +55,7 @@ class SplitEngine:
         # States of a body that rounds to bfloat16 lose nothing to speak of in float16.
         self._dtype = np.float32 if precision == "float32" else np.float16
         self._queries = TextCache(_QUERY_BYTES)
-        self.known: KnownTexts | None = None
+        self._known = known
 
     @property
     def facts(self) -> Mapping[str, str | int]:
@@ -97,7 +65,7 @@ class SplitEngine:
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Logits of a batch, ``[batch, 1]``."""
         assert isinstance(batch, SplitBatch)
-        documents = self.read(batch.documents, self.known)
+        documents = self.read(batch.documents, self._known)
         logits = np.empty((len(batch.rows), 1), np.float32)
         # Queries of one length stand together, so that little is padded.
         lengths = np.fromiter(map(len, batch.queries), np.int64, len(batch.queries))
@@ -163,7 +131,3 @@ def _padded(rows: Sequence[NDArray[np.int32]], most: int) -> tuple[NDArray[np.in
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     length = padded_length(int(lengths.max()), most)
     return fill([row.tolist() for row in rows], length, 0), (np.arange(length) < lengths[:, None]).astype(np.int64)
-
-
-def _size(text: Hashable, read: ReadText) -> int:
-    return read.states.nbytes + read.ids.nbytes + (4 * len(text) if isinstance(text, str) else 0) + _OVERHEAD

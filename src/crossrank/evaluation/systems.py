@@ -23,11 +23,13 @@ from crossrank.types import PairScores
 
 Floats = NDArray[np.float64]
 
-# The most pairs that go to a model in one call: as many as CrossEncoder takes in one piece, so that a document which
-# several queries share is read once for all of them. A slow model gets what it does in so many seconds, after one query
-# that shows its speed: an interrupted evaluation loses little more than that.
+# The most pairs that go to a model in one call. A slow model gets what it does in so many seconds, after one query that
+# shows its speed: an interrupted evaluation loses little more than that.
 GROUP = 2048
 _SECONDS = 10.0
+# A model that reads documents apart reads those that several queries of a group share once, so its groups are larger.
+GROUP_APART = 65536
+_SECONDS_APART = 60.0
 # Documents that a bi-encoder embeds in one call.
 _EMBEDDED = 512
 # Kinds of scores that are probabilities, or mean to be.
@@ -121,6 +123,7 @@ def cross_encoder(
         "files": _files(facts),
         **_kept(facts),
     }
+    most, seconds = (GROUP_APART, _SECONDS_APART) if facts.get("document_cache") else (GROUP, _SECONDS)
     texts = list(dataset.queries.values())
     names = list(dataset.queries)
     counts = np.minimum(candidates.counts, depth)
@@ -138,7 +141,7 @@ def cross_encoder(
                 rows = _rows([names[i] for i in group], [int(counts[i]) for i in group], result, name)
                 file.add(rows)
                 file.done.update((row.query, row) for row in rows)
-                size = int(min(GROUP, len(pairs) * _SECONDS / max(result.seconds, 1e-3)))
+                size = int(min(most, len(pairs) * seconds / max(result.seconds, 1e-3)))
         return _collected(file.done, names, candidates, name, depth, facts)
 
 
@@ -262,7 +265,7 @@ def _group(queries: list[int], counts: NDArray[np.int64], most: int) -> tuple[li
 
 def _kept(facts: Mapping[str, object]) -> dict[str, object]:
     """What scores depend on: the folder may move, and threads change nothing."""
-    return {key: value for key, value in facts.items() if key not in ("folder", "threads")}
+    return {key: value for key, value in facts.items() if key not in ("folder", "threads", "document_cache")}
 
 
 def _files(facts: Mapping[str, object]) -> str | None:

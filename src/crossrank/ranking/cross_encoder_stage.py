@@ -78,7 +78,7 @@ class CrossEncoderStage:
 
     def fingerprint(self) -> str | None:
         """All that the scores depend on besides the texts. Loads the model."""
-        info = self.model.info()
+        info = {key: value for key, value in self.model.info().items() if key != "document_cache"}
         if info["activation"] not in {*ACTIVATIONS, "calibrated"}:
             return None  # a function of the caller's own: who knows what it does
         # A folder's files may change under its name; what the hub calls a commit does not.
@@ -181,6 +181,7 @@ class _Parts:
         self._kind = "unscored"
         self._cut = np.zeros(documents, np.bool_)
         self._tokens = 0
+        self._prepared = self._documents = 0
         self._passages: list[Passage | None] | None = None
         self._left_out = np.zeros(documents, np.int64)
 
@@ -191,6 +192,8 @@ class _Parts:
             self._relevance[here] = result.scores if result.relevance is None else result.relevance
             self._kind = result.kind
             self._tokens += result.tokens
+            self._prepared += result.documents_prepared
+            self._documents += result.documents
             self._cut[here] = (result.query_tokens_cut + result.document_tokens_cut) > 0
             if isinstance(result, LongScores):
                 self._passages = self._passages or [None] * len(self._scores)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,14 @@ from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.engines.select import LoadedModel, check_settings, load_model
 from crossrank.errors import InputError
 from crossrank.optional import require
+from crossrank.prepared.known_documents import KnownDocuments, parse_bytes
 from crossrank.progress import progress_of
 from crossrank.scoring.activation import ACTIVATIONS, Activation, label_logit, resolve_activation, softmax
 from crossrank.scoring.calibration import Binding, Calibration
 from crossrank.scoring.score_scale import find_label
 from crossrank.tokenization.batching import Batch, make_batches
 from crossrank.tokenization.pair_encoder import EncodedPairs
+from crossrank.tokenization.split_encoder import SplitPairs
 from crossrank.types import PairScores
 from crossrank.validation import (
     check_batch_size,
@@ -41,6 +44,8 @@ from crossrank.validation import (
 TOKEN_BUDGET = 2048
 # Pairs that are tokenized, sorted and scored together; what bounds the memory.
 CHUNK = 2048
+# Memory for documents that were read: some 900 of Cranfield's length in bfloat16.
+DOCUMENT_CACHE = "128MB"
 
 ActivationLike = str | Callable[[Any], Any]
 
@@ -72,6 +77,9 @@ class CrossEncoder:
     :param default_activation_function: The older name of ``activation_fn``.
     :param calibration: A file of ``crossrank calibrate``, or a :class:`~crossrank.scoring.calibration.Calibration`.
         Scores are then its probabilities; raw ones are had with ``activation_fn="identity"`` in a call.
+    :param document_cache: Memory for what a model that reads documents apart (the bundled one, or one trained from it)
+        has read of documents, so that later calls with the same documents take a fraction of the time: a text such as
+        ``"128MB"``, or a number of bytes; 0 for none. Other models have no use for it.
     :raises InputError: If a setting can't be used.
     """
 
@@ -93,6 +101,7 @@ class CrossEncoder:
         num_labels: int | None = None,
         default_activation_function: ActivationLike | None = None,
         calibration: str | os.PathLike[str] | Calibration | None = None,
+        document_cache: str | int = DOCUMENT_CACHE,
     ) -> None:
         device = str(device) if device is not None else None
         check_settings(device, precision, max_length)
@@ -113,6 +122,7 @@ class CrossEncoder:
             "max_length": max_length,
             "num_threads": num_threads,
         }
+        self._documents = KnownDocuments(parse_bytes("document_cache", document_cache))
         activation_fn = default_activation_function if activation_fn is None else activation_fn
         self._activation = None if activation_fn is None else resolve_activation(activation_fn)
         self.calibration = Calibration.of(calibration, activation_fn)
@@ -160,9 +170,11 @@ class CrossEncoder:
         logits = np.empty((len(texts), labels), np.float32)
         query_cut, document_cut = np.zeros((2, len(texts)), np.int64)
         tokens = 0
+        known: Counter[str] = Counter()
         with progress_of(len(texts), show_progress_bar) as progress:
             for here in _chunks(texts):
                 encoded = self.encode([texts[i] for i in here])
+                known += self._count(encoded)
                 distinct = np.empty((len(encoded.pairs), labels), np.float32)
                 for batch in self.batches(encoded, rows):
                     distinct[batch.rows] = self.forward(batch)
@@ -182,7 +194,16 @@ class CrossEncoder:
             document_tokens_cut=document_cut,
             tokens=tokens,
             seconds=time.perf_counter() - started,
+            **known,
         )
+
+    def _count(self, encoded: EncodedPairs) -> Counter[str]:
+        """Count the documents of a model that reads them apart, as :class:`PairScores` has them."""
+        if not isinstance(encoded, SplitPairs):
+            return Counter()
+        total, cached, prepared = len(encoded.document_texts), *map(encoded.documents_known, ("cached", "prepared"))
+        self._documents.count(cached, prepared, total - cached - prepared)
+        return Counter(documents=total, documents_cached=cached, documents_prepared=prepared)
 
     # The steps of `score` one by one, for those who schedule them: the server puts batches of many requests in turn.
 
@@ -342,6 +363,7 @@ class CrossEncoder:
             "labels": list(config.labels),
             "activation": self._resolve(None).kind,
             "calibration": None if self.calibration is None else self.calibration.digest,
+            "document_cache": self._documents.facts() if config.model_type == "split_bert" else None,
             **model.engine.facts,
         }
 
@@ -393,7 +415,7 @@ class CrossEncoder:
         if loaded is None:
             with self._lock:
                 if self._loaded is None:
-                    loaded = load_model(self._find().folder, **self._settings)  # type: ignore[arg-type]
+                    loaded = load_model(self._find().folder, known=self._documents, **self._settings)  # type: ignore[arg-type]
                     self._label_index = find_label(self.label, self._num_labels, loaded.config.labels, self.name)
                     if self.calibration is not None:
                         self.calibration.check(self._binding(loaded))

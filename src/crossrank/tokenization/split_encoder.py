@@ -24,12 +24,14 @@ class ReadText:
     :param tokens_cut: Tokens that it lost because it was too long.
     :param states: ``[L, H]``: float32, float16, or int8.
     :param scales: ``[L]``, float16: what each row of int8 states is multiplied by; ``None`` for others.
+    :param prepared: Whether it was read by an earlier process and comes from disk.
     """
 
     ids: NDArray[np.int32]
     tokens_cut: int
     states: NDArray[Any]
     scales: NDArray[np.float16] | None = None
+    prepared: bool = False
 
 
 class KnownTexts(Protocol):
@@ -51,11 +53,13 @@ class Text:
     :param key: The text itself, or what stands for it among the known texts.
     :param ids: ``[L]``, cut, special tokens included; int32.
     :param tokens_cut: Tokens that it lost.
+    :param known: ``"cached"`` or ``"prepared"`` where its states are known, else ``None``.
     """
 
     key: Hashable
     ids: NDArray[np.int32]
     tokens_cut: int
+    known: str | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,6 +75,10 @@ class SplitPairs(EncodedPairs):
 
     query_texts: Sequence[Text] = ()
     document_texts: Sequence[Text] = ()
+
+    def documents_known(self, where: str) -> int:
+        """How many of the distinct documents are ``"cached"`` or ``"prepared"``."""
+        return sum(text.known == where for text in self.document_texts)
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,9 @@ class SplitEncoder:
         found = [None if self.known is None else self.known.find(key) for key in keys]
         new = iter(self._cut([key for key, read in zip(keys, found, strict=True) if read is None], self.max_length))
         return [
-            next(new) if read is None else Text(key, read.ids, read.tokens_cut)
+            next(new)
+            if read is None
+            else Text(key, read.ids, read.tokens_cut, "prepared" if read.prepared else "cached")
             for key, read in zip(keys, found, strict=True)
         ]
 

@@ -1,0 +1,1 @@
+"""Documents that are read once: in memory, within a bound, and on disk."""
