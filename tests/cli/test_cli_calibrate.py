@@ -79,7 +79,10 @@ def test_too_few_are_told(crossrank: Callable, collection: Path, tmp_path: Path)
     ran = crossrank("calibrate", collection, "-o", "c.json", "--target-recall", "0.95")
     assert ran.code == 1
     assert "59 are needed. Judge pairs until there are 29 more" in ran.err
-    assert not (tmp_path / "c.json").exists()
+    # The scores and the curve took work, so they are not thrown away.
+    assert "c.json has the calibration without a threshold" in ran.err
+    assert "expected calibration error" in ran.out
+    assert json.loads((tmp_path / "c.json").read_text())["thresholds"] == []
     table = collection / "qrels" / "test.tsv"
     table.write_text("\n".join(line for line in table.read_text().splitlines() if not line.endswith("\t0")) + "\n")
     ran = crossrank("calibrate", collection, "-o", "c.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -126,6 +127,55 @@ def clustered(seed: int, queries: int) -> tuple[Floats, NDArray[np.bool_], NDArr
         (random.random((queries, 20)) < logistic(1.5 * z + 2 * ease)).ravel(),
         np.arange(queries * 20) // 20,
     )
+
+
+def all_or_nothing(random: np.random.Generator, queries: int, precision: float) -> Floats:
+    """Each query has 20 pairs, all relevant or none: 20 pairs tell no more than one."""
+    return (random.random(queries) < precision).astype(float)
+
+
+def beta_binomial(random: np.random.Generator, queries: int, precision: float) -> Floats:
+    """Queries have precisions of their own; two pairs of one query correlate by a third."""
+    return random.beta(2 * precision, 2 * (1 - precision), queries)
+
+
+@pytest.mark.parametrize("queries", [20, 100, 300])
+@pytest.mark.parametrize("kind", [all_or_nothing, beta_binomial])
+def test_the_promise_holds_for_pairs_that_depend_on_their_query(kind: Callable[..., Floats], queries: int) -> None:
+    """The true precision is just below the target at every threshold, so every threshold that is granted is wrong."""
+    wrong = 0
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        share = kind(random, queries, 0.79)
+        groups = np.repeat(np.arange(queries), 20)
+        labels = random.random(len(groups)) < share[groups]
+        with contextlib.suppress(InputError):
+            threshold_for(random.normal(size=len(groups)), labels, target_precision=0.8, queries=groups)
+            wrong += 1
+    assert wrong <= 18  # with a chance of .05 each, more than 18 of 200 come once in 100 runs
+
+
+def test_one_query_promises_nothing() -> None:
+    with pytest.raises(InputError, match=r"53 \(which count as 1\) judged pairs are too few.*each of another query"):
+        threshold_for(np.arange(53.0), np.ones(53), target_precision=0.9, queries=np.zeros(53))
+    with pytest.raises(InputError, match=r"53 \(which count as 1\) relevant pairs are too few.*of other queries"):
+        threshold_for(np.arange(53.0), np.ones(53), target_recall=0.9, queries=np.zeros(53))
+
+
+def test_much_data_of_dependent_pairs_still_gives_a_threshold() -> None:
+    random = np.random.default_rng(0)
+    share = beta_binomial(random, 300, 0.9)
+    groups = np.repeat(np.arange(300), 20)
+    labels = random.random(6000) < share[groups]
+    assert threshold_for(random.normal(size=6000), labels, target_precision=0.8, queries=groups).bound >= 0.8
+
+
+def test_relevant_pairs_of_one_query_cannot_be_checked_on_others() -> None:
+    groups = np.repeat(np.arange(10), 25)
+    with pytest.raises(InputError, match="All relevant pairs are of one query"):
+        fit(np.where(groups == 0, 5.0, -5.0), groups == 0, groups)
+    # Of two queries they can: both are never held out at once.
+    fit(np.where(groups < 2, 5.0, -5.0) + np.linspace(0, 1, 250), groups < 2, groups)
 
 
 def test_pairs_of_one_query_count_less() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,7 @@ from crossrank.errors import InputError
 from crossrank.evaluation.as_json import as_json, per_query_rows
 from crossrank.evaluation.compare import compare
 from crossrank.evaluation.evaluate import evaluate
+from crossrank.evaluation.work import slug
 from crossrank.scoring.bi_encoder import BiEncoder
 from crossrank.scoring.cross_encoder import CrossEncoder
 from small_collection import CANDIDATES, DOCUMENTS, QUERIES, Scores, lines, shared_words, write_beir
@@ -111,6 +113,14 @@ def test_json_and_rows(tmp_path):
     assert len(rows) == 6
     assert rows[1]["system"] == "by-hand"
     assert rows[1]["RR@10"] == 1.0
+
+
+def test_names_of_other_scripts_have_files_of_their_own():
+    names = ["模型", "日本語", "a b", "a/b", "é", "è", "model-1", "..", "-", "owner/name"]
+    slugs = [slug(name) for name in names]
+    assert len(set(slugs)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", one) for one in slugs), slugs
+    assert (slug("BM25"), slug("model in the box"), slug("owner/name")) == ("BM25", "model-in-the-box", "owner--name")
 
 
 def test_a_score_that_is_nan_is_told(tmp_path):
@@ -259,6 +269,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from small_collection import Scores
 from crossrank.evaluation.evaluate import evaluate
+
 from crossrank.data.open_dataset import read_beir
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

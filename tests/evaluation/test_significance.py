@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from crossrank.evaluation.comparing import compare_all
 from crossrank.evaluation.significance import holm, intervals, permutation_p
 
 
@@ -91,3 +92,16 @@ def test_intervals_agree_with_scipys_percentile_bootstrap():
     values = np.random.default_rng(3).beta(2, 5, 200)
     theirs = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=4000, rng=1).confidence_interval
     assert intervals(values[:, None], resamples=4000)[0] == pytest.approx([theirs.low, theirs.high], abs=0.003)
+
+
+def test_an_interval_without_0_and_a_large_p_are_explained():
+    def doubt(differences, others=0):
+        values = [("a", {"M": np.zeros(len(differences))}), ("b", {"M": np.array(differences)})]
+        values += [(f"c{i}", {"M": np.array(differences)}) for i in range(others)]
+        return compare_all(values, ["M"])[0].doubt
+
+    # Four wins and no loss: of 16 ways to turn the signs two are as extreme, so p is .125.
+    assert doubt([0.4, 0.5, 0.45, 0.5] + [0.0] * 4).startswith("Only 4 queries differ, so p can't be below 0.125")
+    assert "Before the correction for several comparisons p was 0.0" in doubt([0.1] * 6 + [0.0] * 6, others=2)
+    assert doubt([0.1, -0.1] * 8) == ""
+    assert doubt([0.1, 0.2] * 10) == ""

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from crossrank.cli.options import MODEL, Parser, add_model_options, open_model, positive
-from crossrank.cli.terminal import remark, to_json
+from crossrank.cli.terminal import complain, remark, to_json
 
 if TYPE_CHECKING:
     from crossrank.evaluation.calibrate import ReliabilityPoint
@@ -60,15 +60,15 @@ def execute(args: argparse.Namespace) -> int:
 
     :raises CrossRankError: If something can't be used.
     """
-    from crossrank.cli.evaluation_files import check_output
+    from crossrank.cli.output_files import check_output
     from crossrank.data.open_dataset import open_dataset
     from crossrank.evaluation.calibrate_model import calibrate
 
-    check_output(args.output)
+    check_output(args.output, [args.dataset])
     dataset = open_dataset(args.dataset, split=args.split)
     if dataset.candidates is None:
         dataset = dataset.with_bm25(args.depth)
-    calibration, fitted = calibrate(
+    calibration, fitted, unmet = calibrate(
         open_model(args),
         dataset,
         depth=args.depth,
@@ -88,7 +88,9 @@ def execute(args: argparse.Namespace) -> int:
         _write(calibration, fitted.reliability_after)
     for what, count in dataset.left_out.items():
         remark(f"{count} {what}")
-    return 0
+    if unmet is not None:
+        complain("error", f"{unmet} {args.output} has the calibration without a threshold.")
+    return int(unmet is not None)
 
 
 def _write(calibration: Calibration, points: tuple[ReliabilityPoint, ...]) -> None:

@@ -45,7 +45,7 @@ def execute(args: argparse.Namespace) -> int:
     from crossrank.evaluation.compare import compare
     from crossrank.evaluation.measures import DEFAULT
 
-    check_outputs(args)
+    check_outputs(args, [*args.runs, args.qrels])
     evaluation = compare(args.runs, args.qrels, measures=args.measures or DEFAULT, seed=args.seed)
     if args.json:
         print(to_json(as_json(evaluation)))

@@ -94,7 +94,7 @@ def execute(args: argparse.Namespace) -> int:
     from crossrank.evaluation.as_json import as_json
     from crossrank.evaluation.measures import DEFAULT, parse
 
-    check_outputs(args)
+    check_outputs(args, [*args.datasets, args.run, args.qrels, args.topics, args.corpus])
     measures = args.measures or DEFAULT
     parse(measures)  # a misspelt one is told before anything is scored
     datasets = _open(args)

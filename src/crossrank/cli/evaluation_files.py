@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crossrank.cli.output_files import check_output
 from crossrank.errors import InputError
 from crossrank.evaluation.as_json import per_query_rows
 from crossrank.evaluation.result import Evaluation
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 EXPLAINED = 96
 
 
-def check_outputs(args: argparse.Namespace) -> None:
-    """Say before anything is scored that something can't be written.
+def check_outputs(args: argparse.Namespace, inputs: Sequence[str | None]) -> None:
+    """Check before anything is scored that everything can be written.
 
-    :raises InputError: If a file's ending or folder is wrong, or a package is missing.
+    :param inputs: Files and folders that the command reads.
+    :raises InputError: If a file's ending or folder is wrong, it is an input, or a package is missing.
     """
     if args.per_query:
         path = Path(args.per_query)
@@ -34,31 +35,22 @@ def check_outputs(args: argparse.Namespace) -> None:
             raise InputError(f"--per-query {args.per_query}: the name ends in .csv or .parquet.")
         if path.suffix == ".parquet":
             _pyarrow()
-    out = getattr(args, "run_out", None)
-    if out and _is_file(Path(out)) and (len(args.model or [None]) > 1 or len(args.datasets) > 1):
-        raise InputError(f"--run-out {out}: one file can't hold several runs. Name a folder.")
-    for name in (args.per_query, args.report):
-        if name:
-            check_output(name)
-    if out:
-        # Its folders are made; what is there of them must be a folder, and open to us.
-        above = next(folder for folder in Path(out, "run").resolve().parents if folder.exists())
-        check_output(out if Path(out).is_file() else above / "run")
+    for name in filter(None, (args.per_query, args.report)):
+        check_output(name, inputs)
+    if out := getattr(args, "run_out", None):
+        _check_run_out(Path(out), args, inputs)
 
 
-def check_output(name: str | Path) -> None:
-    """Say before long work that a file can't be written where it is to go.
-
-    :raises InputError: If its folder is missing or closed to us, or the name is a folder's.
-    """
-    path = Path(name)
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise InputError(f"There is no folder for {name}. Make it first, or name another.")
-    if path.is_dir():
-        raise InputError(f"{name} is a folder where a file is to be written. Name a file in it.")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise InputError(f"{name} can't be written: permission denied. Name another place.")
+def _check_run_out(out: Path, args: argparse.Namespace, inputs: Sequence[str | None]) -> None:
+    if _is_file(out):
+        if len(args.model or [None]) > 1 or len(args.datasets) > 1:
+            raise InputError(f"--run-out {out}: one file can't hold several runs. Name a folder.")
+        folder = next(folder for folder in out.resolve().parents if folder.exists())  # missing ones are made
+        check_output(out if out.exists() else folder / "run", inputs)
+        return
+    if args.run and out.resolve() in Path(args.run).resolve().parents:
+        raise InputError(f"--run-out {out} is the folder of --run {args.run}, which could be replaced. Name another.")
+    check_output(next(folder for folder in (out / "run").resolve().parents if folder.exists()) / "run", inputs)
 
 
 def write_runs(made: Path, out: Path, evaluations: Sequence[Evaluation]) -> None:

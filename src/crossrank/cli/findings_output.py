@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from crossrank.cli.terminal import one_line
 from crossrank.evaluation.measures import shown
-from crossrank.evaluation.result import Comparison, DepthCurve, Evaluation, System
-
-LEVEL = 0.05
+from crossrank.evaluation.result import LEVEL, Comparison, DepthCurve, Evaluation, System
 
 
 def write_evaluation(evaluation: Evaluation) -> None:
@@ -29,16 +30,16 @@ def write_evaluation(evaluation: Evaluation) -> None:
         _table(_speed_rows(evaluation.systems))
     main = [one for one in evaluation.comparisons if one.measure == evaluation.measures[0]]
     if main:
-        print(f"\nBy {shown(evaluation.measures[0])}, query by query (paired permutation test, Holm's correction):")
+        print(f"\n{shown(evaluation.measures[0])}, query by query (paired permutation test, Holm's correction):")
         for one in main:
-            print(f"  {in_words(one)}")
+            _paragraph(in_words(one))
     for curve in evaluation.curves:
         print()
         _write_curve(curve)
     if evaluation.findings:
         print("\nTo look at:")
         for finding in evaluation.findings:
-            print(f"  [{finding.code}] {finding.text}")
+            _paragraph(f"[{finding.code}] {finding.text}")
     _write_left_out(evaluation)
 
 
@@ -69,11 +70,11 @@ def in_words(c: Comparison) -> str:
     ends = f"95 % {signed(c.interval[0])} to {signed(c.interval[1])}"
     chance = f"p {_p(c.p_corrected)}"
     counts = f"won {c.won}, lost {c.lost}, tied {c.tied}"
-    size = number(abs(c.difference))
     if c.p_corrected < LEVEL:
         verb = "beats" if c.difference > 0 else "is worse than"
-        return f"{c.after} {verb} {c.before} by {size} ({ends}), {chance}; {counts}"
-    return f"{c.after} and {c.before} are not told apart: {signed(c.difference)} ({ends}), {chance}; {counts}"
+        return f"{c.after} {verb} {c.before} by {number(abs(c.difference))} ({ends}), {chance}; {counts}"
+    text = f"{c.after} against {c.before}: {signed(c.difference)} ({ends}), {chance}, not significant; {counts}"
+    return f"{text}. {c.doubt}" if c.doubt else text
 
 
 def number(value: float) -> str:
@@ -123,7 +124,7 @@ def _write_curve(curve: DepthCurve) -> None:
     rows.append([shown(curve.measure), *(number(point.value) for point in curve.points)])
     rows.append(["ms/query", *(f"{point.milliseconds:.1f}" for point in curve.points)])
     _table(rows)
-    print(f"  {curve.advice}")
+    _paragraph(curve.advice)
 
 
 def _write_left_out(evaluation: Evaluation) -> None:
@@ -133,12 +134,29 @@ def _write_left_out(evaluation: Evaluation) -> None:
         print("\nLeft out or changed:")
         for what, count in evaluation.left_out.items():
             where = f" (first: {one_line(places[what])})" if what in places else ""
-            print(f"  {count} {what}{where}")
+            _paragraph(f"{count} {what}{where}")
 
 
 def _table(rows: Sequence[Sequence[str]]) -> None:
-    """Write a table: the first column to the left, the others to the right."""
+    """Write a table, the first column to the left; columns that don't fit the terminal follow in a second block."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        print(f"  {'  '.join(cells)}".rstrip().replace(os.linesep, " "))
+    blocks: list[list[int]] = [[]]
+    for i in range(1, len(widths)):
+        if blocks[-1] and 2 + widths[0] + sum(2 + widths[k] for k in (*blocks[-1], i)) > _width():
+            blocks.append([])
+        blocks[-1].append(i)
+    for number, block in enumerate(blocks):
+        print(end="\n" if number else "")
+        for row in rows:
+            cells = [row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in block)]
+            print(f"  {'  '.join(cells)}".rstrip().replace(os.linesep, " "))
+
+
+def _paragraph(text: str) -> None:
+    """Write a text, broken between words where it is longer than the terminal is wide."""
+    print(textwrap.fill(text, _width(), initial_indent="  ", subsequent_indent="    ", break_long_words=False))
+
+
+def _width() -> int:
+    """How many columns there are; in a pipe nothing is broken."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 1 << 20

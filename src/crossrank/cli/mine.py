@@ -78,6 +78,7 @@ def execute(args: argparse.Namespace) -> int:
 
     :raises CrossRankError: If something can't be used.
     """
+    from crossrank.cli.output_files import check_output, whole_file
     from crossrank.data.files import read_documents, read_judgements
     from crossrank.data.judgements import ReadReport, ReadSettings
     from crossrank.progress import progress_of
@@ -87,6 +88,7 @@ def execute(args: argparse.Namespace) -> int:
     settings = Mining(args.method, args.count, args.ranks[0], args.ranks[1], args.margin, args.filter_margin, args.seed)
     if args.method != "bm25" and not args.bi_encoder:
         raise InputError(f"--method {args.method} needs a bi-encoder. Name one with --bi-encoder.")
+    check_output(args.output, [*args.data, args.corpus])
     read = ReadReport()
     reading = ReadSettings(args.split, args.max_label, args.skip_bad, args.columns)
     groups, _ = check(read_judgements(args.data, reading, read), read)
@@ -110,10 +112,8 @@ def execute(args: argparse.Namespace) -> int:
         rankers.append(bi_encoder_ranker(BiEncoder(args.bi_encoder), corpus, [group.query for group in groups]))
     with progress_of(len(groups), None) as progress:
         mined, report = mine(groups, corpus, rankers, settings, logits_of=_filter(args.filter), progress=progress)
-    part = args.output.with_name(f".{args.output.name}.part")
-    with part.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+    with whole_file(args.output) as stream:
         stream.writelines(to_json(vars(one)) + "\n" for one in mined)
-    part.replace(args.output)
     if args.json:
         print(to_json({"output": str(args.output), "documents": len(corpus), **vars(report)}))
         return 0

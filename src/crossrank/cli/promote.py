@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crossrank.cli.options import Parser, positive
 from crossrank.cli.terminal import one_line, to_json
 from crossrank.engines.select import PRECISIONS
+from crossrank.errors import InputError
 
 if TYPE_CHECKING:
     from crossrank.training.decision import Criteria, Decision
@@ -89,10 +90,15 @@ def execute(args: argparse.Namespace) -> int:
     :raises CrossRankError: If something can't be used.
     """
     from crossrank.checkpoint.model_registry import ModelRegistry
+    from crossrank.cli.output_files import check_output
     from crossrank.training.promotion import promote
 
     candidate = Path(args.candidate)
-    file = args.decision or candidate.with_name(f"{candidate.resolve().name}.decision.json")
+    name = f"{candidate.resolve().name}.decision.json"
+    file = args.decision or (candidate if candidate.name else candidate.resolve()).with_name(name)
+    check_output(file, [args.data, args.guard])
+    if file.exists() and b'"promoted"' not in file.read_bytes():
+        raise InputError(f"{file} exists and is no decision of an earlier promotion. Name another file.")
     decision = promote(
         candidate,
         data=args.data,

@@ -11,6 +11,12 @@ from crossrank.errors import InputError
 _ENDINGS = (".jsonl", ".jsonl.gz", ".tsv", ".tsv.gz")
 
 
+def folder_files(folder: Path) -> list[Path]:
+    """All files of the layout that a folder has."""
+    patterns = ("corpus.*", "queries*.*", "candidates.tsv", "source_documents.tsv", "qrels/*")
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
+
+
 def folder_corpus(folder: Path, notes: Notes) -> Corpus:
     """Open ``corpus.jsonl``, also gzipped or as a TSV.
 

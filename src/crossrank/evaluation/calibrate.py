@@ -99,8 +99,8 @@ FITS: Mapping[str, Callable[[Floats, NDArray[np.bool_]], Curve]] = {"platt": fit
 def fit(logits: ArrayLike, labels: ArrayLike, queries: ArrayLike, *, method: str | None = None) -> Fitted:
     """Fit the curves, and take the one with the lower log loss on held-out queries.
 
-    Folds are of whole queries (scikit-learn's ``GroupKFold``), for pairs of one query are alike. What is said of
-    quality is of held-out pairs too; the curve that is returned is fitted on all.
+    Folds are of whole queries (scikit-learn's ``StratifiedGroupKFold``), because pairs of one query are alike. Quality
+    is measured on held-out pairs too; the curve that is returned is fitted on all.
 
     :param logits: ``[pairs]``, raw scores.
     :param labels: ``[pairs]``, whether each is relevant.
@@ -125,6 +125,12 @@ def fit(logits: ArrayLike, labels: ArrayLike, queries: ArrayLike, *, method: str
             f"Judged pairs of {len(names)} queries are too few to calibrate on: {FOLDS} are needed. "
             f"Judge pairs of {FOLDS - len(names)} more."
         )
+    for what, count in (("relevant", len(np.unique(groups[y]))), ("irrelevant", len(np.unique(groups[~y])))):
+        if count < 2:
+            raise InputError(
+                f"All {what} pairs are of one query, so nothing can be fitted on the others to check it. "
+                f"Judge {what} pairs of more queries."
+            )
     held_out = {name: _held_out(FITS[name], x, y, groups) for name in ([method] if method else FITS)}
     losses = {name: quality(probabilities, y).log_loss for name, probabilities in held_out.items()}
     chosen = min(losses, key=losses.__getitem__)
@@ -143,7 +149,7 @@ def fit(logits: ArrayLike, labels: ArrayLike, queries: ArrayLike, *, method: str
 def _held_out(
     fitting: Callable[[Floats, NDArray[np.bool_]], Curve], x: Floats, y: NDArray[np.bool_], groups: NDArray[np.int64]
 ) -> Floats:
-    folds = require("sklearn.model_selection", extra="evaluation", purpose="Calibration").GroupKFold(FOLDS)
+    folds = require("sklearn.model_selection", extra="evaluation", purpose="Calibration").StratifiedGroupKFold(FOLDS)
     probabilities = np.empty(len(x))
     for train, test in folds.split(x, y, groups):
         probabilities[test] = fitting(x[train], y[train]).apply(x[test])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from crossrank.errors import InputError
 from crossrank.evaluation.calibrate import Fitted, fit
 from crossrank.evaluation.threshold import threshold_for
 from crossrank.progress import progress_of
-from crossrank.scoring.calibration import Calibration
+from crossrank.scoring.calibration import Calibration, Threshold
 from crossrank.scoring.cross_encoder import CrossEncoder
 
 _CHUNK = 8192  # pairs whose texts are in memory at a time
@@ -69,14 +70,15 @@ def calibrate(
     method: str | None = None,
     batch_size: int | None = None,
     show_progress_bar: bool | None = None,
-) -> tuple[Calibration, Fitted]:
+) -> tuple[Calibration, Fitted, str | None]:
     """Fit a calibration of a model on the judged candidates of a dataset.
 
     :param model: With one score for a pair, and without a calibration of its own.
     :param dataset: With candidates.
     :param target_precision: Also find a threshold with this precision.
     :param target_recall: Also find one with this recall, among the candidates.
-    :returns: The calibration to save, and the fit with its reliability points.
+    :returns: The calibration to save, the fit with its reliability points, and why there is no threshold, if none keeps
+        the target: the calibration is without one then.
     :raises InputError: If there are too few judged pairs; it says how many more are needed.
     """
     if model.calibration is not None:
@@ -91,11 +93,15 @@ def calibrate(
     logits = np.concatenate([np.empty(0), *_logits(model, dataset, pairs, batch_size, show_progress_bar)])
     fitted = fit(logits, pairs.labels, pairs.queries, method=method)
     probabilities = fitted.curve.apply(logits)
-    thresholds = tuple(
-        threshold_for(probabilities, pairs.labels, confidence=confidence, queries=pairs.queries, **{name: target})
-        for name, target in (("target_precision", target_precision), ("target_recall", target_recall))
-        if target is not None
-    )
+    thresholds: list[Threshold] = []
+    unmet = None
+    for name, target in (("target_precision", target_precision), ("target_recall", target_recall)):
+        if target is not None:
+            find = partial(threshold_for, probabilities, pairs.labels, confidence=confidence, queries=pairs.queries)
+            try:
+                thresholds.append(find(**{name: target}))
+            except InputError as error:
+                unmet = str(error)
     return (
         Calibration(
             curve=fitted.curve,
@@ -109,9 +115,10 @@ def calibrate(
             before=fitted.before,
             after=fitted.after,
             log_losses=fitted.log_losses,
-            thresholds=thresholds,
+            thresholds=tuple(thresholds),
         ),
         fitted,
+        unmet,
     )
 
 

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.evaluation.result import DepthCurve, DepthPoint
+from crossrank.evaluation.result import LEVEL, DepthCurve, DepthPoint
 from crossrank.evaluation.significance import holm, permutation_p
 
 STEPS = (5, 10, 20, 50, 100, 200, 500, 1000)
-LEVEL = 0.05
 # A distance to the highest mean that ought to be told from chance; where it is not, the queries are too few.
 CLEAR = 0.02
 

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.evaluation.measures import shown
-from crossrank.evaluation.result import Comparison, Finding, System
+from crossrank.evaluation.result import LEVEL, Comparison, Finding, System
 
 Floats = NDArray[np.float64]
 
-LEVEL = 0.05
 MANY_CUT = 0.10  # of the pairs
 MANY_TIES = 0.05  # of the candidates
 PILE = 0.5  # of the pairs, within END of the end of the scale

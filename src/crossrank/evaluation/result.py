@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+LEVEL = 0.05  # p-values below this are significant
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,19 @@ class Comparison:
     won: int
     lost: int
     tied: int
+
+    @property
+    def doubt(self) -> str:
+        """Why the difference is not significant although its interval excludes 0, in a sentence; else empty."""
+        if self.p_corrected < LEVEL or self.interval[0] <= 0 <= self.interval[1]:
+            return ""
+        differing = self.won + self.lost
+        if (least := 2.0 ** (1 - differing)) >= LEVEL:
+            queries = "query differs" if differing == 1 else "queries differ"
+            return f"Only {differing} {queries}, so p can't be below {least:.3g}: they are too few to tell."
+        if self.p < LEVEL:
+            return f"Before the correction for several comparisons p was {self.p:.3f}."
+        return "The interval is approximate and too narrow with few queries; p decides."
 
 
 @dataclass(frozen=True)

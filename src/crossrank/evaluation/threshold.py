@@ -33,9 +33,9 @@ def threshold_for(
     (Bonferroni), so that the one that is taken keeps its promise. For a recall the threshold is the score of one
     relevant pair, whose place follows from their number alone (Wilks 1941), and nothing has to be corrected.
 
-    Pairs of one query are alike, so they tell less than independent ones: with ``queries`` the bounds count them as
-    ``n / deff`` pairs, ``deff`` being the ratio of the variance between queries to that of independent pairs
-    (Korn and Graubard 1998).
+    Pairs of one query are alike, so they tell less than independent ones. How alike they are can't be seen where all
+    that is kept is relevant. So with ``queries`` the bounds assume the worst, that the pairs of a query are all
+    relevant or all not, and count them as one pair (as :func:`_effective` where queries have different numbers).
 
     :param scores: ``[pairs]``, finite.
     :param labels: ``[pairs]``, whether each is relevant.
@@ -73,7 +73,7 @@ class _Share:
     def __init__(self, hits: NDArray[np.bool_], groups: NDArray[np.int64], alpha: float) -> None:
         self.pairs = len(hits)
         self.share = float(hits.mean())
-        self.effective = self.pairs / _design_effect(hits, groups)
+        self.effective = _effective(groups)
         self.bound = lower_bound(self.share * self.effective, self.effective, alpha)
 
 
@@ -83,32 +83,29 @@ def lower_bound(hits: float, pairs: float, alpha: float) -> float:
     return float(beta.ppf(alpha, hits, pairs - hits + 1)) if hits > 0 else 0.0
 
 
-def _design_effect(hits: NDArray[np.bool_], groups: NDArray[np.int64]) -> float:
-    """How many pairs, in groups that are alike, tell as much as one independent pair; at least 1.
+def _effective(groups: NDArray[np.int64]) -> float:
+    """How many independent pairs tell as much as these, if all pairs of one query were of one kind.
 
-    The variance of a ratio over clusters (Kish 1965, section 6.3) by that of as many independent draws.
+    Kish's number of clusters, ``(sum m)^2 / sum m^2`` for queries of ``m`` pairs each: 1 for the pairs of one query,
+    the number of pairs where each has a query of its own.
     """
-    _, number = np.unique(groups, return_inverse=True)
-    clusters = int(number.max()) + 1
-    share = hits.mean()
-    if clusters < 2 or clusters == len(hits) or share in (0.0, 1.0):
-        return 1.0
-    residuals = np.bincount(number, weights=hits - share)
-    variance = clusters / (clusters - 1) * float((residuals**2).sum()) / len(hits) ** 2
-    return float(max(1.0, variance / (share * (1 - share) / len(hits))))
+    sizes = np.bincount(groups)
+    return float(len(groups) ** 2 / (sizes.astype(np.float64) ** 2).sum())
 
 
 def _precision(
     x: Floats, y: NDArray[np.bool_], groups: NDArray[np.int64], target: float, alpha: float
 ) -> tuple[float, _Share]:
-    sizes, tries = _grid(len(x), target, alpha)
-    if not sizes:
-        need = _needed(1.0, target, alpha)
-        raise InputError(
-            f"{len(x)} judged pairs are too few for a precision of {target} with a confidence of {1 - alpha:g}: even "
-            f"if all that is kept were relevant, {need} would be needed. Judge at least {need - len(x)} more."
-        )
     order = np.argsort(-x, kind="stable")
+    sizes = _grid(groups[order], target, alpha)
+    tries = len(sizes)
+    if not sizes:
+        need, count = _needed(1.0, target, alpha), _effective(groups)
+        raise InputError(
+            f"{_counted(len(x), count)} judged pairs are too few for a precision of {target} with a confidence of "
+            f"{1 - alpha:g}: even if all that is kept were relevant, {need} would be needed. Judge at least "
+            f"{math.ceil(need - count)} more{'' if count == len(x) else ', each of another query'}."
+        )
     best: tuple[float, _Share] | None = None
     seen: list[_Share] = []
     for size in sizes:
@@ -146,18 +143,26 @@ def _missing(share: _Share, target: float, alpha: float) -> float:
     return _needed(share.share, target, alpha) * share.pairs / share.effective - share.pairs
 
 
-def _grid(pairs: int, target: float, alpha: float) -> tuple[list[int], int]:
-    """Numbers of best pairs to try, and how many they are: fixed by ``pairs`` and not by any label."""
-    tries = 1
-    while True:
-        # The fewest with which the bound can reach the target depends on how often it is tried, so go on till it fits.
-        size, sizes = float(_needed(1.0, target, alpha / tries)), []
-        while size <= pairs:
-            sizes.append(int(size))
-            size = max(size + 1, size * _STEP)
-        if len(sizes) <= tries:
-            return sizes, tries
-        tries = len(sizes)
+def _counted(pairs: int, effective: float) -> str:
+    return f"{pairs}" if effective == pairs else f"{pairs} (which count as {effective:.0f})"
+
+
+def _grid(groups: NDArray[np.int64], target: float, alpha: float) -> list[int]:
+    """Numbers of best pairs to try: chosen by their queries, and not by any label.
+
+    :param groups: Which query each pair belongs to, the best pair first.
+    """
+    size, sizes = float(_needed(1.0, target, alpha)), []
+    while size <= len(groups):
+        sizes.append(int(size))
+        size = max(size + 1, size * _STEP)
+    # What can't reach the target even if all of it is relevant need not be tried. That depends on the number of tries.
+    before = None
+    while sizes and len(sizes) != before:
+        before = len(sizes)
+        need = _needed(1.0, target, alpha / before)
+        sizes = [size for size in sizes if _effective(groups[:size]) >= need]
+    return sizes
 
 
 def _recall(
@@ -177,9 +182,11 @@ def _recall(
         else:
             high = middle
     if best is None:
+        count = _effective(of)
         raise InputError(
-            f"{len(relevant)} relevant pairs are too few for a recall of {target} with a confidence of {1 - alpha:g}: "
-            f"{need} are needed. Judge pairs until there are {need - len(relevant)} more relevant ones."
+            f"{_counted(len(relevant), count)} relevant pairs are too few for a recall of {target} with a confidence "
+            f"of {1 - alpha:g}: {need} are needed. Judge pairs until there are {math.ceil(need - count)} more relevant "
+            f"ones{'' if count == len(relevant) else ' of other queries'}."
         )
     return best
 

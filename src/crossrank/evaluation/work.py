@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -109,5 +110,8 @@ def _has_scores(path: Path) -> bool:
 
 
 def slug(text: str) -> str:
-    """Make a file name, or a run's tag, of a name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "unnamed"
+    """Make a file name, or a run's tag, of a name; where letters are lost, a digest keeps different names apart."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", text.replace("/", "--")).strip("-.")
+    if readable == text.replace("/", "--").replace(" ", "-"):
+        return readable
+    return f"{readable or 'name'}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from crossrank.evaluation.measures import shown
-from crossrank.evaluation.result import Comparison, Evaluation, System
-
-LEVEL = 0.05
+from crossrank.evaluation.result import LEVEL, Comparison, Evaluation, System
 
 
 def candidate(evaluation: Evaluation) -> System:
@@ -64,6 +62,7 @@ def summary(evaluation: Evaluation) -> list[str]:
         f"{after.mean(measure):.3f}: {found.difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f}).",
         f"Of {queries} it is better on {found.won}, worse on {found.lost} and the same on {found.tied}. "
         f"Chance alone would make such a difference with a probability of {chance}.",
+        *([found.doubt] if found.doubt else []),
     ]
     beside = [
         (one, compared(evaluation, one.name, after.name)) for one in evaluation.systems if one.kind == "bi-encoder"

@@ -1,0 +1,46 @@
+"""Files that commands write: checked before long work, and never written over what a command reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from crossrank.data.beir import folder_files
+from crossrank.errors import InputError
+
+
+def check_output(name: str | Path, inputs: Sequence[str | Path | None] = ()) -> None:
+    """Check that a file can be written, and that it is none of the inputs.
+
+    :param inputs: Files that the command reads, and folders in BEIR's layout; ``None`` is passed over.
+    :raises InputError: If its folder is missing or closed to us, or the name is a folder's or an input's.
+    """
+    path = Path(name)
+    folder = path.resolve().parent
+    if path.is_dir():
+        raise InputError(f"{name} is a folder where a file is to be written. Name a file in it.")
+    if not folder.is_dir():
+        raise InputError(f"There is no folder for {name}. Make it first, or name another.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise InputError(f"{name} can't be written: permission denied. Name another place.")
+    if not path.exists():
+        return
+    for given in (Path(one) for one in inputs if one):
+        for file in folder_files(given) if given.is_dir() else [given] if given.exists() else []:
+            if path.samefile(file):
+                raise InputError(f"{name} is an input: writing it would destroy {file}. Name another output.")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """Write a file that appears only once it is complete; after an error nothing is left of it."""
+    part = path.resolve().with_name(f".{path.resolve().name}.part")
+    try:
+        with part.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+            yield stream
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
