@@ -269,7 +269,6 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from small_collection import Scores
 from crossrank.evaluation.evaluate import evaluate
-
 from crossrank.data.open_dataset import read_beir
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
