@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,11 @@ _left_out = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Of several test processes each gets a processor of its own, so that none disturbs the other's timing."""
+    """Give each of several test processes a processor of its own, so that none disturbs the others' timing."""
     config.stash[_left_out] = {}
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        # A shell's background job ignores interrupts, and so would the processes that tests interrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None and hasattr(os, "sched_setaffinity"):
         processors = sorted(os.sched_getaffinity(0))

@@ -153,8 +153,6 @@ def start(tiny_bert: Path, *args: str, **pipes: Any) -> subprocess.Popen[str]:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # A test run in a shell's background has interrupts ignored, and its children would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **pipes,
     )
 
