@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossrank.architectures import heads, ops
 from crossrank.architectures.ops import Graphs, Node, opset
@@ -105,14 +106,18 @@ class Kind:
     bias: Node
 
 
-def kind_of(theta: float, bias: Node, ids: Node, args: Args) -> Kind:
-    """Su et al. 2021, https://arxiv.org/abs/2104.09864: position ``p`` turns the pair ``i`` by ``p theta^(-2i/D)``."""
-    size = args.hidden // args.heads
+def kind_of(speeds: NDArray[np.float32], positions: int, bias: Node, ids: Node) -> Kind:
+    """Su et al. 2021, https://arxiv.org/abs/2104.09864: position ``p`` turns the pair ``i`` by ``p speeds[i]``."""
     # float32 as transformers computes them: in float64 far positions would differ by more than rounding.
-    speeds = np.float32(1.0) / np.float32(theta) ** (np.arange(0, size, 2, dtype=np.float32) / np.float32(size))
-    angles = np.arange(args.positions, dtype=np.float32)[:, None] * speeds
+    angles = np.arange(positions, dtype=np.float32)[:, None] * speeds
     cos, sin = (ops.first_rows(ops.constant(table), ids) for table in (np.cos(angles), np.sin(angles)))
     return Kind(cos, sin, bias)
+
+
+def speeds_of(theta: float, size: int) -> NDArray[np.float32]:
+    """The speeds ``theta^(-2i/D)`` of a head of size ``D``: ``[D / 2]``."""
+    powers = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+    return np.asarray(np.float32(1.0) / np.float32(theta) ** powers, dtype=np.float32)
 
 
 def rotate(x: Node, kind: Kind, size: int) -> Node:
@@ -192,8 +197,13 @@ def body(
     ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
     bias = ops.attention_bias(mask)
     kinds = {
-        _GLOBAL: kind_of(args.thetas[_GLOBAL], bias, ids, args),
-        _LOCAL: kind_of(args.thetas[_LOCAL], window_bias(bias, ids, args.window), ids, args),
+        kind: kind_of(
+            speeds_of(args.thetas[kind], args.hidden // args.heads),
+            args.positions,
+            bias if kind == _GLOBAL else window_bias(bias, ids, args.window),
+            ids,
+        )
+        for kind in _THETAS
     }
     x = ops.embedding(weights, "embeddings.tok_embeddings", args.vocab, args.hidden, ids)
     x = ops.layer_norm(x, weights, "embeddings.norm", args.hidden, args.eps, bias=args.norm_bias)

@@ -17,10 +17,14 @@ ARCHITECTURES: Mapping[str, str] = {
     "deberta-v2": "deberta_v2",
     "distilbert": "distilbert",
     "electra": "electra",
+    "gte": "gte",
+    "jina_bert": "jina_bert",
     "modernbert": "modernbert",
+    "new": "gte",
     "roberta": "roberta",
     "split_bert": "split_bert",
     "xlm-roberta": "roberta",
+    "xlm_roberta_flash": "xlm_roberta_flash",
 }
 # What transformers calls a bare body, or one with a head for another task; some of these heads would fit a graph here.
 _OTHER_TASK = re.compile(r"\w*(Model|For(?!SequenceClassification)\w+)")

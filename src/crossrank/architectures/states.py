@@ -14,13 +14,16 @@ from crossrank.checkpoint.weights import Weights
 from crossrank.errors import CheckpointError, UnsupportedModelError
 
 # What stands before the body's names in a checkpoint that was saved with a head; a bare body has nothing there.
-_PREFIXES: Mapping[str, str] = {
-    "bert": "bert.",
-    "deberta_v2": "deberta.",
-    "distilbert": "distilbert.",
-    "electra": "electra.",
-    "modernbert": "model.",
-    "roberta": "roberta.",
+_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "bert": ("bert.",),
+    "deberta_v2": ("deberta.",),
+    "distilbert": ("distilbert.",),
+    "electra": ("electra.",),
+    "gte": ("new.", "gte."),
+    "jina_bert": ("bert.",),
+    "modernbert": ("model.",),
+    "roberta": ("roberta.",),
+    "xlm_roberta_flash": ("roberta.",),
 }
 BODIES = frozenset(kind for kind, module in ARCHITECTURES.items() if module in _PREFIXES)
 
@@ -54,11 +57,10 @@ def build_body(
             f"{', '.join(sorted(BODIES))}. Take a model of one of these."
         )
     name = ARCHITECTURES[config.model_type]
-    prefix = _PREFIXES[name]
-    below = weights.under(prefix) if any(key.startswith(prefix) for key in weights) else weights
+    prefix = next((prefix for prefix in _PREFIXES[name] if any(key.startswith(prefix) for key in weights)), "")
     module = import_module(f"crossrank.architectures.{name}")
     try:
-        inputs, states = module.body(config, below, first_only=first_only, typed=typed)
+        inputs, states = module.body(config, weights.under(prefix), first_only=first_only, typed=typed)
     except RuntimeError as error:  # OpenVINO's, for shapes that don't fit together
         raise CheckpointError(
             f"config.json in {weights.folder} contradicts itself, so no graph can be built of it: {error}"

@@ -52,6 +52,14 @@ POSITIONS: Mapping[str, PositionFacts] = {
     "camembert": PositionFacts(padding=1),
     "roberta": PositionFacts(padding=1),
     "xlm-roberta": PositionFacts(padding=1),
+    "xlm_roberta_flash": PositionFacts(padding=1),
+}
+# Code that checkpoints want to be run, by the configuration class in their auto_map: the architecture whose graph here
+# computes the same without it.
+REWRITTEN: Mapping[str, str] = {
+    "configuration.NewConfig": "new",
+    "configuration_bert.JinaBertConfig": "jina_bert",
+    "configuration_xlm_roberta.XLMRobertaFlashConfig": "xlm_roberta_flash",
 }
 
 
@@ -140,11 +148,7 @@ def load_config(folder: Path) -> ModelConfig:
             "Take the config.json that was saved with the weights."
         )
     if raw.get("auto_map"):
-        raise UnsupportedModelError(
-            f"{folder} wants code from its repository to be run (auto_map in config.json, the models that need "
-            "trust_remote_code=True). crossrank never runs code out of a checkpoint. "
-            "Take a model of a known architecture, or a conversion of this one to such."
-        )
+        model_type = _rewritten(folder, raw["auto_map"])
     _check_values(path, raw)
     architectures = raw.get("architectures")
     return ModelConfig(
@@ -155,6 +159,20 @@ def load_config(folder: Path) -> ModelConfig:
         usable_length=_usable_length(folder, model_type, raw),
         raw=raw,
     )
+
+
+def _rewritten(folder: Path, auto_map: Any) -> str:
+    """Find the architecture here of a checkpoint that wants code to be run: ``repository--module.Class``."""
+    name = str(auto_map.get("AutoConfig", "")) if isinstance(auto_map, dict) else ""
+    code = name.rpartition("--")[2]
+    if code not in REWRITTEN:
+        raise UnsupportedModelError(
+            f"{folder} wants code from its repository to be run (auto_map in config.json, the models that need "
+            "trust_remote_code=True). crossrank never runs code out of a checkpoint. Take a model of a known "
+            "architecture, such as cross-encoder/ettin-reranker-32m-v1 or BAAI/bge-reranker-v2-m3; docs/models.md "
+            "says of each published reranker whether it runs."
+        )
+    return REWRITTEN[code]
 
 
 def _check_values(path: Path, raw: Mapping[str, Any]) -> None:

@@ -124,10 +124,11 @@ def load_model(
             raise InputError(f"device={device!r} is for other models; the one in the box runs on the CPU.")
         from crossrank.engines.torch_engine import TorchEngine
 
-        if modules and modules.head:
+        if (modules and modules.head) or config.raw.get("auto_map"):
+            kind = "ends in sentence-transformers modules" if modules and modules.head else "has code of its own"
             raise InputError(
-                f"device={device!r} is for other models: one that ends in sentence-transformers modules, as "
-                f"{folder} does, runs on the CPU. Leave device out."
+                f"device={device!r} is for other models: one that {kind}, as {folder} does, runs on the CPU only. "
+                "Leave device out."
             )
         engine = TorchEngine(folder, device=device, precision=precision, num_threads=num_threads)
         types, length = engine.token_types, usable_length(config, max_length)
