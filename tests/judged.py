@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossrank.ranking.llm_judge import LLMJudge
+from crossrank.ranking.judge.llm_judge import LLMJudge
 from service import Asked, Reply, document_of, graded
 
 KEY = "sk-very-secret-8f2c41"

@@ -26,15 +26,15 @@ from crossrank.errors import (
 
 if typing.TYPE_CHECKING:
     from crossrank.checkpoint.model_registry import ModelRegistry
-    from crossrank.ranking.cache import MemoryCache
+    from crossrank.ranking.cache.disk import DiskCache
+    from crossrank.ranking.cache.memory import MemoryCache
     from crossrank.ranking.cross_encoder_stage import CrossEncoderStage
-    from crossrank.ranking.disk_cache import DiskCache
     from crossrank.ranking.fallback import FirstThatWorks
     from crossrank.ranking.first_stage import FirstStage
-    from crossrank.ranking.hosted import HostedReranker
-    from crossrank.ranking.llm_judge import LLMJudge
+    from crossrank.ranking.judge.llm_judge import LLMJudge
+    from crossrank.ranking.network.hosted import HostedReranker
+    from crossrank.ranking.ranked_documents import RankedDocument, Ranking
     from crossrank.ranking.reranker import Reranker
-    from crossrank.ranking.types import RankedDocument, Ranking
     from crossrank.scoring.bi_encoder import BiEncoder
     from crossrank.scoring.calibration import Calibration
     from crossrank.scoring.cross_encoder import CrossEncoder
@@ -49,16 +49,16 @@ _LAZY = {
     "Calibration": "crossrank.scoring.calibration",
     "CrossEncoder": "crossrank.scoring.cross_encoder",
     "CrossEncoderStage": "crossrank.ranking.cross_encoder_stage",
-    "DiskCache": "crossrank.ranking.disk_cache",
+    "DiskCache": "crossrank.ranking.cache.disk",
     "FirstStage": "crossrank.ranking.first_stage",
     "FirstThatWorks": "crossrank.ranking.fallback",
-    "HostedReranker": "crossrank.ranking.hosted",
-    "LLMJudge": "crossrank.ranking.llm_judge",
-    "MemoryCache": "crossrank.ranking.cache",
+    "HostedReranker": "crossrank.ranking.network.hosted",
+    "LLMJudge": "crossrank.ranking.judge.llm_judge",
+    "MemoryCache": "crossrank.ranking.cache.memory",
     "ModelRegistry": "crossrank.checkpoint.model_registry",
     "PairScores": "crossrank.types",
-    "RankedDocument": "crossrank.ranking.types",
-    "Ranking": "crossrank.ranking.types",
+    "RankedDocument": "crossrank.ranking.ranked_documents",
+    "Ranking": "crossrank.ranking.ranked_documents",
     "RegistryModel": "crossrank.scoring.registry_model",
     "Reranker": "crossrank.ranking.reranker",
 }

@@ -18,8 +18,8 @@ import pytest
 
 import texts
 from crossrank import CrossEncoder, CrossEncoderStage, InputError, MemoryCache, Reranker
-from crossrank.ranking.deadline import Deadline, run_within
-from crossrank.ranking.pace import Pace
+from crossrank.ranking.cross_encoder_stage import ThroughputEstimate
+from crossrank.ranking.deadline import Deadline, DeadlineThreads
 from crossrank.ranking.testing import FixedScores, SlowStage
 
 QUERY = texts.pairs(1)[0][0]
@@ -126,6 +126,39 @@ def test_a_model_that_loads_too_long_is_not_waited_for(cache: MemoryCache | None
     assert asyncio.run(cold.arank(QUERY, TEXTS[:5])).degraded
 
 
+class LoadingForSeconds(CrossEncoder):
+    """As a large model on a slow disk, for every call that comes before it is loaded."""
+
+    loaded = threading.Event()
+
+    def _wait(self) -> None:
+        self.loaded.wait(20)
+
+    @property
+    def max_length(self) -> int:
+        self._wait()
+        return super().max_length
+
+    def info(self) -> Any:
+        self._wait()
+        return super().info()
+
+
+@pytest.mark.parametrize("cache", [None, MemoryCache()])
+def test_calls_that_do_not_wait_leave_few_threads(cache: MemoryCache | None) -> None:
+    model = LoadingForSeconds()
+    model.loaded.clear()
+    reranker = Reranker(CrossEncoderStage(model), deadline=0.01, cache=cache)
+    before = threading.active_count()
+    try:
+        for _ in range(100):
+            assert reranker.rank(QUERY, TEXTS[:2]).degraded
+        assert threading.active_count() - before <= 2 * max(8, 2 * (os.cpu_count() or 1))
+    finally:
+        model.loaded.set()
+    assert not reranker.rank(QUERY, TEXTS[:2], deadline=60).degraded
+
+
 def test_a_stage_behind_the_deadline_is_skipped() -> None:
     second = FixedScores({}, keep=1)
     ranking = Reranker([SlowStage(0.02, keep=3), second], deadline=0.1).rank("q", ["a" * i for i in range(50)])
@@ -166,15 +199,15 @@ def test_deadline_counts_down() -> None:
 
 def test_run_within_gives_what_was_done_in_time() -> None:
     end = threading.Event()
-    assert run_within(Deadline(30), lambda: 3) == 3
-    assert run_within(Deadline(0.01), lambda: end.wait(30)) is None
+    assert DeadlineThreads().run_within(Deadline(30), lambda: 3) == 3
+    assert DeadlineThreads().run_within(Deadline(0.01), lambda: end.wait(30)) is None
     end.set()
     with pytest.raises(ZeroDivisionError):
-        run_within(Deadline(30), lambda: 1 // 0)
+        DeadlineThreads().run_within(Deadline(30), lambda: 1 // 0)
 
 
 def test_pace_rises_at_once_and_falls_slowly() -> None:
-    pace = Pace()
+    pace = ThroughputEstimate()
     documents = ["x" * 1000] * 100
     assert pace.fitting(documents, 1.0) == 1  # nothing is known yet
     pace.learn(documents[:1], 0.01)

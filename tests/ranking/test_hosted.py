@@ -8,8 +8,8 @@ import pytest
 
 from crossrank.errors import InputError, StageError
 from crossrank.ranking.deadline import Deadline
-from crossrank.ranking.hosted import HostedReranker
-from crossrank.ranking.providers import PROVIDERS, Provider
+from crossrank.ranking.network.hosted import HostedReranker
+from crossrank.ranking.network.providers import PROVIDERS, Provider
 from crossrank.ranking.reranker import Reranker
 from crossrank.ranking.stage import Context
 from service import Reply, serving
@@ -134,7 +134,7 @@ def test_documents_that_are_left_out_are_not_scored():
     with serving([Reply({"results": [{"index": 1, "relevance_score": 0.5}]})]) as service:
         scores = hosted(service).score("q", DOCUMENTS)
     np.testing.assert_array_equal(scores.scores, [np.nan, 0.5, np.nan])
-    assert scores.degraded.startswith("2 of 3 documents have no score and keep their order: cohere left them out")
+    assert scores.degraded.startswith("2 of 3 documents have no score: cohere left them out")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_one_batch_that_fails_costs_only_its_own_documents():
     with serving(respond) as service:
         scores = hosted(service, batch_size=2).score("q", ["one", "two two", "bad", "x", "three three three"])
     np.testing.assert_array_equal(scores.scores, [0.1, 0.2, np.nan, np.nan, 0.3])
-    assert "2 of 5 documents have no score and keep their order: cohere answered 400: bad text" in scores.degraded
+    assert "2 of 5 documents have no score: cohere answered 400: bad text" in scores.degraded
 
 
 def test_the_deadline_and_the_timeout_end_the_waiting():
@@ -268,7 +268,7 @@ def test_the_key_comes_out_of_the_environment(name, monkeypatch):
     for each in ("COHERE_API_KEY", "CO_API_KEY"):
         monkeypatch.delenv(each, raising=False)
     with serving(answer("cohere")) as service:
-        with pytest.raises(InputError, match="set COHERE_API_KEY or CO_API_KEY"):
+        with pytest.raises(StageError, match="set COHERE_API_KEY or CO_API_KEY"):
             hosted(service, api_key=None).score("q", DOCUMENTS)
         monkeypatch.setenv(name, f" {KEY}\n")
         hosted(service, api_key=None).score("q", DOCUMENTS)
@@ -321,3 +321,21 @@ def test_numbers_that_no_float_holds(number: str):
 def test_an_answer_of_brackets():
     with serving([Reply(body="[" * 100_000)]) as service, pytest.raises(StageError, match="not JSON"):
         hosted(service, max_retries=0).score("q", ["one"])
+
+
+@pytest.mark.parametrize("path", ["rank", "/rank", "v1/rank", "/v1/rank/"])
+def test_a_providers_path_may_lack_its_slash(path):
+    def respond(asked):
+        return Reply({"results": [{"index": i, "relevance_score": i} for i in range(len(asked.body["documents"]))]})
+
+    with serving(respond) as service:
+        HostedReranker(Provider("own", service.url, path), model="m").score("q", DOCUMENTS)
+        assert service.asked[0].path == "/" + path.strip("/")
+
+
+def test_how_an_answer_is_read_is_part_of_the_fingerprint():
+    marks = {
+        HostedReranker(Provider("own", "http://localhost:1", "/rank", score=score), model="m").fingerprint()
+        for score in ("relevance_score", "logit")
+    }
+    assert len(marks) == 2

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossrank.errors import CrossRankError
-from crossrank.ranking.hosted import HostedReranker
-from crossrank.ranking.judge_messages import load_prompt, make_request, tame
-from crossrank.ranking.llm_judge import LLMJudge
+from crossrank.ranking.judge.llm_judge import LLMJudge
+from crossrank.ranking.judge.messages import load_prompt, make_request, tame
+from crossrank.ranking.network.hosted import HostedReranker
 from service import Reply, document_of, graded, ranked, said, serving
 
 KEY = "sk-very-secret-8f2c41"
@@ -95,7 +95,7 @@ def test_any_text_stays_within_its_walls(query, documents, mode):
 
 def test_a_text_that_holds_a_marker_or_an_id_gets_another(monkeypatch):
     drawn = iter(["aa" * 8, "bb" * 8, "cc" * 4, "dd" * 4])
-    monkeypatch.setattr("crossrank.ranking.judge_messages.secrets.token_hex", lambda size: next(drawn))
+    monkeypatch.setattr("crossrank.ranking.judge.messages.secrets.token_hex", lambda size: next(drawn))
     request = make_request(load_prompt("grade"), "q", [f"mark-{'aa' * 8} and d{'cc' * 4}"])
     assert request.ids == ("d" + "dd" * 4,)
     assert "bb" * 8 in request.messages[0]["content"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossrank.ranking.judge_parsing import Grade, Order, UnusableError, parse_grade, parse_ranking
+from crossrank.ranking.judge.parsing import Grade, Order, UnusableError, parse_grade, parse_ranking
 
 IDS = ("d0000000a", "d0000000b", "d0000000c")
 A, B, C = IDS

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crossrank.errors import InputError, StageError
-from crossrank.ranking.llm_judge import LLMJudge
+from crossrank.ranking.judge.llm_judge import LLMJudge
 from judged import DOCUMENTS, KEY, judge, right
 from service import Reply, document_of, graded, said, serving
 
@@ -81,8 +81,7 @@ def test_what_stays_unusable_is_not_scored_and_said():
         scores = judge(service, max_retries=2).score("q", DOCUMENTS)
     np.testing.assert_array_equal(scores.scores, [np.nan, 3, 0])
     assert scores.degraded == (
-        "1 of 3 documents could not be judged and keep their order: "
-        "the answer could not be used: the grade was not one of 0, 1, 2 and 3"
+        "1 of 3 documents could not be judged: the answer could not be used: the grade was not one of 0, 1, 2 and 3"
     )
     assert "grade was not" in scores.details[0]["failure"]
     assert len(service.asked) == 5
@@ -192,7 +191,7 @@ def test_no_documents_need_no_request():
         ({"timeout": 0}, "timeout=0"),
         ({"max_retries": -1}, "max_retries=-1"),
         ({"base_url": "localhost:8000/v1"}, "base_url='localhost:8000/v1' is not an address"),
-        ({"threshold": "2"}, "threshold='2' is not a number"),
+        ({"threshold": "2"}, "threshold='2' is not a finite number"),
         ({"mode": "listwise", "threshold": 0.5}, "threshold=0.5 does not go with"),
         ({"prompt": "no/such/file.md"}, "can't be read"),
         ({"prompt": "a text\nwithout sections"}, "it needs one of each"),
@@ -208,8 +207,10 @@ def test_arguments_are_checked(options, message):
 def test_a_missing_key_is_told_when_it_is_needed(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    with pytest.raises(InputError, match="set OPENAI_API_KEY"):
+    with pytest.raises(StageError, match="set OPENAI_API_KEY"):
         LLMJudge("m").score("q", ["text"])
+    with pytest.raises(StageError, match="set OPENAI_API_KEY"):
+        LLMJudge("m").warm_up()
 
 
 def test_grades_have_a_fingerprint_and_orders_have_none():

@@ -9,7 +9,7 @@ import pytest
 
 from crossrank.errors import StageError
 from crossrank.ranking.deadline import Deadline
-from crossrank.ranking.llm_judge import LLMJudge
+from crossrank.ranking.judge.llm_judge import LLMJudge
 from crossrank.ranking.stage import Context
 from judged import DOCUMENTS, KEY, judge, right
 from service import Reply, serving

@@ -5,7 +5,7 @@ import pytest
 
 from crossrank.errors import StageError
 from crossrank.ranking.deadline import Deadline
-from crossrank.ranking.judge_modes import sliding_windows
+from crossrank.ranking.judge.modes import sliding_windows
 from crossrank.ranking.stage import Context
 from judged import DOCUMENTS, judge
 from service import Asked, Reply, document_of, ranked, said, serving

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import pickle
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 import texts
 from crossrank import (
     CrossEncoder,
     CrossEncoderStage,
+    CrossRankError,
+    FirstStage,
     FirstThatWorks,
     InputError,
+    MemoryCache,
     MissingExtraError,
     ModelNotFoundError,
+    ModelRegistry,
+    PairScores,
     Ranking,
+    RegistryModel,
     Reranker,
     StageError,
 )
 from crossrank.ranking.breaker import CircuitBreaker
+from crossrank.ranking.deadline import Deadline
 from crossrank.ranking.stage import Context, StageScores
 from crossrank.ranking.testing import FailingStage, FixedScores, SlowStage
 
@@ -192,7 +204,7 @@ def test_a_stage_that_breaks_its_word_fails(scores: Any) -> None:
         def score(self, query: str, documents: Any, context: Context) -> Any:
             return scores if scores is None else StageScores(scores, kind="wrong")
 
-    with pytest.raises(StageError, match="Mend the stage"):
+    with pytest.raises(StageError, match="Correct the stage"):
         Reranker(Wrong({})).rank("q", ["a", "b"])
 
 
@@ -335,7 +347,7 @@ class _Counting(CrossEncoderStage):
         ({"deadline": 0}, "deadline=0 is not above 0"),
         ({"deadline": "1"}, "deadline='1' is not a number"),
         ({"top_k": 0}, "top_k=0 is not a positive integer"),
-        ({"threshold": float("nan")}, "threshold=nan is not a number"),
+        ({"threshold": float("nan")}, "threshold=nan is not a finite number"),
     ],
 )
 def test_settings_that_cannot_be_used(settings: dict[str, Any], said: str) -> None:
@@ -375,7 +387,7 @@ def test_a_stage_may_give_lists() -> None:
     assert (ranking.documents, ranking[0].score, ranking[2].score) == (["c", "a", "b"], 2.0, None)
     ranking = Reranker(Said(["low", "high"]), on_error="keep_order").rank("q", ["a", "b"])
     assert ranking.documents == ["a", "b"]
-    assert "its scores are no numbers" in str(ranking.reason)
+    assert "its scores are not numbers" in str(ranking.reason)
 
 
 def test_the_first_that_works_takes_models_and_nothing_else(box: CrossEncoder) -> None:
@@ -383,7 +395,7 @@ def test_the_first_that_works_takes_models_and_nothing_else(box: CrossEncoder) -
     assert ranking.documents == Reranker(box).rank(QUERY, TEXTS[:3]).documents
     with pytest.raises(InputError, match=r"stages\[0\] is 'model', not a stage"):
         FirstThatWorks(["model"])  # type: ignore[list-item]
-    with pytest.raises(InputError, match="is no list"):
+    with pytest.raises(InputError, match="is not a list"):
         FirstThatWorks(FailingStage())  # type: ignore[arg-type]
 
 
@@ -400,3 +412,101 @@ def test_queries_and_documents_out_of_generators() -> None:
     many = Reranker(FixedScores(lambda _, text: len(text)))
     rankings = many.rank_many((query for query in "qr"), (iter(documents) for documents in (["a", "bb"], [])))
     assert [ranking.documents for ranking in rankings] == [["bb", "a"], []]
+
+
+# ---- scores that are missing
+
+
+def test_a_threshold_lets_through_only_what_has_a_score() -> None:
+    stage = FixedScores({"a": 0.9, "b": 0.1})
+    ranking = Reranker(stage, threshold=0.5).rank("q", ["a", "b", "unscored"])
+    assert (ranking.documents, ranking.degraded) == (["a"], True)
+    within = FixedScores({"a": 0.9, "b": 0.1}, threshold=0.5)
+    assert Reranker(within).rank("q", ["a", "b", "unscored"]).documents == ["a"]
+
+
+def test_a_threshold_without_any_score_is_told() -> None:
+    for stage in (FixedScores({}), FailingStage(name="fixed")):
+        ranking = Reranker(stage, threshold=0.5, on_error="keep_order").rank("q", ["a", "b"])
+        assert ranking.documents == ["a", "b"]
+        assert "threshold=0.5 was not applied: fixed scored no document" in str(ranking.reason)
+
+
+def test_nan_from_a_model_is_an_error_and_no_order(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_bert, folder)
+    weights = load_file(folder / "model.safetensors")
+    for name in weights:
+        weights[name] = np.full_like(weights[name], np.nan) if "classifier" in name else weights[name]
+    save_file(weights, folder / "model.safetensors")
+    for options in ({}, {"deadline": 30.0}):
+        with pytest.raises(CrossRankError, match="NaN"):
+            Reranker(CrossEncoderStage(folder), threshold=0.5, **options).rank(QUERY, TEXTS[:2])
+    ranking = Reranker(CrossEncoderStage(folder), threshold=0.5, on_error="keep_order").rank(QUERY, TEXTS[:2])
+    assert "NaN" in str(ranking.reason)
+
+    class Half(FixedScores):
+        def score(self, query: str, documents: Any, context: Context) -> StageScores:
+            return StageScores(np.ones(2), kind="half", relevance=np.array([1.0, np.nan]))
+
+    with pytest.raises(StageError, match="relevance of 1 scored documents is NaN"):
+        Reranker(Half({})).rank("q", ["a", "b"])
+
+
+# ---- models of all kinds
+
+
+class Lengths:
+    """A model of one's own: the longer a document the better."""
+
+    def score(self, pairs: Any) -> PairScores:
+        logits = np.array([[len(document)] for _, document in pairs], np.float32)
+        none = np.zeros(len(pairs), np.int64)
+        return PairScores(logits[:, 0].astype(float), logits, logits[:, 0].astype(float), "length", none, none, 0, 0.01)
+
+
+def test_any_model_that_scores_pairs_is_a_stage(tiny_bert: Path, tmp_path: Path) -> None:
+    assert Reranker(Lengths()).rank("q", ["a", "ccc", "bb"]).documents == ["ccc", "bb", "a"]
+    within = Reranker(CrossEncoderStage(Lengths(), keep=1), cache=MemoryCache()).warm_up()
+    assert within.rank("q", ["a", "ccc", "bb"], deadline=30).documents == ["ccc"]
+    assert Reranker(FirstThatWorks([Lengths()])).rank("q", ["a", "bb"]).documents == ["bb", "a"]
+    registry = ModelRegistry(tmp_path / "registry")
+    registry.switch(registry.publish(tiny_bert))
+    settings = {"precision": "float32"}
+    expected = Reranker(CrossEncoder(tiny_bert, **settings)).rank(QUERY, TEXTS)
+    model = RegistryModel(registry.folder, **settings)
+    for stages in (model, [CrossEncoderStage(model)], FirstThatWorks([model])):
+        ranking = Reranker(stages).warm_up().rank(QUERY, TEXTS)
+        assert ranking.documents == expected.documents
+        assert [row.score for row in ranking] == pytest.approx([row.score for row in expected], abs=1e-6)
+    assert Reranker(CrossEncoderStage(model, long_documents="max")).rank(QUERY, TEXTS)[0].passage is not None
+    with pytest.raises(InputError, match="long_documents and batch_size are for a CrossEncoder"):
+        CrossEncoderStage(Lengths(), long_documents="max")
+    with pytest.raises(InputError, match="max_length can't be set on a model that exists"):
+        CrossEncoderStage(model, max_length=9)
+
+
+def test_no_fallback_is_asked_after_a_cancelled_call_or_when_the_time_is_up() -> None:
+    fallback = FixedScores({})
+    cancelled = Context()
+    cancelled.cancelled.set()
+    late = Context(deadline=Deadline(1e-9))
+    for context, why in ((cancelled, "the call was cancelled"), (late, "the time was up")):
+        with pytest.raises(StageError, match=f"{why} before fixed was asked"):
+            FirstThatWorks([FailingStage(), fallback]).score("q", ["a"], context)
+    assert fallback.calls == []
+
+
+def test_rerankers_can_be_copied_and_pickled() -> None:
+    stages = [FixedScores({"a": 1.0, "b": 2.0}), FirstStage(fusion="reciprocal_rank"), FirstThatWorks([Lengths()])]
+    reranker = Reranker(stages, text="{text}", cache=MemoryCache(), deadline=30)
+    documents = [{"text": "a"}, {"text": "b"}]
+    expected = reranker.rank("q", documents)
+    for copied in (copy.deepcopy(reranker), pickle.loads(pickle.dumps(reranker))):
+        ranking = copied.rank("q", documents)
+        assert [row.score for row in ranking] == [row.score for row in expected]
+        assert copied.breakers["fixed"].state == "closed"
+
+
+def test_a_very_long_deadline_is_a_deadline() -> None:
+    assert Reranker(CrossEncoderStage(Lengths()), deadline=1e10).rank("q", ["a", "bb"]).documents == ["bb", "a"]

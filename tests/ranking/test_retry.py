@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossrank.ranking.deadline import Deadline
-from crossrank.ranking.retry import Failure, RetryPolicy, failure_of, gather, retry_after, retrying, summary
+from crossrank.ranking.network.retry import (
+    Failure,
+    RetryPolicy,
+    failure_of,
+    gather,
+    parse_retry_after,
+    retrying,
+    summary,
+)
 from crossrank.ranking.stage import Context
 
 NOW = datetime.datetime(2026, 11, 21, 12, 0, tzinfo=datetime.timezone.utc)
@@ -32,19 +40,19 @@ NOW = datetime.datetime(2026, 11, 21, 12, 0, tzinfo=datetime.timezone.utc)
     ],
 )
 def test_retry_after_is_read_as_seconds_or_a_date(text, seconds):
-    assert retry_after({"retry-after": text}, now=NOW.timestamp()) == seconds
+    assert parse_retry_after({"retry-after": text}, now=NOW.timestamp()) == seconds
 
 
 @given(st.text(max_size=40))
 def test_any_retry_after_is_read_or_ignored(text):
-    seconds = retry_after({"retry-after": text})
+    seconds = parse_retry_after({"retry-after": text})
     assert seconds is None or seconds >= 0
 
 
 @given(st.integers(1, 50), st.floats(0, 40) | st.none())
 def test_pauses_grow_to_a_limit_and_keep_to_what_was_asked(tried, after):
-    policy = RetryPolicy(first=0.5, most=8)
-    pause = policy.pause(tried, Failure("x", after=after))
+    policy = RetryPolicy(initial_delay=0.5, max_delay=8)
+    pause = policy.pause(tried, Failure("x", retry_after=after))
     if after is not None:
         assert after <= pause <= after + 1
     else:
@@ -58,7 +66,7 @@ def test_pauses_are_not_all_alike():
 
 def test_a_service_that_asks_for_too_long_a_wait_is_given_up():
     async def attempt(tried):
-        raise Failure("busy", again=True, after=3600)
+        raise Failure("busy", retryable=True, retry_after=3600)
 
     with pytest.raises(Failure, match=r"busy; it asks to wait 3[0-9]{3} s, more than the 60 s"):
         asyncio.run(retrying(attempt, RetryPolicy(), Deadline()))
@@ -82,7 +90,7 @@ def test_a_service_that_asks_for_too_long_a_wait_is_given_up():
 )
 def test_what_a_status_means(status, again, fatal):
     failure = failure_of("x", status, "why.", {})
-    assert (failure.again, failure.fatal) == (again, fatal)
+    assert (failure.retryable, failure.fatal) == (again, fatal)
     assert failure.reason.startswith(f"x answered {status}: why")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
+import pickle
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -15,8 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import texts
-from crossrank import CrossEncoder, CrossEncoderStage, DiskCache, InputError, MemoryCache, Reranker
-from crossrank.ranking.cache import CachedScore, key_of
+from checkpoints import make_checkpoint
+from crossrank import (
+    CrossEncoder,
+    CrossEncoderStage,
+    DiskCache,
+    InputError,
+    MemoryCache,
+    ModelRegistry,
+    RegistryModel,
+    Reranker,
+)
+from crossrank.ranking.cache.score_cache import CachedScore, key_of
 
 QUERY = texts.pairs(1)[0][0]
 TEXTS = [passage[:200] for _, passage in texts.pairs(8)]
@@ -93,14 +106,80 @@ def test_another_model_or_setting_is_another_key(tiny_bert: Path, make: Make) ->
 
 
 def test_a_changed_file_is_another_model(tiny_bert: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "model"
     shutil.copytree(tiny_bert, folder)
     before = CrossEncoderStage(folder).fingerprint()
     with (folder / "config.json").open("a") as stream:
         stream.write("\n")
     assert CrossEncoderStage(folder).fingerprint() != before
+
+
+@pytest.mark.parametrize("name", ["identity", "tanh", "sigmoid"])
+def test_scores_of_every_named_activation_are_kept(name: str, tiny_bert: Path) -> None:
+    reranker = Reranker(CrossEncoderStage(tiny_bert, activation_fn=name, precision="float32"), cache=MemoryCache())
+    first = reranker.rank(QUERY, TEXTS)
+    second = reranker.rank(QUERY, TEXTS)
+    assert (first.cache_hit_rate, second.cache_hit_rate) == (0.0, 1.0)
+    assert [ranked.score for ranked in first] == [ranked.score for ranked in second]
+
+
+def test_the_fingerprint_is_of_the_model_in_memory(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bert, folder)
+    stage = CrossEncoderStage(folder)
+    before = stage.fingerprint()
+    shutil.copy(make_checkpoint(tmp_path / "other", "bert", seed=1) / "model.safetensors", folder / "new")
+    (folder / "new").replace(folder / "model.safetensors")
+    assert stage.fingerprint() == before
+    assert CrossEncoderStage(folder).fingerprint() != before
+
+
+def test_a_model_that_is_replaced_between_look_up_and_scoring(tiny_bert: Path, tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path / "registry")
+    registry.switch(registry.publish(tiny_bert))
+    second = registry.publish(make_checkpoint(tmp_path / "other", "bert", seed=1))
+    settings = {"precision": "float32"}
+    replace_next = threading.Event()
+
+    class Replacing(CrossEncoderStage):
+        def score(self, *given: Any) -> Any:
+            if replace_next.is_set():
+                registry.switch(second)
+            return super().score(*given)
+
+    stage = Replacing(RegistryModel(registry.folder, check_every=0, **settings))
+    cache = MemoryCache()
+    reranker = Reranker(stage, cache=cache)
+    reranker.rank(QUERY, TEXTS[:4])
+    replace_next.set()
+    # Half of the texts are known from the first version. No ranking mixes the scores of two models.
+    ranking = reranker.rank(QUERY, TEXTS)
+    expected = CrossEncoder(second.folder, **settings).rank(QUERY, TEXTS)
+    assert [ranked.first_stage_position for ranked in ranking] == [row["corpus_id"] for row in expected]
+    assert [ranked.score for ranked in ranking] == pytest.approx([row["score"] for row in expected], abs=1e-6)
+    assert reranker.rank(QUERY, TEXTS).cache_hit_rate == 0.0
+    assert reranker.rank(QUERY, TEXTS).cache_hit_rate == 1.0
+
+
+def test_a_file_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "places.sqlite"
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE bookmarks (url TEXT)")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="another program"):
+        DiskCache(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["places.sqlite"]
+
+
+def test_a_copy_of_a_cache(make: Make) -> None:
+    cache = make()
+    cache.put_many({b"k": b"v"})
+    for copied in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
+        assert copied.get_many([b"k"]) == ([b"v"] if isinstance(cache, DiskCache) else [None])
+        copied.put_many({b"l": b"w"})
+        assert copied.get_many([b"l"]) == [b"w"]
 
 
 def test_room_is_made_for_the_new(make: Make) -> None:

@@ -13,9 +13,9 @@ from crossrank.cli.output import Report, Row, write_table, write_tabs
 from crossrank.cli.terminal import complain, remark, to_json
 from crossrank.data.streams import Document
 from crossrank.errors import InputError
-from crossrank.ranking.limits import check_limits
+from crossrank.ranking.ranked_documents import RankedDocument, Ranking
 from crossrank.ranking.reranker import Reranker
-from crossrank.ranking.types import RankedDocument, Ranking
+from crossrank.validation import check_threshold
 
 # Options that say which model to take and how: with a pipeline its file says so. -> their defaults.
 _OF_ONE_MODEL = {
@@ -44,7 +44,7 @@ def open_pipeline(args: argparse.Namespace) -> Reranker:
             raise InputError(f"{option} is for one model, but --pipeline names stages. Set it in {args.pipeline!r}.")
     reranker = Reranker.from_file(args.pipeline)
     if args.threshold is not None:
-        check_limits(None, args.threshold)
+        check_threshold(args.threshold)
         reranker.threshold = args.threshold
     return reranker
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from crossrank.errors import InputError
 from crossrank.optional import require
 from crossrank.ranking.cross_encoder_stage import CrossEncoderStage
+from crossrank.ranking.ranked_documents import Ranking
 from crossrank.ranking.reranker import Reranker
-from crossrank.ranking.types import Ranking
 
 if TYPE_CHECKING:
     from haystack import Document, component, default_from_dict, default_to_dict

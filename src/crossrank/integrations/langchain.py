@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from crossrank.optional import require
+from crossrank.ranking.ranked_documents import Ranking
 from crossrank.ranking.reranker import Reranker
-from crossrank.ranking.types import Ranking
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import Callbacks

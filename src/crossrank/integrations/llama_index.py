@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from crossrank.errors import InputError
 from crossrank.optional import require
+from crossrank.ranking.ranked_documents import Ranking
 from crossrank.ranking.reranker import Reranker
-from crossrank.ranking.types import Ranking
 
 if TYPE_CHECKING:
     from llama_index.core.postprocessor.types import BaseNodePostprocessor

@@ -1,14 +1,15 @@
-"""A time budget for a whole call, on the clock that nobody sets back."""
+"""A time budget for a whole call, on a monotonic clock."""
 
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Callable
 from copy import copy
 from numbers import Real
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from crossrank.errors import InputError
 
@@ -18,8 +19,8 @@ T = TypeVar("T")
 class Deadline:
     """A moment by which a call has to be back.
 
-    :param seconds: From now; ``None`` means that there is no hurry.
-    :param clock: What tells the time, in seconds; monotonic.
+    :param seconds: From now; ``None`` for no limit.
+    :param clock: Gives the time in seconds; monotonic.
     :raises InputError: If ``seconds`` is not above 0.
     """
 
@@ -57,36 +58,60 @@ class Deadline:
         return math.inf if self.seconds is None else max(0.0, self.seconds - self._reserve - self.elapsed())
 
     def reserving(self, seconds: float) -> Deadline:
-        """Make the same deadline, of which so many seconds at the end are kept for something else."""
+        """Make the same deadline, but that many seconds earlier."""
         copied = copy(self)
         copied._reserve = self._reserve + seconds
         return copied
 
-    def timeout(self, most: float | None = None) -> float | None:
-        """What is left as a timeout for one request: not above ``most``; ``None`` means none of both limits."""
-        left = min(self.remaining(), math.inf if most is None else most)
+    def timeout(self, limit: float | None = None) -> float | None:
+        """Seconds for one request: what is left, and not above ``limit``; ``None`` if neither limits it."""
+        left = min(self.remaining(), math.inf if limit is None else limit)
         return None if math.isinf(left) else left
 
 
-def run_within(deadline: Deadline, work: Callable[[], T]) -> T | None:
-    """Do some work, and be back in time whether it is done or not; it then goes on in a thread of its own.
+class DeadlineThreads:
+    """Runs work in threads, and comes back in time whether it is done or not.
 
-    :returns: What it gave, or ``None`` if it has not come to an end.
+    Work that is not done in time goes on in its thread. Only ``limit`` of them run at once; while that many are busy,
+    for instance because a model is still loading, a call waits for one of them instead of starting another.
+
+    :param limit: The most threads; by default two for each processor, and at least 8.
     """
-    if not deadline.is_limited:
-        return work()
-    results: list[T] = []
-    failures: list[BaseException] = []
 
-    def run() -> None:
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
+        self._free = threading.Semaphore(limit or max(8, 2 * (os.cpu_count() or 1)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._limit,)
+
+    def run_within(self, deadline: Deadline, work: Callable[[], T]) -> T | None:
+        """Do some work.
+
+        :returns: What it returned, or ``None`` if it did not end in time.
+        """
+        if not deadline.is_limited:
+            return work()
+        if not self._free.acquire(timeout=min(deadline.remaining(), threading.TIMEOUT_MAX)):
+            return None
+        results: list[T] = []
+        failures: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                results.append(work())
+            except BaseException as error:  # raised in the caller's thread
+                failures.append(error)
+            finally:
+                self._free.release()
+
+        worker = threading.Thread(target=run, name="crossrank-within")
         try:
-            results.append(work())
-        except BaseException as error:  # raised where the caller is
-            failures.append(error)
-
-    worker = threading.Thread(target=run, name="crossrank-within")
-    worker.start()
-    worker.join(deadline.remaining())
-    if failures:
-        raise failures[0]
-    return results[0] if results else None
+            worker.start()
+        except BaseException:
+            self._free.release()
+            raise
+        worker.join(min(deadline.remaining(), threading.TIMEOUT_MAX))
+        if failures:
+            raise failures[0]
+        return results[0] if results else None

@@ -9,11 +9,10 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any
 
+from crossrank.data.text_lines import TEXT_FIELDS
 from crossrank.errors import InputError
 from crossrank.ranking.template import Template, as_text
 
-# Where a document's text stands, first come first served.
-TEXT_FIELDS = ("text", "page_content", "content", "passage", "body", "document")
 # Where frameworks keep a document's other fields: LangChain and LlamaIndex, Haystack, vector stores.
 _HOLDERS = ("metadata", "meta", "payload", "fields")
 

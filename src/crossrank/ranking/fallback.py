@@ -1,4 +1,4 @@
-"""Stages of which one is enough: the next is asked only where those before it failed."""
+"""A stage with fallbacks: the next stage is asked only if those before it failed."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import replace
 
 from crossrank.errors import InputError, MissingExtraError, StageError
 from crossrank.ranking.cross_encoder_stage import as_stage
-from crossrank.ranking.limits import check_limits
-from crossrank.ranking.stage import ClosableStage, Context, Stage, StageScores
-from crossrank.ranking.step import checked
-from crossrank.scoring.cross_encoder import CrossEncoder
+from crossrank.ranking.pipeline_run import checked, reason_of
+from crossrank.ranking.stage import ClosableStage, Context, PairScorer, Stage, StageScores
+from crossrank.validation import check_threshold, check_top_k
 
 
 class FirstThatWorks:
-    """A hosted reranker, and the model in the box for when it can't be reached.
+    """A hosted reranker, for instance, and the bundled model for when the service can't be reached.
 
-    Unlike ``on_error="next_stage"`` it runs one stage where the first works, and the next one gets all the documents.
+    Unlike ``on_error="next_stage"`` it runs a single stage if the first one works, and a fallback gets all the
+    documents. After a cancelled call, or when the time is up, no fallback is asked.
 
-    :param stages: The one to use, and those that stand in for it, in order. Their own limits are not used.
+    :param stages: The one to use, and its fallbacks in order. Their own ``keep`` and ``threshold`` are not used.
     :param keep: How many documents go on, best first; by default all.
     :param threshold: The least score with which a document goes on.
     :param name: What it is called in results.
@@ -27,18 +27,19 @@ class FirstThatWorks:
 
     def __init__(
         self,
-        stages: Iterable[Stage | CrossEncoder],
+        stages: Iterable[Stage | PairScorer],
         *,
         keep: int | None = None,
         threshold: float | None = None,
         name: str = "first-that-works",
     ) -> None:
-        check_limits(keep, threshold)
+        check_top_k(keep, "keep")
+        check_threshold(threshold)
         if isinstance(stages, str) or not isinstance(stages, Iterable):
-            raise InputError(f"stages={stages!r} is no list. Give the stage to use and those that stand in for it.")
+            raise InputError(f"stages={stages!r} is not a list. Give the stage to use and its fallbacks.")
         self.stages = [as_stage(stage, f"stages[{i}]") for i, stage in enumerate(stages)]
         if not self.stages:
-            raise InputError("stages is empty. Give the stage to use and those that stand in for it.")
+            raise InputError("stages is empty. Give the stage to use and its fallbacks.")
         self.name, self.keep, self.threshold = name, keep, threshold
 
     def warm_up(self) -> None:
@@ -53,21 +54,24 @@ class FirstThatWorks:
         """
         failures: list[str] = []
         for stage in self.stages:
+            if failures and (context.cancelled.is_set() or context.deadline.expired):
+                why = "the call was cancelled" if context.cancelled.is_set() else "the time was up"
+                raise StageError(f"{'; '.join(failures)}; {why} before {stage.name} was asked", retryable=True)
             try:
                 scores = checked(stage.score(query, documents, context), len(documents))
-            except (InputError, MissingExtraError):  # noqa: PERF203
+            except (InputError, MissingExtraError):
                 raise
             except Exception as error:
-                failures.append(f"{stage.name} failed ({error})")
+                failures.append(f"{stage.name} failed ({reason_of(error)})")
             else:
                 if failures:
-                    told = "; ".join([*failures, f"{stage.name} stood in"])
-                    scores = replace(scores, degraded="; ".join(filter(None, [told, scores.degraded])))
+                    fallback = "; ".join([*failures, f"{stage.name} was used instead"])
+                    scores = replace(scores, degraded="; ".join(filter(None, [fallback, scores.degraded])))
                 return scores
         raise StageError("; ".join(failures), retryable=True)
 
     def close(self) -> None:
-        """Let go of what they hold open."""
+        """Close what they hold open."""
         for stage in self.stages:
             if isinstance(stage, ClosableStage):
                 stage.close()

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError, StageError
-from crossrank.ranking.limits import check_limits
 from crossrank.ranking.stage import Context, StageScores
-from crossrank.validation import is_positive_integer
+from crossrank.validation import check_threshold, check_top_k, is_positive_integer
 
 Values = NDArray[np.float64]
 FUSIONS = ("weighted", "reciprocal_rank")
@@ -86,7 +85,8 @@ class FirstStage:
         threshold: float | None = None,
         name: str = "first-stage",
     ) -> None:
-        check_limits(keep, threshold)
+        check_top_k(keep, "keep")
+        check_threshold(threshold)
         if weight is not None and not (isinstance(weight, Real) and not isinstance(weight, bool) and 0 <= weight <= 1):
             raise InputError(f"weight={weight!r} is not a number from 0 to 1, the first stage's share.")
         if fusion not in FUSIONS:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, TypeVar
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from crossrank.errors import InputError
+from crossrank.errors import InputError, MissingExtraError
 from crossrank.ranking.breaker import CircuitBreaker
-from crossrank.ranking.cache import ScoreCache
-from crossrank.ranking.course import ON_ERROR, Course
+from crossrank.ranking.cache.score_cache import ScoreCache
 from crossrank.ranking.cross_encoder_stage import CrossEncoderStage, as_stage
-from crossrank.ranking.deadline import Deadline
+from crossrank.ranking.deadline import Deadline, DeadlineThreads
 from crossrank.ranking.documents import DocumentReader, ScoreOf, TextOf
-from crossrank.ranking.limits import check_limits
-from crossrank.ranking.stage import AsyncStage, ClosableStage, Stage, StageScores
-from crossrank.ranking.step import Step
-from crossrank.ranking.types import Ranking
-from crossrank.scoring.cross_encoder import CrossEncoder
-from crossrank.validation import check_text
+from crossrank.ranking.pipeline_run import (
+    InEventLoop,
+    InThisThread,
+    PipelineRun,
+    Runner,
+    StageCall,
+    is_late,
+    reason_of,
+    run_to_end,
+)
+from crossrank.ranking.ranked_documents import Ranking
+from crossrank.ranking.stage import ClosableStage, PairScorer, Stage
+from crossrank.validation import check_text, check_threshold, check_top_k
 
-Steps = Generator[Step, StageScores, Ranking]
-T = TypeVar("T")
+ON_ERROR = ("raise", "keep_order", "next_stage")
 
 
 class Reranker:
@@ -32,7 +37,8 @@ class Reranker:
     Each stage scores what the one before it let through. Documents are sorted by a stage's relevance; ties by the
     order in which they came into the stage, in the first stage by first-stage score and then by position. Only what
     passes a stage's ``threshold`` and is among its ``keep`` best goes on and is returned. Documents that a stage did
-    not score (no time) stand behind those it did, in the order in which they came; a threshold does not concern them.
+    not score (no time) stand behind those it did, in the order in which they came; they do not pass a threshold. Where
+    a stage failed or scored nothing at all, its threshold is not applied, and the ranking says so in ``reasons``.
 
     Construction is cheap: nothing is loaded before the first call or :meth:`warm_up`. One object may be used from many
     threads and tasks.
@@ -56,7 +62,7 @@ class Reranker:
 
     def __init__(
         self,
-        stages: Stage | CrossEncoder | Sequence[Stage | CrossEncoder] | None = None,
+        stages: Stage | PairScorer | Sequence[Stage | PairScorer] | None = None,
         *,
         text: TextOf | None = None,
         score: ScoreOf | None = None,
@@ -67,7 +73,8 @@ class Reranker:
         cache: ScoreCache | None = None,
         breaker: Callable[[], CircuitBreaker] | None = CircuitBreaker,
     ) -> None:
-        check_limits(top_k, threshold, name="top_k")
+        check_top_k(top_k)
+        check_threshold(threshold)
         if on_error not in ON_ERROR:
             raise InputError(f"on_error={on_error!r} is none of {', '.join(map(repr, ON_ERROR))}.")
         Deadline(deadline)
@@ -86,6 +93,7 @@ class Reranker:
             raise InputError(f"cache={cache!r} is no cache. Give MemoryCache() or DiskCache('scores.sqlite').")
         self.cache = cache
         self.breakers = {name: breaker() for name in self.names} if breaker else {}
+        self._threads = {name: DeadlineThreads() for name in self.names}
         self._reader = DocumentReader(text, score)
 
     def __repr__(self) -> str:
@@ -93,18 +101,16 @@ class Reranker:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Reranker:
-        """Make one out of a TOML file; see docs/pipelines.md.
+        """Make one from a TOML file; see docs/pipelines.md.
 
         :raises InputError: If the file can't be read or used.
-        :raises MissingExtraError: If pydantic is not installed.
         """
-        from crossrank.ranking.config import load_pipeline
+        from crossrank.ranking.pipeline_file import load_pipeline
 
+        arguments = load_pipeline(path)
         try:
-            return cls(**load_pipeline(path))
+            return cls(**arguments)
         except InputError as error:
-            if repr(os.fspath(path)) in str(error):
-                raise
             raise InputError(f"{os.fspath(path)!r}: {error}") from error
 
     # ---- rankings
@@ -122,23 +128,21 @@ class Reranker:
         :raises StageError: If a stage fails and ``on_error="raise"``.
         :raises CrossRankError: Likewise, what the stage raised.
         """
-        return _run(self._course(query, documents, top_k, Deadline(self.deadline if deadline is None else deadline)))
+        run = self._start(query, documents, top_k, self._deadline(deadline))
+        return run_to_end(self._through_stages(run, top_k, InThisThread()))
 
     async def arank(
         self, query: str, documents: Iterable[Any], *, top_k: int | None = None, deadline: float | None = None
     ) -> Ranking:
-        """Rank documents without holding up the event loop; as :meth:`rank` otherwise.
+        """Rank documents without blocking the event loop; as :meth:`rank` otherwise.
 
-        Cancelling it stops the work: a stage in a thread ends after the forward pass that it is in.
+        Cancelling it stops the work: a stage in a thread ends after its current forward pass.
         """
-        limit = Deadline(self.deadline if deadline is None else deadline)
-        cancelled = threading.Event()
-        course = self._course(query, documents, top_k, limit, cancelled)
+        run = self._start(query, documents, top_k, self._deadline(deadline))
         try:
-            return await _arun(course)
+            return await self._through_stages(run, top_k, InEventLoop())
         finally:
-            # Where all went well nobody looks at it any more.
-            cancelled.set()
+            run.cancelled.set()  # after a normal end nobody looks at it any more
 
     def rank_many(
         self,
@@ -163,39 +167,66 @@ class Reranker:
         queries, documents = list(queries), list(documents)
         if len(queries) != len(documents):
             raise InputError(f"There are {len(queries)} queries and {len(documents)} lists of documents. {remedy}")
-        limit = Deadline(self.deadline if deadline is None else deadline)
-        courses = [self._course(query, given, top_k, limit) for query, given in zip(queries, documents, strict=True)]
-        return [_run(course) for course in courses]
+        limit = self._deadline(deadline)
+        runs = [self._start(query, given, top_k, limit) for query, given in zip(queries, documents, strict=True)]
+        return [run_to_end(self._through_stages(run, top_k, InThisThread())) for run in runs]
 
-    def _course(
-        self,
-        query: str,
-        documents: Iterable[Any],
-        top_k: int | None,
-        deadline: Deadline,
-        cancelled: threading.Event | None = None,
-    ) -> Steps:
+    # ---- the path
+
+    def _deadline(self, seconds: float | None) -> Deadline:
+        return Deadline(self.deadline if seconds is None else seconds)
+
+    def _start(self, query: str, documents: Iterable[Any], top_k: int | None, deadline: Deadline) -> PipelineRun:
+        # 1) Read the text and the first-stage score of each document.
         check_text(query, "query")
-        check_limits(top_k, None, name="top_k")
+        check_top_k(top_k)
         before = deadline.elapsed()
         candidates = self._reader.read(documents)
         reading = deadline.elapsed() - before
         notes = [f"no document has the field {{{field}}} of text=" for field in self._reader.unknown(candidates)]
-        course = Course(
-            query=query,
-            candidates=candidates,
-            stages=dict(zip(self.names, self.stages, strict=True)),
-            breakers=self.breakers,
-            on_error=self.on_error,
-            threshold=self.threshold,
-            top_k=self.top_k if top_k is None else top_k,
-            deadline=deadline,
-            cancelled=cancelled or threading.Event(),
-            cache=self.cache,
-            notes=notes,
-            reading=reading,
-        )
-        return course.run()
+        return PipelineRun(query, candidates, deadline, threading.Event(), reading, notes)
+
+    async def _through_stages(self, run: PipelineRun, top_k: int | None, runner: Runner) -> Ranking:
+        stop: str | None = None
+        for name, stage in zip(self.names, self.stages, strict=True):
+            # 2) Leave the stage out if there is nothing to score, the pipeline was stopped, or the time is up.
+            if not len(run.order):
+                run.skip(name, stage, "no documents are left")
+                continue
+            if stop is not None:
+                run.skip(name, stage, stop)
+                continue
+            if run.deadline.expired:
+                run.skip(name, stage, f"the deadline of {run.deadline.seconds} s was over", degrades=True)
+                continue
+            # 3) Take known scores from the cache, and the others from the stage.
+            started = time.perf_counter()
+            call = StageCall(
+                name,
+                stage,
+                run.query,
+                run.texts,
+                run.context(),
+                cache=self.cache,
+                breaker=self.breakers.get(name),
+                threads=self._threads[name],
+            )
+            try:
+                scores = await call.scores(runner)
+            except (InputError, MissingExtraError):
+                raise
+            except Exception as error:
+                # 4) A stage failed: on_error says what to do, unless the time was up.
+                if self.on_error == "raise" and not is_late(error, call.context.deadline):
+                    raise
+                run.skip(name, stage, reason_of(error), degrades=True)
+                if self.on_error == "keep_order":
+                    stop = f"{name} failed, and on_error='keep_order' keeps the order from before it"
+            else:
+                # 5) Sort by relevance; keep what passes the stage's threshold and is among its best.
+                run.take(call, scores, time.perf_counter() - started)
+        # 6) Apply the pipeline's own threshold and top_k, and say how the ranking was made.
+        return run.finish(self.names[-1], self.threshold, self.top_k if top_k is None else top_k)
 
     # ---- what stages hold
 
@@ -219,52 +250,6 @@ class Reranker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _run(course: Steps) -> Ranking:
-    """Do each step where we are."""
-    try:
-        step = next(course)
-        while True:
-            try:
-                scores = _whole(step)
-            except BaseException as error:  # noqa: PERF203
-                step = course.throw(error)
-            else:
-                step = course.send(scores)
-    except StopIteration as end:
-        ranking: Ranking = end.value
-        return ranking
-
-
-async def _arun(course: Steps) -> Ranking:
-    """Wait for each step: of its own accord where the stage can, else in a thread."""
-    try:
-        step = next(course)
-        while True:
-            try:
-                if isinstance(step.stage, AsyncStage):
-                    await _in_thread(step.prepare, step.is_cached)
-                    got = await step.stage.ascore(step.query, step.texts, step.context) if step.texts else None
-                    scores = await _in_thread(lambda: step.finish(got), step.is_cached)  # noqa: B023
-                else:
-                    scores = await asyncio.to_thread(_whole, step)
-            except BaseException as error:  # noqa: PERF203
-                step = course.throw(error)
-            else:
-                step = course.send(scores)
-    except StopIteration as end:
-        ranking: Ranking = end.value
-        return ranking
-
-
-def _whole(step: Step) -> StageScores:
-    step.prepare()
-    return step.finish(step.stage.score(step.query, step.texts, step.context) if step.texts else None)
-
-
-async def _in_thread(work: Callable[[], T], needed: bool) -> T:
-    return await asyncio.to_thread(work) if needed else work()
 
 
 def _numbered(names: list[str]) -> list[str]:

@@ -1,6 +1,6 @@
-"""The seam of a pipeline: a stage scores, it never sorts.
+"""What a stage is: it scores documents, and never sorts them.
 
-A stage of your own is any object with these members; nothing has to be inherited.
+A stage of your own is any object with these members; there is no base class.
 
 >>> class Shortest:
 ...     name, keep, threshold = "shortest", None, None
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.ranking.deadline import Deadline
+from crossrank.types import PairScores
 
 # A part of a text, as offsets of its first character and of the one behind its last.
 Passage = tuple[int, int]
@@ -29,20 +30,20 @@ Passage = tuple[int, int]
 class StageScores:
     """What a stage says of some documents, in the order in which it got them.
 
-    :param scores: ``[documents]``, higher is better. NaN is "not scored", for want of time for instance: such documents
-        stand behind all that were scored, in the order in which they came.
+    :param scores: ``[documents]``, higher is better. NaN means "not scored", for instance because time was up: such
+        documents stand behind all that were scored, in the order in which they came, and pass no threshold.
     :param kind: What the scores are: ``"logit"``, ``"sigmoid"``, ``"softmax"``, ``"custom"``, ``"calibrated"``,
-        ``"provider"``, ``"grade"``, ``"rank"``, ``"fused"``, ``"first_stage"``, or a word of your own.
-    :param relevance: ``[documents]``, what to sort by where it is not the scores: raw logits, in which nothing has
-        been rounded to a tie. NaN where ``scores`` is.
+        ``"tanh"``, ``"provider"``, ``"grade"``, ``"rank"``, ``"fused"``, ``"first_stage"``, or a word of your own.
+    :param relevance: ``[documents]``, what to sort by if it is not the scores: raw logits, in which nothing has been
+        rounded to a tie. NaN exactly where ``scores`` is.
     :param tokens: Tokens that were read.
     :param pairs_cut: How many documents' texts did not fit.
-    :param cut: ``[documents]``, which of them, where that is known; a score cache remembers it.
-    :param cost: In the provider's own unit, where it reports one.
+    :param cut: ``[documents]``, which of them, if that is known; a score cache remembers it.
+    :param cost: In the provider's own unit, if it reports one.
     :param notes: What the caller should know, a sentence each.
-    :param passages: For each document the offsets of its best part, where there is one.
-    :param degraded: Why this is less than what was asked for; ``None`` where nothing is wrong.
-    :param details: For each document what else there is to say, such as a judge's reason; JSON-safe.
+    :param passages: For each document the offsets of its best part, if there is one.
+    :param degraded: Why this is less than what was asked for; ``None`` if nothing is wrong.
+    :param details: For each document further facts, such as a judge's reason; JSON-safe.
     """
 
     scores: NDArray[np.float64]
@@ -70,11 +71,11 @@ class StageScores:
 
 @dataclass
 class Context:
-    """What a stage may want to know of the call that it is a part of.
+    """What a stage may want to know about the call.
 
     :param deadline: When the whole call has to be back. A stage that talks to a network takes its timeouts from it; a
         local one scores as many documents as fit, from the first on.
-    :param cancelled: Set when nobody waits for the answer any more; to be looked at between chunks of work.
+    :param cancelled: Set when nobody waits for the answer any more; check it between chunks of work.
     :param first_stage: ``[documents]``, scores of the search that found the documents; NaN where there is none.
     :param positions: ``[documents]``, where each stood in the caller's list, from 0.
     :param earlier: What the stages before this one said of these same documents, by name, in the order they ran.
@@ -88,7 +89,7 @@ class Context:
 
 
 class Stage(Protocol):
-    """One step of a pipeline.
+    """A stage of a pipeline.
 
     ``name`` is unique within a pipeline (a :class:`~crossrank.ranking.reranker.Reranker` numbers repeated ones).
     ``keep`` is how many documents go on to the next stage, best first, ``None`` all. ``threshold`` is the least score
@@ -118,7 +119,7 @@ class Stage(Protocol):
         ...
 
     def warm_up(self) -> None:
-        """Do now what would make the first call slow, such as loading a model. Does nothing where nothing is."""
+        """Do now what would make the first call slow, such as loading a model."""
         ...
 
 
@@ -133,12 +134,13 @@ class AsyncStage(Protocol):
 
 @runtime_checkable
 class CacheableStage(Protocol):
-    """A stage in which a document's score depends on nothing but itself, the query and the fingerprint."""
+    """A stage in which a document's score depends only on its text, the query and the fingerprint."""
 
     def fingerprint(self) -> str | None:
-        """All that the scores depend on besides the texts: model, revision, template, length, precision.
+        """Everything that the scores depend on besides the texts: model, revision, template, length, precision.
 
-        ``None`` where that can't be told; nothing is cached then.
+        ``None`` if that is not known; nothing is cached then. It is asked before and after scoring: a stage that
+        changed its model in between has another one.
         """
         ...
 
@@ -148,5 +150,14 @@ class ClosableStage(Protocol):
     """A stage that holds something open, such as connections."""
 
     def close(self) -> None:
-        """Let go of it. May be called twice."""
+        """Close it. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class PairScorer(Protocol):
+    """A model that scores pairs: a ``CrossEncoder``, a ``RegistryModel``, or one of your own."""
+
+    def score(self, pairs: Any) -> PairScores:
+        """Score ``(query, document)`` pairs."""
         ...

@@ -61,7 +61,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "identity": Activation(_identity, "logit", monotone=True),
     "sigmoid": Activation(sigmoid, "sigmoid", monotone=True),
     "softmax": Activation(softmax, "softmax", monotone=False),
-    "tanh": Activation(np.tanh, "custom", monotone=True),
+    "tanh": Activation(np.tanh, "tanh", monotone=True),
 }
 
 

@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from crossrank.errors import InputError
+from crossrank.ranking.network.wire_text import sendable
 
 _SECTIONS = ("system", "user")
 _HEADING = re.compile(r"^=== *(\w+) *===[ \t]*$", re.MULTILINE)
@@ -70,7 +71,7 @@ def load_prompt(mode: str, given: str | Path | None = None) -> Prompt:
     """
     if given is None:
         name = _VERSIONS[mode]
-        text = (files("crossrank.ranking") / "judge_prompts" / f"{name}.md").read_text(encoding="utf-8")
+        text = (files("crossrank.ranking.judge") / "prompts" / f"{name}.md").read_text(encoding="utf-8")
     elif isinstance(given, str) and ("\n" in given or _HEADING.search(given)):
         name, text = "custom", given
     else:
@@ -135,11 +136,6 @@ def make_request(prompt: Prompt, query: str, documents: Sequence[str], complaint
 def tame(text: str) -> str:
     """The text with a space in each word that a chat template might take for its own."""
     return _CONTROL.sub(lambda found: found[0] + " ", sendable(text))
-
-
-def sendable(text: str) -> str:
-    """The text with a replacement sign for each half of a character, which JSON in UTF-8 can't carry."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def cut(text: str, most: int) -> str:

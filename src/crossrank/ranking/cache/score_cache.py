@@ -1,25 +1,19 @@
-"""Scores that are known already: keys, what is kept, and the cache in memory."""
+"""What every score cache shares: the key of a pair, what is kept of a score, and the protocol of a cache."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from crossrank.errors import InputError
 from crossrank.ranking.stage import Passage, StageScores
-from crossrank.validation import is_positive_integer
 
 # Changes when what is kept, or how it is made, does: nothing that an older version kept is then found.
 FORMAT = "crossrank-scores-1"
-# What an entry takes beside its key and value: the two objects, and a row of the table.
-_OVERHEAD = 250
 
 
 def key_of(fingerprint: str, query: str, text: str) -> bytes:
@@ -78,56 +72,6 @@ class ScoreCache(Protocol):
     def close(self) -> None:
         """Let go of what is open."""
         ...
-
-
-class MemoryCache:
-    """Scores in this process's memory.
-
-    :param max_bytes: The most that entries take together, their bookkeeping included.
-    :raises InputError: If it is not a positive integer.
-    """
-
-    def __init__(self, max_bytes: int = 64 << 20) -> None:
-        check_bytes(max_bytes)
-        self._most = max_bytes
-        self._lock = threading.Lock()
-        self._entries: OrderedDict[bytes, bytes] = OrderedDict()
-        self._bytes = self._hits = self._misses = self._evictions = 0
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Look up values; ``None`` for each that is not there."""
-        with self._lock:
-            found = [self._entries.get(key) for key in keys]
-            for key, value in zip(keys, found, strict=True):
-                if value is not None:
-                    self._entries.move_to_end(key)
-            hits = sum(value is not None for value in found)
-            self._hits += hits
-            self._misses += len(keys) - hits
-        return found
-
-    def put_many(self, items: Mapping[bytes, bytes]) -> None:
-        """Keep values; the least recently used make room."""
-        with self._lock:
-            for key, value in items.items():
-                old = self._entries.pop(key, None)
-                self._bytes += _size(key, value) - (0 if old is None else _size(key, old))
-                self._entries[key] = value
-            while self._bytes > self._most:
-                self._bytes -= _size(*self._entries.popitem(last=False))
-                self._evictions += 1
-
-    @property
-    def stats(self) -> CacheStats:
-        """How it has served."""
-        with self._lock:
-            return CacheStats(self._hits, self._misses, len(self._entries), self._bytes, self._evictions)
-
-    def close(self) -> None:
-        """Forget all of it."""
-        with self._lock:
-            self._entries.clear()
-            self._bytes = 0
 
 
 @dataclass(frozen=True)
@@ -197,16 +141,3 @@ class CachedScore:
             passages=passages if any(passages) else None,
             details=details if any(details) else None,
         )
-
-
-def check_bytes(max_bytes: Any) -> None:
-    """Check a cache's limit.
-
-    :raises InputError: If it is not a positive integer.
-    """
-    if not is_positive_integer(max_bytes):
-        raise InputError(f"max_bytes={max_bytes!r} is not a positive integer, such as {64 << 20} for 64 MiB.")
-
-
-def _size(key: bytes, value: bytes) -> int:
-    return len(key) + len(value) + _OVERHEAD

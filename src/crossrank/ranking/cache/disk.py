@@ -7,11 +7,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from crossrank.errors import InputError
-from crossrank.ranking.cache import CacheStats, check_bytes
+from crossrank.ranking.cache.score_cache import CacheStats
+from crossrank.validation import check_counts
 
 # How long another process's writing is waited for, in seconds; then the cache is passed over.
 _PATIENCE = 0.2
@@ -36,15 +38,16 @@ class DiskCache:
     """
 
     def __init__(self, path: str | os.PathLike[str], max_bytes: int = 1 << 30) -> None:
-        check_bytes(max_bytes)
+        check_counts(max_bytes=max_bytes)
         self.path = Path(path)
-        self._most = max_bytes
+        self._max_bytes = max_bytes
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._process = 0
         self._hits = self._misses = self._evictions = self._errors = 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._refuse_other_programs_file()
             with self._open() as database:
                 database.execute("SELECT key, value, used FROM scores LIMIT 1").fetchone()
         except (sqlite3.Error, OSError) as error:
@@ -52,6 +55,19 @@ class DiskCache:
             raise InputError(
                 f"{str(self.path)!r} can't be used as a score cache: {error}. Name another file, or delete this one."
             ) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy, in another process for instance, opens the file itself.
+        return type(self), (self.path, self._max_bytes)
+
+    def _refuse_other_programs_file(self) -> None:
+        """Look, without writing, whether the file holds other tables than ours."""
+        if not self.path.exists() or not self.path.stat().st_size:
+            return
+        with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables - {"scores"}:
+            raise sqlite3.DatabaseError("it is a database of another program")
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Look up values; ``None`` for each that is not there."""
@@ -98,12 +114,12 @@ class DiskCache:
             self._connection = None
 
     def _make_room(self, database: sqlite3.Connection) -> None:
-        while (size := _size(database)) > self._most:
+        while (size := _size(database)) > self._max_bytes:
             entries = database.execute("SELECT count(*) FROM scores").fetchone()[0]
             if not entries:
                 break
             # As large a share as is too much, and a little more, so that not every call has to make room.
-            count = min(entries, int(entries * (1 - 0.9 * self._most / size)) + 1)
+            count = min(entries, int(entries * (1 - 0.9 * self._max_bytes / size)) + 1)
             database.execute("DELETE FROM scores WHERE key IN (SELECT key FROM scores ORDER BY used LIMIT ?)", (count,))
             self._evictions += count
 

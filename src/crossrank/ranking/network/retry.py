@@ -1,7 +1,7 @@
-"""Requests that may fail: what is worth another try, when, and for how long.
+"""Requests that may fail: which are worth another try, when, and for how long.
 
-Pauses double from one try to the next, and half of each is left to chance, so that many callers do not come back at
-the same moment ("equal jitter"; M. Brooker, https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+Pauses double from one try to the next, and half of each is random, so that many callers do not come back at the same
+moment ("equal jitter"; M. Brooker, https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from crossrank.errors import InputError
 from crossrank.ranking.deadline import Deadline
@@ -21,10 +21,10 @@ from crossrank.ranking.stage import Context
 
 T = TypeVar("T")
 
-# Besides 5xx: a request timed out, a conflict, too early, too many.
-_AGAIN = frozenset({408, 409, 425, 429})
-# Of 5xx: what the server can't do, it can't do the next time either.
-_NEVER = frozenset({501, 505})
+# Statuses besides 5xx: request timeout, conflict, too early, too many requests.
+_RETRYABLE = frozenset({408, 409, 425, 429})
+# Of 5xx: what the server can't do now, it can't do later.
+_NOT_RETRYABLE = frozenset({501, 505})
 _REMEDIES = {
     401: "Check the API key.",
     402: "Check the account's balance.",
@@ -32,19 +32,19 @@ _REMEDIES = {
     404: "Check base_url and the model's name.",
     405: "Check base_url.",
 }
-# Codes with which 429 means that the account is empty, which no waiting mends.
+# Codes with which 429 means that the account is empty; waiting does not help.
 _EMPTY_ACCOUNT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _TICK = 0.05  # seconds between looks at whether the call was cancelled
 
 
 class Failure(Exception):  # noqa: N818
-    """Why a request gave nothing that can be used.
+    """Why a request gave no usable answer.
 
-    :param reason: In a sentence without its full stop.
-    :param again: Whether the same request may fare better.
-    :param pause: Whether to wait before: not where the service is well and only its answer was of no use.
-    :param after: Seconds that the service asks to wait.
-    :param fatal: Whether no other request of this call would fare better, as with a wrong key.
+    :param reason: A sentence without its full stop.
+    :param retryable: Whether the same request may work later.
+    :param pause: Whether to wait first: not if the service is well and only its answer was unusable.
+    :param retry_after: Seconds that the service asks to wait.
+    :param fatal: Whether every other request of this call would fail too, as with a wrong key.
     :param service: Whether the service failed, rather than this one request.
     """
 
@@ -52,17 +52,17 @@ class Failure(Exception):  # noqa: N818
         self,
         reason: str,
         *,
-        again: bool = False,
+        retryable: bool = False,
         pause: bool = True,
-        after: float | None = None,
+        retry_after: float | None = None,
         fatal: bool = False,
         service: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.again = again
+        self.retryable = retryable
         self.pause = pause
-        self.after = after
+        self.retry_after = retry_after
         self.fatal = fatal
         self.service = service
 
@@ -72,15 +72,15 @@ class RetryPolicy:
     """How often to try, and how long to wait.
 
     :param max_retries: Tries after the first one.
-    :param first: Seconds of the first pause, at most.
-    :param most: Seconds of any pause that the service did not ask for.
-    :param longest: Seconds that a service may ask to wait; where it asks for more, the request is given up.
+    :param initial_delay: The longest first pause, in seconds.
+    :param max_delay: The longest pause that the service did not ask for, in seconds.
+    :param max_retry_after: Seconds that a service may ask to wait; if it asks for more, the request is given up.
     """
 
     max_retries: int = 3
-    first: float = 0.5
-    most: float = 8.0
-    longest: float = 60.0
+    initial_delay: float = 0.5
+    max_delay: float = 8.0
+    max_retry_after: float = 60.0
 
     def __post_init__(self) -> None:
         if isinstance(self.max_retries, bool) or not isinstance(self.max_retries, int) or self.max_retries < 0:
@@ -88,11 +88,11 @@ class RetryPolicy:
 
     def pause(self, tried: int, failure: Failure) -> float:
         """Seconds to wait after ``tried`` failed tries."""
-        if failure.after is not None:
-            return failure.after + random.uniform(0, min(1.0, failure.after / 10))
+        if failure.retry_after is not None:
+            return failure.retry_after + random.uniform(0, min(1.0, failure.retry_after / 10))
         if not failure.pause:
             return 0.0
-        whole = min(self.most, self.first * 2.0 ** (tried - 1))
+        whole = min(self.max_delay, self.initial_delay * 2.0 ** (tried - 1))
         return whole / 2 + random.uniform(0, whole / 2)
 
 
@@ -107,12 +107,12 @@ async def retrying(attempt: Callable[[int], Awaitable[T]], policy: RetryPolicy, 
             return await attempt(tried)
         except Failure as failure:
             tried += 1
-            if not failure.again or tried > policy.max_retries:
+            if not failure.retryable or tried > policy.max_retries:
                 raise
             pause = policy.pause(tried, failure)
-            if pause > policy.longest:
+            if pause > policy.max_retry_after:
                 raise _given_up(
-                    failure, f"it asks to wait {pause:.0f} s, more than the {policy.longest:.0f} s"
+                    failure, f"it asks to wait {pause:.0f} s, more than the {policy.max_retry_after:.0f} s"
                 ) from None
             if pause >= deadline.remaining():
                 left = f"the next try would be in {pause:.1f} s, {deadline.remaining():.1f} s are left"
@@ -121,16 +121,16 @@ async def retrying(attempt: Callable[[int], Awaitable[T]], policy: RetryPolicy, 
 
 
 def _given_up(failure: Failure, why: str) -> Failure:
-    return Failure(f"{failure.reason}; {why}", again=True, service=failure.service)
+    return Failure(f"{failure.reason}; {why}", retryable=True, service=failure.service)
 
 
 async def gather(
     jobs: Sequence[Callable[[], Awaitable[T]]], limit: asyncio.Semaphore, context: Context
 ) -> list[T | Failure]:
-    """Run jobs side by side; each one's value, or how it failed.
+    """Run jobs concurrently, and return each one's value, or how it failed.
 
-    What is not done when the time is up, or when the call is cancelled, has failed. After a fatal failure, or where the
-    service fails before any job has succeeded, jobs that have not begun are not begun.
+    A job that is not done when the time is up, or when the call is cancelled, has failed. After a fatal failure, or if
+    the service fails before any job has succeeded, no further jobs are started.
 
     :param jobs: Each may raise :class:`Failure`.
     :param limit: How many may run at once.
@@ -161,12 +161,12 @@ async def gather(
             if context.cancelled.is_set():
                 late = Failure("the call was cancelled")
             elif context.deadline.expired:
-                late = Failure(f"the {context.deadline.seconds:g} s of the call were over", again=True)
+                late = Failure(f"the {context.deadline.seconds:g} s of the call were over", retryable=True)
     finally:
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-    # All are looked at, so that none is said to have been forgotten.
+    # Every exception is fetched, or asyncio would log it as "never retrieved".
     broken = [task.exception() for task in tasks if task not in pending]
     for error in broken:
         if error is not None:
@@ -175,35 +175,37 @@ async def gather(
 
 
 async def within(work: Awaitable[T], seconds: float | None, who: str) -> T:
-    """Wait so long and no longer.
+    """Wait for an answer, with a limit.
 
-    :param seconds: ``None`` waits without end.
+    :param seconds: ``None`` for no limit.
     :raises Failure: If it takes longer.
     """
     try:
         return await asyncio.wait_for(work, seconds)
     except (asyncio.TimeoutError, TimeoutError):
-        raise Failure(f"{who} did not answer within {seconds:.3g} s", again=True, service=True) from None
+        raise Failure(f"{who} did not answer within {seconds:.3g} s", retryable=True, service=True) from None
 
 
 def failure_of(who: str, status: int, message: str, headers: Mapping[str, str], code: str = "") -> Failure:
-    """What an answer with an error's status means.
+    """What an answer with an error status means.
 
     :param message: The service's own, as it is shown.
-    :param code: The service's word for the error, where it has one.
+    :param code: The service's name for the error, if it has one.
     """
-    said = f"{who} answered {status}" + (f": {message.rstrip('.')}" if message else "")
+    answer = f"{who} answered {status}" + (f": {message.rstrip('.')}" if message else "")
     if status in _REMEDIES:
-        return Failure(f"{said}. {_REMEDIES[status].rstrip('.')}", fatal=True)
+        return Failure(f"{answer}. {_REMEDIES[status].rstrip('.')}", fatal=True)
     if code in _EMPTY_ACCOUNT:
-        return Failure(f"{said}. {_REMEDIES[402].rstrip('.')}", fatal=True)
+        return Failure(f"{answer}. {_REMEDIES[402].rstrip('.')}", fatal=True)
     if 300 <= status < 400:
-        return Failure(f"{said}. Check base_url", fatal=True)
-    again = (status >= 500 and status not in _NEVER) or status in _AGAIN
-    return Failure(said, again=again, after=retry_after(headers) if again else None, service=again)
+        return Failure(f"{answer}. Check base_url", fatal=True)
+    retryable = (status >= 500 and status not in _NOT_RETRYABLE) or status in _RETRYABLE
+    return Failure(
+        answer, retryable=retryable, retry_after=parse_retry_after(headers) if retryable else None, service=retryable
+    )
 
 
-def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
+def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
     """Seconds that an answer asks to wait: ``Retry-After`` in seconds or as a date (RFC 9110, 10.2.3).
 
     :param now: Seconds since 1970; by default the clock's.
@@ -220,16 +222,10 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
 
 
 def summary(failures: Sequence[Failure]) -> str:
-    """What went wrong, each reason once with how often it did."""
+    """What went wrong: each reason once, with its number."""
     counts: dict[str, int] = {}
     for failure in failures:
         counts[failure.reason] = counts.get(failure.reason, 0) + 1
     most = sorted(counts.items(), key=lambda item: -item[1])[:3]
-    said = "; ".join(f"{reason} ({count}x)" if count > 1 else reason for reason, count in most)
-    return said + (f"; and {len(counts) - 3} other reasons" if len(counts) > 3 else "")
-
-
-def shorten(text: Any, most: int = 200) -> str:
-    """A stranger's text in one line, not too long to be shown."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= most else line[:most] + "..."
+    reasons = "; ".join(f"{reason} ({count}x)" if count > 1 else reason for reason, count in most)
+    return reasons + (f"; and {len(counts) - 3} other reasons" if len(counts) > 3 else "")

@@ -18,20 +18,20 @@ Place = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Provider:
-    """How a service is asked, and where in its answer everything stands.
+    """How to ask a service, and where to find things in its answer.
 
     :param name: What it is called here.
     :param base_url: Its address; ``None`` for a server that anyone can run.
-    :param path: Behind the address.
-    :param key_names: Environment variables that may hold the key, the first that is set counts.
-    :param needs_key: Whether nothing is answered without one.
+    :param path: The path after the address.
+    :param key_names: Environment variables that may hold the key; the first one that is set counts.
+    :param needs_key: Whether it answers only with a key.
     :param needs_model: Whether a request has to name a model.
     :param documents: The request's field for the texts.
-    :param top: The request's field for how many results to return; ``None`` where there is none.
+    :param top: The request's field for how many results to return; ``None`` if there is none.
     :param fixed: Fields that every request has.
-    :param truncate: The fields that say to cut texts that are too long, and those that say to refuse them; ``None``
-        where the service can't be told.
-    :param most_documents: Most documents of one request; more are sent as several.
+    :param truncate: The fields that ask to cut texts that are too long, and those that ask to refuse them; ``None`` if
+        the service does not offer the choice.
+    :param max_documents: Most documents of one request; more are sent as several.
     :param results: Where the list of results is.
     :param index: A result's field for the document's place in the request.
     :param score: A result's field for the score.
@@ -50,7 +50,7 @@ class Provider:
     top: str | None = "top_n"
     fixed: Mapping[str, Any] = field(default_factory=dict)
     truncate: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
-    most_documents: int = 1000
+    max_documents: int = 1000
     results: Place = ("results",)
     index: str = "index"
     score: str = "relevance_score"
@@ -69,7 +69,7 @@ PROVIDERS: dict[str, Provider] = {
             key_names=("COHERE_API_KEY", "CO_API_KEY"),
             needs_key=True,
             # 10,000 are the limit; more than 1,000 in a request are advised against.
-            most_documents=1000,
+            max_documents=1000,
             tokens=None,
             cost=("meta", "billed_units", "search_units"),
         ),
@@ -81,7 +81,7 @@ PROVIDERS: dict[str, Provider] = {
             needs_key=True,
             fixed={"return_documents": False},
             # No limit is documented that could be verified; this one is ours.
-            most_documents=1000,
+            max_documents=1000,
         ),
         Provider(
             name="voyage",
@@ -92,7 +92,7 @@ PROVIDERS: dict[str, Provider] = {
             top="top_k",
             fixed={"return_documents": False},
             truncate=({"truncation": True}, {"truncation": False}),
-            most_documents=1000,
+            max_documents=1000,
             results=("data",),
         ),
         Provider(
@@ -105,7 +105,7 @@ PROVIDERS: dict[str, Provider] = {
             fixed={"raw_scores": False, "return_text": False},
             truncate=({"truncate": True}, {"truncate": False}),
             # --max-client-batch-size, unless the server was started with another.
-            most_documents=32,
+            max_documents=32,
             results=(),
             score="score",
             tokens=None,
@@ -116,14 +116,14 @@ PROVIDERS: dict[str, Provider] = {
             path="/v1/rerank",
             # -1 cuts at what the model can read; without it, a longer text is refused.
             truncate=({"truncate_prompt_tokens": -1}, {}),
-            most_documents=1000,
+            max_documents=1000,
         ),
     )
 }
 
 
-def at(body: Any, place: Place) -> Any:
-    """What stands at a place; ``None`` where nothing does."""
+def value_at(body: Any, place: Place) -> Any:
+    """The value at a place; ``None`` if there is none."""
     for key in place:
         if not isinstance(body, Mapping):
             return None

@@ -1,25 +1,30 @@
-"""One question to an OpenAI-compatible chat endpoint, over the ``openai`` package.
+"""Requests to an OpenAI-compatible chat endpoint, through the ``openai`` package.
 
-Servers differ in what they take: one that refuses ``response_format`` is asked once more without it, and not again with
-it. The answer's body is read as plain JSON, so that what a server leaves out is no error of a client library.
+Servers differ in the fields that they accept: one that refuses ``response_format`` is asked once more without it, and
+from then on always without it. The answer's body is read as plain JSON, so that a field that a server leaves out does
+not make the client library fail.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from crossrank.errors import InputError
+from crossrank.errors import StageError
 from crossrank.optional import require
-from crossrank.ranking.background import PerLoop
 from crossrank.ranking.deadline import Deadline
-from crossrank.ranking.keys import Secret, find_key
-from crossrank.ranking.retry import Failure, failure_of, shorten, within
+from crossrank.ranking.network.api_keys import Secret, find_key
+from crossrank.ranking.network.network_loop import PerLoop
+from crossrank.ranking.network.retry import Failure, failure_of, within
+from crossrank.ranking.network.wire_text import shorten
+from crossrank.validation import check_url
 
 KEY_NAMES = ("OPENAI_API_KEY",)
+_OPENAI_URL = "https://api.openai.com/v1"
 # Statuses with which a server refuses a field that it does not know.
 _REFUSALS = frozenset({400, 422})
 _COST_HEADER = "x-litellm-response-cost"  # https://docs.litellm.ai/docs/proxy/response_headers
@@ -27,7 +32,7 @@ _COST_HEADER = "x-litellm-response-cost"  # https://docs.litellm.ai/docs/proxy/r
 
 @dataclass
 class Spent:
-    """What a call has used so far, requests whose answers were of no use included."""
+    """What a call has used so far, requests with unusable answers included."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -85,7 +90,12 @@ class ChatEndpoint:
         extra_body: Mapping[str, Any] | None,
     ) -> None:
         self.model = model
-        self.base_url = base_url
+        # Resolved here rather than by the openai package, because the identity of a grade depends on it.
+        given_url = base_url or os.environ.get("OPENAI_BASE_URL")
+        if given_url:
+            check_url(given_url, "http://localhost:8000/v1")
+        self.base_url = (given_url or _OPENAI_URL).rstrip("/")
+        self._needs_key = not given_url
         self.timeout = timeout
         self.key: Secret = find_key(api_key, KEY_NAMES)
         self._settings = {"temperature": temperature, "max_tokens": max_tokens}
@@ -95,19 +105,18 @@ class ChatEndpoint:
 
     def _make_client(self) -> Any:
         openai = require("openai", extra="llm", purpose="An LLM as judge")
-        # Local servers need no key, and the package won't start without one.
-        key = self.key.value or ("none" if self.base_url else None)
-        try:
-            return openai.AsyncOpenAI(api_key=key, base_url=self.base_url, max_retries=0, timeout=None)
-        except openai.OpenAIError as error:
-            raise InputError(
-                f"There is no key for {self.model!r}: set OPENAI_API_KEY or pass api_key=, or base_url= for a server "
-                f"that needs none. ({self.shown(str(error))})"
-            ) from None
+        if self._needs_key and not self.key.value:
+            raise StageError(
+                f"there is no key for {self.model!r}: set OPENAI_API_KEY or pass api_key=, or base_url= for a server "
+                "that needs none"
+            )
+        # Local servers need no key, but the package does not start without one.
+        key = self.key.value or "none"
+        return openai.AsyncOpenAI(api_key=key, base_url=self.base_url, max_retries=0, timeout=None)
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """What an answer depends on besides the messages; without the key."""
+        """Everything that an answer depends on besides the messages; without the key."""
         return (self.base_url, self.model, tuple(self._settings.items()), tuple(map(str, self._extra.items())))
 
     def shown(self, text: str) -> str:
@@ -131,18 +140,18 @@ class ChatEndpoint:
         deadline: Deadline,
         spent: Spent,
         *,
-        longer: int = 1,
+        length_factor: int = 1,
     ) -> Answer:
         """Ask once, and a second time where the server refuses a field that it can do without.
 
         :param schema: A name, and the JSON schema of the answer that is wanted.
-        :param longer: By how much ``max_tokens`` is to be more than it was set to.
+        :param length_factor: What ``max_tokens`` is multiplied by.
         :raises Failure: If there is no answer.
         """
         name, form = schema
         whole: dict[str, Any] = {key: value for key, value in self._settings.items() if value is not None}
         if "max_tokens" in whole:
-            whole["max_tokens"] *= longer
+            whole["max_tokens"] *= length_factor
         whole["response_format"] = {
             "type": "json_schema",
             "json_schema": {"name": name, "schema": form, "strict": True},
@@ -160,8 +169,10 @@ class ChatEndpoint:
             else:
                 # Only now is it known that the field was the reason.
                 self._refused |= set(left_out)
-                for refused, said in left_out.items():
-                    spent.notes[f"The server takes no {refused}, so it was left out. It said: {said}"] = None
+                for refused, message in left_out.items():
+                    spent.notes[f"The server does not accept {refused}, so it was left out. Its answer: {message}"] = (
+                        None
+                    )
                 return answer
 
     async def _send(self, body: dict[str, Any], deadline: Deadline, spent: Spent) -> Answer:
@@ -176,7 +187,7 @@ class ChatEndpoint:
             raise self._failure(who, error) from None
         except openai.APIConnectionError as error:
             cause = self.shown(str(error.__cause__ or error))
-            raise Failure(f"{who} can't be reached: {cause}", again=True, service=True) from None
+            raise Failure(f"{who} can't be reached: {cause}", retryable=True, service=True) from None
         except openai.OpenAIError as error:
             raise Failure(f"{who} can't be asked: {self.shown(str(error))}", fatal=True) from None
         return self._read(who, raw.http_response, spent)
@@ -195,7 +206,7 @@ class ChatEndpoint:
             body = None
         if not isinstance(body, dict):
             start = self.key.hide(shorten(response.text, 60))
-            raise Failure(f"{who} sent something that is not JSON: {start!r}", again=True, service=True)
+            raise Failure(f"{who} sent something that is not JSON: {start!r}", retryable=True, service=True)
         spent.add(body.get("usage"), response.headers)
         choices = body.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
@@ -203,8 +214,8 @@ class ChatEndpoint:
         message = message if isinstance(message, dict) else {}
         # Some routers put an error of the model behind them into an answer of status 200.
         if not message and body.get("error"):
-            said = self.shown(json.dumps(body["error"]))
-            raise Failure(f"{who} answered with an error: {said}", again=True, service=True)
+            message = self.shown(json.dumps(body["error"]))
+            raise Failure(f"{who} answered with an error: {message}", retryable=True, service=True)
         text, refusal = (self.key.hide(_text(message.get(name))) for name in ("content", "refusal"))
         return Answer(text, str(choice.get("finish_reason")), refusal)
 

@@ -1,7 +1,7 @@
-"""One event loop in a thread of its own, for all that talks to a network.
+"""One event loop in a thread of its own, for everything that uses the network.
 
-Both the plain and the async calls of a stage run there: nothing is written twice, and connections stay open from one
-call to the next, whatever loops the callers come and go with.
+Both the plain and the async calls of a stage run there, so the code exists once, and connections stay open from one
+call to the next, whatever event loops the callers use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _running: tuple[int, asyncio.AbstractEventLoop] | None = None
 
 
 def event_loop() -> asyncio.AbstractEventLoop:
-    """The loop; it is started with the first call, and anew in a process that was forked."""
+    """The loop; the first call starts it, also after a fork."""
     global _running
     with _lock:
         if _running is None or _running[0] != os.getpid():
@@ -30,7 +30,7 @@ def event_loop() -> asyncio.AbstractEventLoop:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it there, and wait. An interrupt of the waiting ends it."""
+    """Run a coroutine there, and wait. An interrupt cancels it."""
     future = asyncio.run_coroutine_threadsafe(coroutine, event_loop())
     try:
         return future.result()
@@ -40,12 +40,12 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def arun(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it there, and wait without a thread. Cancelling the waiting cancels it."""
+    """Run a coroutine there, and wait without blocking. Cancelling this cancels it."""
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, event_loop()))
 
 
 class PerLoop(Generic[T]):
-    """Something that belongs to the loop, such as a client with its connections: made when first asked for.
+    """Something that belongs to the loop, such as a client with its connections; made when it is first needed.
 
     :param make: Makes it; called within the loop.
     """
@@ -54,14 +54,18 @@ class PerLoop(Generic[T]):
         self._make = make
         self._made: tuple[asyncio.AbstractEventLoop, T] | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy, in another process for instance, makes its own.
+        return type(self), (self._make,)
+
     def get(self) -> T:
-        """It, made anew where the loop is another one: after a fork. Call it within the loop."""
+        """The object, made anew if the loop is another one, as after a fork. Call it within the loop."""
         loop = asyncio.get_running_loop()
         if self._made is None or self._made[0] is not loop:
             self._made = (loop, self._make())
         return self._made[1]
 
     def take(self) -> T | None:
-        """It, if it was made and belongs to this loop; a later ``get`` makes another."""
+        """Hand the object over if there is one for this loop; a later ``get`` makes another."""
         made, self._made = self._made, None
         return made[1] if made is not None and made[0] is asyncio.get_running_loop() else None

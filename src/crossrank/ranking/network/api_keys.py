@@ -1,4 +1,4 @@
-"""API keys: where they come from, and how they stay out of everything that is shown."""
+"""API keys: where they come from, and how they stay out of messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from crossrank.errors import InputError
 
 
 class Secret:
-    """A key that shows itself to nobody who does not ask for ``value``."""
+    """A key that is visible only as ``value``, not in a ``repr``. A pickle holds it."""
 
     __slots__ = ("value",)
 
@@ -31,7 +31,7 @@ def find_key(given: str | None, names: Sequence[str]) -> Secret:
     """
     source = "api_key" if given is not None else next((name for name in names if os.environ.get(name)), "")
     key = given if given is not None else os.environ.get(source, "")
-    # Said without the key itself.
+    # No message shows the key itself.
     if not isinstance(key, str):
         raise InputError(f"api_key is of type {type(key).__name__}, not a string. Pass the key itself.")
     key = key.strip()

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from crossrank.errors import InputError, StageError
-from crossrank.ranking import background
-from crossrank.ranking.arguments import check_address, check_counts, check_timeout
-from crossrank.ranking.background import PerLoop
-from crossrank.ranking.chat import ChatEndpoint, Spent
-from crossrank.ranking.judge_messages import cut, load_prompt, make_request
-from crossrank.ranking.judge_modes import Judged, grade_each, rank_windows
-from crossrank.ranking.judge_parsing import (
+from crossrank.ranking.judge.chat_client import ChatEndpoint, Spent
+from crossrank.ranking.judge.messages import cut, load_prompt, make_request
+from crossrank.ranking.judge.modes import Judged, grade_each, rank_windows
+from crossrank.ranking.judge.parsing import (
     GRADE_SCHEMA,
     RANKING_SCHEMA,
     Grade,
@@ -27,13 +25,15 @@ from crossrank.ranking.judge_parsing import (
     parse_grade,
     parse_ranking,
 )
-from crossrank.ranking.limits import check_limits
-from crossrank.ranking.retry import Failure, RetryPolicy, retrying, summary
+from crossrank.ranking.network import network_loop
+from crossrank.ranking.network.network_loop import PerLoop
+from crossrank.ranking.network.retry import Failure, RetryPolicy, retrying, summary
 from crossrank.ranking.stage import Context, StageScores
+from crossrank.validation import check_counts, check_seconds, check_threshold, check_top_k
 
 T = TypeVar("T")
 
-# How much of a document is read, in characters: one alone, and one of a window.
+# Characters that are read of a document: of one alone, and of one in a window.
 _MAX_CHARACTERS = {"grade": 8000, "listwise": 1500}
 
 
@@ -46,14 +46,15 @@ class LLMJudge:
     score is 1 / rank.
 
     :param model: The model's name at the endpoint.
-    :param base_url: Such as ``"http://localhost:8000/v1"``; by default ``OPENAI_BASE_URL``, else OpenAI's.
-    :param api_key: By default ``OPENAI_API_KEY``. Never shown.
+    :param base_url: Such as ``"http://localhost:8000/v1"``; by default the environment variable ``OPENAI_BASE_URL`` as
+        it is when the stage is made, else OpenAI's. It receives the API key.
+    :param api_key: By default the environment variable ``OPENAI_API_KEY``. Messages never show it.
     :param mode: ``"grade"`` or ``"listwise"``.
     :param window: Documents that are ordered in one request.
     :param step: By how many documents the window moves.
     :param keep: How many documents go on.
     :param threshold: The least grade with which a document goes on.
-    :param prompt: Instead of ours: a path, or the text.
+    :param prompt: A path, or the text, of your own prompt.
     :param max_characters: How much of a document is read; by default 8000, and 1500 of one in a window.
     :param max_concurrency: Requests at the same time.
     :param timeout: Seconds for one request.
@@ -61,7 +62,7 @@ class LLMJudge:
     :param temperature: ``None`` sends none.
     :param max_tokens: The longest answer; ``None`` leaves it to the server. An answer that was cut off is asked for
         again with twice as much.
-    :param extra_body: More fields of the request, in the server's own words.
+    :param extra_body: Further fields of the request, as the server names them.
     :param name: What the stage is called in results.
     :raises InputError: If an argument can't be used.
     """
@@ -89,7 +90,8 @@ class LLMJudge:
     ) -> None:
         if mode not in _MAX_CHARACTERS:
             raise InputError(f"mode={mode!r} is unknown. Give one of {', '.join(map(repr, _MAX_CHARACTERS))}.")
-        check_limits(keep, threshold)
+        check_top_k(keep, "keep")
+        check_threshold(threshold)
         check_counts(
             window=window,
             step=step,
@@ -97,9 +99,7 @@ class LLMJudge:
             max_concurrency=max_concurrency,
             max_tokens=max_tokens,
         )
-        check_timeout(timeout)
-        if base_url is not None:
-            check_address(base_url, "http://localhost:8000/v1")
+        check_seconds("timeout", timeout)
         if step > window:
             raise InputError(f"step={step} is more than window={window}, which would leave documents out. Give less.")
         if threshold is not None and mode == "listwise":
@@ -126,11 +126,11 @@ class LLMJudge:
             max_tokens=max_tokens,
             extra_body=extra_body,
         )
-        self._limit = PerLoop(lambda: asyncio.Semaphore(max_concurrency))
+        self._limit = PerLoop(partial(asyncio.Semaphore, max_concurrency))
 
     def __repr__(self) -> str:
-        where = f", base_url={self._endpoint.base_url!r}" if self._endpoint.base_url else ""
-        return f"LLMJudge({self._endpoint.model!r}{where}, mode={self.mode!r}, prompt={self.prompt.name!r})"
+        settings = f"mode={self.mode!r}, prompt={self.prompt.name!r}"
+        return f"LLMJudge({self.model!r}, base_url={self._endpoint.base_url!r}, {settings})"
 
     def fingerprint(self) -> str | None:
         """What a grade depends on besides the texts; ``None`` for an order, in which documents depend on each other."""
@@ -139,24 +139,26 @@ class LLMJudge:
         return repr((*self._endpoint.identity, self.prompt.fingerprint, self.max_characters))
 
     def warm_up(self) -> None:
-        """Import what is needed. No request is sent."""
-        background.run(self._endpoint.warm_up())
+        """Import what is needed. No request is sent.
+
+        :raises StageError: If there is no key for a service that needs one.
+        """
+        network_loop.run(self._endpoint.warm_up())
 
     def close(self) -> None:
         """Close the connections."""
-        background.run(self._endpoint.close())
+        network_loop.run(self._endpoint.close())
 
     def score(self, query: str, documents: Sequence[str], context: Context | None = None) -> StageScores:
         """Judge the documents.
 
-        :raises StageError: If not one of them could be judged.
-        :raises InputError: If there is no key for a service that needs one.
+        :raises StageError: If none of them could be judged, or there is no key for a service that needs one.
         """
-        return background.run(self._score(query, list(documents), context or Context()))
+        return network_loop.run(self._score(query, list(documents), context or Context()))
 
     async def ascore(self, query: str, documents: Sequence[str], context: Context | None = None) -> StageScores:
         """Judge the documents, as :meth:`score` does."""
-        return await background.arun(self._score(query, list(documents), context or Context()))
+        return await network_loop.arun(self._score(query, list(documents), context or Context()))
 
     async def _score(self, query: str, documents: list[str], context: Context) -> StageScores:
         texts = [cut(text, self.max_characters) for text in documents]
@@ -167,7 +169,7 @@ class LLMJudge:
             raise StageError(
                 f"{self._endpoint.model!r} judged nothing: {summary(judged.failures)}. "
                 f"{spent.requests} requests were sent, {tokens} tokens used.",
-                retryable=all(failure.again for failure in judged.failures),
+                retryable=all(failure.retryable for failure in judged.failures),
                 stage=self.name,
             )
         shortened = sum(len(text) < len(whole) for text, whole in zip(texts, documents, strict=True))
@@ -215,12 +217,14 @@ class LLMJudge:
         spent: Spent,
     ) -> T:
         """Ask until there is an answer that ``read`` can use. Each try has a marker and ids of its own."""
-        complaint, longer = "", 1
+        complaint, length_factor = "", 1
 
         async def attempt(tried: int) -> T:
-            nonlocal complaint, longer
+            nonlocal complaint, length_factor
             request = make_request(self.prompt, query, texts, complaint)
-            answer = await self._endpoint.ask(request.messages, schema, context.deadline, spent, longer=longer)
+            answer = await self._endpoint.ask(
+                request.messages, schema, context.deadline, spent, length_factor=length_factor
+            )
             try:
                 return read(answer.text, request.ids)
             except UnusableError as error:
@@ -232,10 +236,10 @@ class LLMJudge:
                         f"the judge refused: {self._endpoint.shown(answer.refusal) or answer.finish}",
                     )
                 elif answer.finish == "length":
-                    longer *= 2
+                    length_factor *= 2
                     complaint, reason = "it was too long", "the answer was cut off (max_tokens)"
                 elif not answer.text.strip():
                     complaint, reason = "it was empty", "the answer was empty"
-                raise Failure(reason, again=True, pause=False) from None
+                raise Failure(reason, retryable=True, pause=False) from None
 
         return await retrying(attempt, self._policy, context.deadline)

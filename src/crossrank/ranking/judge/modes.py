@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.ranking.judge_parsing import Grade, Order
-from crossrank.ranking.retry import Failure, gather, summary
+from crossrank.ranking.judge.parsing import Grade, Order
+from crossrank.ranking.network.retry import Failure, gather, summary
 from crossrank.ranking.stage import Context
 
 
@@ -55,7 +55,7 @@ async def grade_each(
     details = tuple(
         {"failure": outcome.reason} if isinstance(outcome, Failure) else dict(vars(outcome)) for outcome in outcomes
     )
-    degraded = f"{len(failures)} of {count} documents could not be judged and keep their order: {summary(failures)}"
+    degraded = f"{len(failures)} of {count} documents could not be judged: {summary(failures)}"
     return Judged(np.array(scores), "grade", details, count, failures, degraded if failures else None)
 
 
@@ -97,7 +97,7 @@ async def rank_windows(
         last = number == len(windows) - 1
         left = context.deadline.remaining()
         if not last and taken and max(taken) * (len(windows) - number) > left:
-            failures.append(Failure("there was no time for it", again=True))
+            failures.append(Failure("there was no time for it", retryable=True))
             continue
         if failures and (failures[-1].fatal or (failures[-1].service and not taken)):
             failures.append(failures[-1])

@@ -1,4 +1,4 @@
-"""A reranker behind HTTP: Cohere, Jina, Voyage, or a server of one's own (text-embeddings-inference, vLLM).
+"""A reranker behind HTTP: Cohere, Jina, Voyage, or your own server (text-embeddings-inference, vLLM).
 
 >>> hosted = HostedReranker("cohere", model="rerank-v3.5", keep=10)                       # doctest: +SKIP
 >>> hosted = HostedReranker("tei", base_url="http://localhost:8080", truncate=True)       # doctest: +SKIP
@@ -11,7 +11,8 @@ import json
 import math
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,15 @@ from numpy.typing import NDArray
 
 from crossrank.errors import InputError, StageError
 from crossrank.optional import require
-from crossrank.ranking import background
-from crossrank.ranking.arguments import check_address, check_counts, check_timeout
-from crossrank.ranking.background import PerLoop
 from crossrank.ranking.deadline import Deadline
-from crossrank.ranking.judge_messages import sendable
-from crossrank.ranking.keys import Secret, find_key
-from crossrank.ranking.limits import check_limits
-from crossrank.ranking.providers import PROVIDERS, Provider, at
-from crossrank.ranking.retry import Failure, RetryPolicy, failure_of, gather, retrying, shorten, summary, within
+from crossrank.ranking.network import network_loop
+from crossrank.ranking.network.api_keys import Secret, find_key
+from crossrank.ranking.network.network_loop import PerLoop
+from crossrank.ranking.network.providers import PROVIDERS, Provider, value_at
+from crossrank.ranking.network.retry import Failure, RetryPolicy, failure_of, gather, retrying, summary, within
+from crossrank.ranking.network.wire_text import sendable, shorten
 from crossrank.ranking.stage import Context, StageScores
+from crossrank.validation import check_counts, check_seconds, check_threshold, check_top_k, check_url
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,23 @@ class _Batch:
 class HostedReranker:
     """A stage that asks a service for scores.
 
-    More documents than the provider takes at once are sent as several requests. Such a model scores each document by
-    itself, so that the scores of all requests can be compared; a document that a service leaves out is not scored.
+    More documents than the provider takes at once are sent as several requests. These models score each document by
+    itself, so scores from several requests can be compared. A document that a service leaves out is not scored.
 
-    :param provider: ``"cohere"``, ``"jina"``, ``"voyage"``, ``"tei"``, ``"vllm"``, or a row of facts of your own.
+    :param provider: ``"cohere"``, ``"jina"``, ``"voyage"``, ``"tei"``, ``"vllm"``, or a
+        :class:`~crossrank.ranking.network.providers.Provider` that describes another service.
     :param model: The model's name there; ``"tei"`` has only one and needs none.
-    :param base_url: Instead of the provider's own; needed where anyone can run the server.
-    :param api_key: By default out of the provider's environment variable. Never shown.
+    :param base_url: Instead of the provider's own; needed for servers that anyone can run. It receives the API key.
+    :param api_key: By default from the provider's environment variable. Messages never show it.
     :param keep: How many documents go on.
     :param threshold: The least score with which a document goes on.
-    :param truncate: ``True`` lets the service cut what is too long, ``False`` lets it refuse; ``None`` leaves it to the
-        service. Not every provider can be told.
+    :param truncate: Whether the service cuts texts that are too long (``True``) or refuses them (``False``); ``None``
+        leaves it to the service. Not every provider has the choice.
     :param batch_size: Most documents of one request; by default the provider's limit.
     :param max_concurrency: Requests at the same time.
     :param timeout: Seconds for one request.
     :param max_retries: Further tries for one request.
-    :param extra_body: More fields of the request, in the provider's own words.
+    :param extra_body: Further fields of the request, as the provider names them.
     :param name: What the stage is called in results.
     :raises InputError: If an argument can't be used.
     """
@@ -81,24 +82,25 @@ class HostedReranker:
         name: str | None = None,
     ) -> None:
         self.provider = _find(provider)
-        check_limits(keep, threshold)
+        check_top_k(keep, "keep")
+        check_threshold(threshold)
         check_counts(batch_size=batch_size, max_concurrency=max_concurrency)
-        check_timeout(timeout)
+        check_seconds("timeout", timeout)
         self.name = name or self.provider.name
         self.keep = keep
         self.threshold = threshold
         self.model = model
-        self._url = self._address(base_url) + self.provider.path
+        self._url = self._address(base_url)
         self._key: Secret = find_key(api_key, self.provider.key_names)
         self._fields = self._fixed_fields(truncate) | dict(extra_body or {})
-        self._batch_size = min(batch_size or self.provider.most_documents, self.provider.most_documents)
+        self._batch_size = min(batch_size or self.provider.max_documents, self.provider.max_documents)
         if batch_size and not self.provider.base_url:
-            # One's own server may be set to take more.
+            # Your own server may be set to take more.
             self._batch_size = batch_size
         self._timeout = timeout
         self._policy = RetryPolicy(max_retries)
         self._client: PerLoop[Any] = PerLoop(self._make_client)
-        self._limit = PerLoop(lambda: asyncio.Semaphore(max_concurrency))
+        self._limit = PerLoop(partial(asyncio.Semaphore, max_concurrency))
 
     def __repr__(self) -> str:
         return f"HostedReranker({self.provider.name!r}, model={self.model!r}, url={self._url!r})"
@@ -110,11 +112,12 @@ class HostedReranker:
                 f"base_url is missing: anyone can run {self.provider.name}. Give its address, such as "
                 "'http://localhost:8080', without the path."
             )
-        check_address(base, "http://localhost:8080")
+        check_url(base, "http://localhost:8080")
+        path = self.provider.path.strip("/")
+        version = path.split("/")[0]
         base = base.rstrip("/")
-        # Both with and without the version are usual.
-        version = self.provider.path.split("/")[1]
-        return base.removesuffix(f"/{version}") if version != "rerank" else base
+        # People give the address with or without the version.
+        return f"{base if version == path else base.removesuffix(f'/{version}')}/{path}"
 
     def _fixed_fields(self, truncate: bool | None) -> dict[str, Any]:
         fields = dict(self.provider.fixed)
@@ -131,19 +134,24 @@ class HostedReranker:
         return fields
 
     def fingerprint(self) -> str | None:
-        """What a score depends on besides the texts."""
-        return repr((self._url, self.model, sorted((key, repr(value)) for key, value in self._fields.items())))
+        """Everything that a score depends on besides the texts."""
+        fields = sorted((key, repr(value)) for key, value in self._fields.items())
+        return repr((self._url, self.model, fields, self.provider))
 
     def warm_up(self) -> None:
-        """Import what is needed. No request is sent."""
-        background.run(self._warm_up())
+        """Import what is needed. No request is sent.
+
+        :raises StageError: If there is no key for a provider that needs one.
+        """
+        self._check_key()
+        network_loop.run(self._warm_up())
 
     async def _warm_up(self) -> None:
         self._client.get()
 
     def close(self) -> None:
         """Close the connections."""
-        background.run(self._close())
+        network_loop.run(self._close())
 
     async def _close(self) -> None:
         client = self._client.take()
@@ -157,19 +165,16 @@ class HostedReranker:
     def score(self, query: str, documents: Sequence[str], context: Context | None = None) -> StageScores:
         """Ask for the documents' scores.
 
-        :raises StageError: If there is none.
-        :raises InputError: If there is no key for a provider that needs one.
+        :raises StageError: If there is none, or no key for a provider that needs one.
         """
-        return background.run(self._score(query, list(documents), context or Context()))
+        return network_loop.run(self._score(query, list(documents), context or Context()))
 
     async def ascore(self, query: str, documents: Sequence[str], context: Context | None = None) -> StageScores:
         """Ask for the documents' scores, as :meth:`score` does."""
-        return await background.arun(self._score(query, list(documents), context or Context()))
+        return await network_loop.arun(self._score(query, list(documents), context or Context()))
 
     async def _score(self, query: str, documents: list[str], context: Context) -> StageScores:
-        if self.provider.needs_key and not self._key.value:
-            names = " or ".join(self.provider.key_names)
-            raise InputError(f"There is no key for {self.provider.name}: set {names}, or pass api_key=.")
+        self._check_key()
         starts = range(0, len(documents), self._batch_size)
 
         def job(start: int) -> Callable[[], Awaitable[_Batch]]:
@@ -180,7 +185,7 @@ class HostedReranker:
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         if outcomes and len(failures) == len(outcomes):
             raise StageError(
-                summary(failures), retryable=all(failure.again for failure in failures), stage=self.name
+                summary(failures), retryable=all(failure.retryable for failure in failures), stage=self.name
             ) from None
         scores = np.full(len(documents), math.nan)
         tokens, costs = 0, []
@@ -193,12 +198,19 @@ class HostedReranker:
         degraded = None
         if missing:
             why = summary(failures) if failures else f"{self.provider.name} left them out of its answer"
-            degraded = f"{missing} of {len(documents)} documents have no score and keep their order: {why}"
+            degraded = f"{missing} of {len(documents)} documents have no score: {why}"
         notes = (
             (f"Sent as {len(outcomes)} requests of at most {self._batch_size} documents.",) if len(starts) > 1 else ()
         )
         cost = math.fsum(costs) if costs else None
         return StageScores(scores, kind="provider", tokens=tokens, cost=cost, notes=notes, degraded=degraded)
+
+    def _check_key(self) -> None:
+        if self.provider.needs_key and not self._key.value:
+            names = " or ".join(self.provider.key_names)
+            raise StageError(
+                f"there is no key for {self.provider.name}: set {names}, or pass api_key=", stage=self.name
+            )
 
     async def _ask(self, query: str, texts: list[str], deadline: Deadline) -> _Batch:
         httpx = require("httpx", extra="hosted", purpose="A hosted reranker")
@@ -212,7 +224,7 @@ class HostedReranker:
             response = await within(work, deadline.timeout(self._timeout), who)
         except httpx.TransportError as error:
             what = self._shown(f"{type(error).__name__} {error}".strip())
-            raise Failure(f"{who} can't be reached at {self._url}: {what}", again=True, service=True) from None
+            raise Failure(f"{who} can't be reached at {self._url}: {what}", retryable=True, service=True) from None
         except httpx.HTTPError as error:
             raise Failure(f"{who} can't be asked: {self._shown(error)}", fatal=True) from None
         return self._read(response, len(texts))
@@ -227,7 +239,7 @@ class HostedReranker:
         except (ValueError, RecursionError):
             body = None
         if not response.is_success:
-            found = (at(body, place) for place in self.provider.errors)
+            found = (value_at(body, place) for place in self.provider.errors)
             message = next((text for text in found if text), None)
             if message is not None and not isinstance(message, str):
                 message = json.dumps(message)
@@ -236,37 +248,37 @@ class HostedReranker:
             )
         if body is None:
             start = self._key.hide(shorten(response.text, 60))
-            raise Failure(f"{who} sent something that is not JSON: {start!r}", again=True, service=True)
-        tokens = at(body, self.provider.tokens) if self.provider.tokens else 0
-        cost = at(body, self.provider.cost) if self.provider.cost else None
+            raise Failure(f"{who} sent something that is not JSON: {start!r}", retryable=True, service=True)
+        tokens = value_at(body, self.provider.tokens) if self.provider.tokens else 0
+        cost = value_at(body, self.provider.cost) if self.provider.cost else None
         return _Batch(
-            _scores(self.provider, at(body, self.provider.results), count),
+            _scores(self.provider, value_at(body, self.provider.results), count),
             max(0, tokens) if isinstance(tokens, int) and not isinstance(tokens, bool) else 0,
             float(cost) if cost is not None and _is_finite(cost) else None,
         )
 
 
 def _scores(provider: Provider, results: Any, count: int) -> NDArray[np.float64]:
-    """``[documents]`` of a request, NaN for those without a result; anything that makes no sense refuses the whole."""
+    """``[documents]`` of a request, NaN for those without a result; one invalid result refuses the whole answer."""
     scores = np.full(count, math.nan)
     where = f"{provider.name}'s answer"
     if not isinstance(results, list):
         place = ".".join(provider.results) or "the body"
-        raise Failure(f"{where} has no list of results in {place}", again=True, pause=False)
+        raise Failure(f"{where} has no list of results in {place}", retryable=True, pause=False)
     for result in results:
         index = result.get(provider.index) if isinstance(result, dict) else None
         score = result.get(provider.score) if isinstance(result, dict) else None
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
             raise Failure(
-                f"{where} has a result with the index {index!r}, of {count} documents", again=True, pause=False
+                f"{where} has a result with the index {index!r}, of {count} documents", retryable=True, pause=False
             )
         if not _is_finite(score):
-            raise Failure(f"{where} has the score {score!r} for document {index}", again=True, pause=False)
+            raise Failure(f"{where} has the score {score!r} for document {index}", retryable=True, pause=False)
         if not math.isnan(scores[index]):
-            raise Failure(f"{where} has two results for document {index}", again=True, pause=False)
+            raise Failure(f"{where} has two results for document {index}", retryable=True, pause=False)
         scores[index] = score
     if count and np.isnan(scores).all():
-        raise Failure(f"{where} has no results", again=True, pause=False)
+        raise Failure(f"{where} has no results", retryable=True, pause=False)
     return scores
 
 
@@ -277,7 +289,7 @@ def _is_finite(value: Any) -> bool:
 
 def _find(provider: str | Provider) -> Provider:
     if isinstance(provider, Provider):
-        return replace(provider)
+        return provider
     if provider not in PROVIDERS:
         raise InputError(
             f"provider={provider!r} is unknown. Give one of {', '.join(map(repr, PROVIDERS))}, or a Provider with the "

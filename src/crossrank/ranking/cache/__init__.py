@@ -1,0 +1,1 @@
+"""Scores kept between calls: in memory, or in a file that several processes share."""

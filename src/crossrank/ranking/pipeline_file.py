@@ -1,0 +1,158 @@
+"""A TOML file -> the arguments of a Reranker, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from crossrank.errors import CrossRankError, InputError
+from crossrank.optional import require
+from crossrank.ranking.cache.disk import DiskCache
+from crossrank.ranking.cache.memory import MemoryCache
+from crossrank.ranking.cache.score_cache import ScoreCache
+from crossrank.scoring.cross_encoder import CrossEncoder
+
+# "type" of a stage -> its class.
+STAGE_TYPES: Mapping[str, str] = {
+    "cross-encoder": "crossrank.ranking.cross_encoder_stage:CrossEncoderStage",
+    "first-stage": "crossrank.ranking.first_stage:FirstStage",
+    "hosted": "crossrank.ranking.network.hosted:HostedReranker",
+    "llm-judge": "crossrank.ranking.judge.llm_judge:LLMJudge",
+}
+# A file should hold no secrets: they come from the environment.
+_SECRETS = ("api_key", "token")
+# The settings of the pipeline that are no tables, with what TOML may hold there.
+_SETTINGS: Mapping[str, str] = {
+    "text": "str",
+    "score": "str",
+    "threshold": "float",
+    "top_k": "int",
+    "on_error": "str",
+    "deadline": "float",
+}
+_CACHE_SETTINGS: Mapping[str, str] = {"kind": "str", "path": "str", "max_bytes": "int"}
+# Types as signatures write them -> what the file calls them.
+_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "a string"),
+    "int": ((int,), "an integer"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+}
+
+
+def load_pipeline(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a pipeline file.
+
+    :returns: The arguments of :class:`~crossrank.ranking.reranker.Reranker`.
+    :raises InputError: If the file can't be read or used; names the file, the key, the value and what is allowed.
+    """
+    file = os.fspath(path)
+    given = _parsed(file)
+    try:
+        _check_keys("", given, (*_SETTINGS, "cache", "stages"))
+        settings = {key: _typed(key, given[key], kind) for key, kind in _SETTINGS.items() if key in given}
+        tables = _typed_table("stages", given.get("stages"), list, "Give at least one [[stages]] table.")
+        stages = [_stage(f"stages[{i}]", _typed_table(f"stages[{i}]", table, dict)) for i, table in enumerate(tables)]
+        return {**settings, "stages": stages, "cache": _cache(given["cache"]) if "cache" in given else None}
+    except InputError as error:
+        raise InputError(f"{file!r}: {error}") from error
+
+
+def _parsed(file: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        tomllib = require("tomli", extra="pipeline", purpose="A pipeline file")
+    try:
+        with Path(file).open("rb") as stream:
+            parsed: dict[str, Any] = tomllib.load(stream)
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {file!r} (seen from {str(Path.cwd())!r}). Check the path.") from error
+    except OSError as error:
+        raise InputError(f"{file!r} can't be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file!r} is not TOML: {error}.") from error
+    except RecursionError as error:
+        raise InputError(f"{file!r}: its arrays or tables are nested too deeply.") from error
+    return parsed
+
+
+def _stage(where: str, given: dict[str, Any]) -> Any:
+    """Make a stage. The class checks the values; here the names and plain types of its settings are checked."""
+    if "type" not in given:
+        raise InputError(f"{where}: the key 'type' is missing. Give one of {', '.join(STAGE_TYPES)}.")
+    kind = given.pop("type")
+    if kind not in STAGE_TYPES:
+        raise InputError(f"{where}: type = {kind!r} is unknown. {_closest(str(kind), STAGE_TYPES)}")
+    where = f"{where} ({kind})"
+    for secret in _SECRETS:
+        if secret in given:
+            raise InputError(f"{where}: {secret} does not belong in a file. Set it in the environment.")
+    module, _, name = STAGE_TYPES[kind].partition(":")
+    cls = getattr(importlib.import_module(module), name)
+    parameters = dict(inspect.signature(cls).parameters)
+    if parameters.pop("settings", None) is not None:  # what the stage passes on to its model
+        parameters = {**inspect.signature(CrossEncoder).parameters, **parameters}
+        parameters.pop("model_name_or_path", None)
+    _check_keys(f"{where}: ", given, [key for key in parameters if key not in _SECRETS])
+    for key, parameter in parameters.items():
+        if key in given:
+            _typed(f"{where}: {key}", given[key], str(parameter.annotation))
+        elif parameter.default is parameter.empty:
+            raise InputError(f"{where}: the key {key!r} is missing.")
+    if given.get("name") == "":
+        raise InputError(f"{where}: name = '' is empty. Give a name, or leave it out.")
+    try:
+        return cls(**given)
+    except CrossRankError as error:
+        raise InputError(f"{where}: {error}") from error
+    except (TypeError, ValueError) as error:
+        shown = ", ".join(f"{key} = {value!r}" for key, value in given.items())
+        raise InputError(f"{where}: {shown or 'no settings'} can't be used: {error}.") from error
+
+
+def _cache(table: Any) -> ScoreCache:
+    given = _typed_table("cache", table, dict)
+    _check_keys("cache: ", given, _CACHE_SETTINGS)
+    values = {key: _typed(f"cache.{key}", given[key], kind) for key, kind in _CACHE_SETTINGS.items() if key in given}
+    kind, path = values.pop("kind", None), values.pop("path", None)
+    if kind not in ("memory", "disk"):
+        raise InputError(f"cache.kind = {kind!r} is unknown. Give 'memory' or 'disk'.")
+    if (kind == "disk") != (path is not None):
+        raise InputError(f"cache.kind = {kind!r} and cache.path = {path!r}: a path is for 'disk'.")
+    return MemoryCache(**values) if path is None else DiskCache(path, **values)
+
+
+def _check_keys(where: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise InputError(f"{where}there is no key {key!r}. {_closest(key, known)}")
+
+
+def _typed(where: str, value: Any, annotation: str) -> Any:
+    """Return a value that is of one of the plain types of an annotation; other types are checked by the class."""
+    names = [name for name in annotation.split(" | ") if name != "None"]
+    if not _TYPES.keys() >= set(names):
+        return value
+    # True and False are numbers for Python, not for people.
+    if any(isinstance(value, _TYPES[name][0]) and isinstance(value, bool) == (name == "bool") for name in names):
+        return value
+    wanted = " or ".join(_TYPES[name][1] for name in names)
+    raise InputError(f"{where} = {value!r} can't be used. Give {wanted}.")
+
+
+def _typed_table(where: str, value: Any, kind: type, remedy: str = "Give a table.") -> Any:
+    if not isinstance(value, kind) or not value:
+        raise InputError(f"{where} is {'missing or empty' if not value else repr(value)}. {remedy}")
+    return dict(value) if isinstance(value, dict) else value
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
