@@ -286,7 +286,6 @@ def test_pairs(tmp_path):
     assert texts[0] == "bread is bread bread"
     assert texts[-1] == "the moon"
     assert dataset.left_out == {
-        "lines with the query of an earlier line (their documents were joined)": 1,
         "queries without a relevant document": 1,
     }
 

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError
-from crossrank.evaluation.calibrate import fit, quality, reliability
-from crossrank.evaluation.threshold import lower_bound, threshold_for
+from crossrank.evaluation.calibration.curves import fit, quality, reliability
+from crossrank.evaluation.calibration.threshold import lower_bound, threshold_for
 
 Floats = NDArray[np.float64]
 

@@ -15,10 +15,9 @@ import pytest
 
 from crossrank.data.open_dataset import read_beir
 from crossrank.errors import InputError
-from crossrank.evaluation.as_json import as_json, per_query_rows
-from crossrank.evaluation.compare import compare
-from crossrank.evaluation.evaluate import evaluate
-from crossrank.evaluation.work import slug
+from crossrank.evaluation.compare_runs import compare
+from crossrank.evaluation.evaluate_models import evaluate
+from crossrank.evaluation.score_store import slug
 from crossrank.scoring.bi_encoder import BiEncoder
 from crossrank.scoring.cross_encoder import CrossEncoder
 from small_collection import CANDIDATES, DOCUMENTS, QUERIES, Scores, lines, shared_words, write_beir
@@ -105,11 +104,11 @@ def test_two_models_of_one_name_are_told_apart_and_all_pairs_are_compared(tmp_pa
 
 def test_json_and_rows(tmp_path):
     found = evaluate(read_beir(write_beir(tmp_path)), [Scores(perfect, kind="sigmoid")])
-    again = json.loads(json.dumps(as_json(found), allow_nan=False))
+    again = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert again["systems"][1]["means"]["nDCG@10"] == 1.0
     assert again["systems"][1]["pairs_per_second"] == pytest.approx(1000)
     assert again["histograms"][0]["reliability"]
-    rows = per_query_rows(found)
+    rows = found.per_query()
     assert len(rows) == 6
     assert rows[1]["system"] == "by-hand"
     assert rows[1]["RR@10"] == 1.0
@@ -180,7 +179,7 @@ def test_an_interrupted_evaluation_goes_on_and_finds_the_same(large, tmp_path):
     rest = Scores(shared_words)
     found = evaluate(large, [rest], work=tmp_path / "work", resume=True)
     assert rest.calls == [100, 2000, 2000, 2000, 800]
-    assert as_json(found)["systems"] == as_json(whole)["systems"]
+    assert found.to_dict()["systems"] == whole.to_dict()["systems"]
     again = Scores(shared_words)
     evaluate(large, [again], work=tmp_path / "work", resume=True)
     assert again.calls == []
@@ -268,7 +267,7 @@ import resource, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from small_collection import Scores
-from crossrank.evaluation.evaluate import evaluate
+from crossrank.evaluation.evaluate_models import evaluate
 from crossrank.data.open_dataset import read_beir
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import texts
 from crossrank import CrossEncoder
 from crossrank.errors import InputError
+from crossrank.evaluation.bm25_overlap import CorpusTerms, matches
 from crossrank.evaluation.explain import Explanation, contrast, explain, explain_pairs
-from crossrank.evaluation.matches import CorpusTerms, matches
 from crossrank.evaluation.spans import LONGEST_SENTENCE, sentences, without, words
 
 # A question and the one sentence that answers it.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crossrank.evaluation.comparing import compare_all
 from crossrank.evaluation.depth import depth_curve, depths_up_to
 from crossrank.evaluation.findings import findings
 from crossrank.evaluation.result import System
+from crossrank.evaluation.significance import compare_all
 
 QUERIES = 60
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from crossrank.evaluation.comparing import compare_all
-from crossrank.evaluation.significance import holm, intervals, permutation_p
+from crossrank.evaluation.significance import compare_all, holm, intervals, permutation_p
 
 
 def scipys(differences: np.ndarray, **settings: object) -> float:

@@ -9,7 +9,7 @@ from crossrank.cli.options import MODEL, Parser, add_model_options, open_model, 
 from crossrank.cli.terminal import complain, remark, to_json
 
 if TYPE_CHECKING:
-    from crossrank.evaluation.calibrate import ReliabilityPoint
+    from crossrank.evaluation.calibration.curves import ReliabilityPoint
     from crossrank.scoring.calibration import Calibration, Threshold
 
 _WIDTH = 40
@@ -62,7 +62,7 @@ def execute(args: argparse.Namespace) -> int:
     """
     from crossrank.cli.output_files import check_output
     from crossrank.data.open_dataset import open_dataset
-    from crossrank.evaluation.calibrate_model import calibrate
+    from crossrank.evaluation.calibration.fit import calibrate
 
     check_output(args.output, [args.dataset])
     dataset = open_dataset(args.dataset, split=args.split)

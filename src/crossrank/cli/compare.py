@@ -40,15 +40,14 @@ def execute(args: argparse.Namespace) -> int:
     :raises CrossRankError: If something can't be used.
     """
     from crossrank.cli.evaluation_files import check_outputs, write_per_query, write_report
-    from crossrank.cli.findings_output import write_evaluation
-    from crossrank.evaluation.as_json import as_json
-    from crossrank.evaluation.compare import compare
+    from crossrank.cli.tables import write_evaluation
+    from crossrank.evaluation.compare_runs import compare
     from crossrank.evaluation.measures import DEFAULT
 
     check_outputs(args, [*args.runs, args.qrels])
     evaluation = compare(args.runs, args.qrels, measures=args.measures or DEFAULT, seed=args.seed)
     if args.json:
-        print(to_json(as_json(evaluation)))
+        print(to_json(evaluation.to_dict()))
     else:
         write_evaluation(evaluation)
     if args.per_query:

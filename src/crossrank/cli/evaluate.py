@@ -90,8 +90,7 @@ def execute(args: argparse.Namespace) -> int:
     :raises CrossRankError: If something can't be used.
     """
     from crossrank.cli.evaluation_files import check_outputs, write_per_query, write_report, write_runs
-    from crossrank.cli.findings_output import write_evaluation, write_summary
-    from crossrank.evaluation.as_json import as_json
+    from crossrank.cli.tables import write_evaluation, write_summary
     from crossrank.evaluation.measures import DEFAULT, parse
 
     check_outputs(args, [*args.datasets, args.run, args.qrels, args.topics, args.corpus])
@@ -106,7 +105,7 @@ def execute(args: argparse.Namespace) -> int:
             evaluation = _evaluate(args, dataset, models, measures, work)
             evaluations.append(evaluation)
             if args.json:
-                print(to_json(as_json(evaluation)))
+                print(to_json(evaluation.to_dict()))
             else:
                 print(end="\n\n" if number else "")
                 write_evaluation(evaluation)
@@ -144,8 +143,8 @@ def _remove_work(work: Path, evaluations: list[Evaluation]) -> None:
 def _evaluate(
     args: argparse.Namespace, dataset: Dataset, models: list[CrossEncoder], measures: Any, work: Path
 ) -> Evaluation:
-    from crossrank.evaluation.evaluate import evaluate
-    from crossrank.evaluation.work import slug
+    from crossrank.evaluation.evaluate_models import evaluate
+    from crossrank.evaluation.score_store import slug
 
     return evaluate(
         dataset,

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from crossrank.cli.output_files import check_output
 from crossrank.errors import InputError
-from crossrank.evaluation.as_json import per_query_rows
 from crossrank.evaluation.result import Evaluation
-from crossrank.evaluation.work import slug
+from crossrank.evaluation.score_store import slug
 from crossrank.optional import require
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def write_per_query(path: Path, evaluations: Sequence[Evaluation]) -> None:
 
     :raises MissingExtraError: If it is Parquet and pyarrow is not installed.
     """
-    rows = [row for evaluation in evaluations for row in per_query_rows(evaluation)]
+    rows = [row for evaluation in evaluations for row in evaluation.per_query()]
     if path.suffix == ".parquet":
         pyarrow = _pyarrow()
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)

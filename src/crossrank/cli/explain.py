@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from crossrank.cli.explanation import write_contrast, write_explanation
 from crossrank.cli.options import MODEL, Parser, add_model_options, open_model, positive
-from crossrank.cli.spans import write_contrast, write_explanation
 from crossrank.cli.terminal import complain, remark, to_json
 from crossrank.errors import InputError
+from crossrank.evaluation.bm25_overlap import matches
 from crossrank.evaluation.explain import BUDGET, UNITS, Explanation, contrast, explain
-from crossrank.evaluation.matches import matches
 
 DESCRIPTION = """\
 Show which words and sentences a score depends on, by leaving each out and

@@ -47,7 +47,7 @@ class Form:
 FORMS: tuple[Form, ...] = (
     Form("feedback", ("query", "documents"), ("label", "stars", "votes", "clicked")),
     Form("feedback", ("query", "documents")),
-    Form("triplets", ("query", "positive")),
+    Form("triplets", ("query",), ("positive", "negative")),
     Form("pairs", ("query", "document", "label")),
     # Labelled by a teacher alone: distillation.
     Form("pairs", ("query", "document", "teacher")),

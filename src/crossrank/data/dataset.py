@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from crossrank.data.bm25 import bm25
 from crossrank.data.candidates import EXCLUDED, CandidateRows, Candidates
-from crossrank.data.corpus import Corpus
-from crossrank.data.text_lines import Notes, Place
-from crossrank.data.trec import Qrels, RunRow, diagnose, place_of
+from crossrank.data.corpus import Corpus, MemoryCorpus
+from crossrank.data.text_lines import Notes, Place, text_of
+from crossrank.data.trec import Qrels, RunRow, diagnose, grades_of, place_of, run_rows
 from crossrank.errors import InputError
 
 NO_JUDGEMENT = "queries without a judgement"
@@ -52,6 +53,44 @@ class Dataset:
     excluded: Mapping[str, frozenset[str]]
     left_out: Mapping[str, int]
     first_places: Mapping[str, str]
+
+    @classmethod
+    def from_dicts(
+        cls,
+        queries: Mapping[str, str],
+        documents: Mapping[str, str | Mapping[str, object]],
+        judgements: Any,
+        *,
+        candidates: Any = None,
+        name: str = "dataset",
+    ) -> Dataset:
+        """Make a dataset out of what is in memory.
+
+        :param queries: Identifier -> text.
+        :param documents: Identifier -> text, or -> ``{"title": ..., "text": ...}``.
+        :param judgements: Query -> document -> grade, 1 and more is relevant; or a data frame or rows with the columns
+            ``query_id``, ``doc_id`` and ``relevance``, as ir_measures has them.
+        :param candidates: Query -> document -> score, or -> documents, best first; or rows with ``score``. Without,
+            BM25 finds them.
+        :param name: As tables show it.
+        :raises InputError: If no query has a relevant document, or something can't be used.
+        """
+        place = Place(Path(name), 0)
+        texts = {
+            str(document): text if isinstance(text, str) else text_of(place, text)
+            for document, text in documents.items()
+        }
+        notes = Notes()
+        rows = None if candidates is None else (run_rows(candidates, "candidates"), place.path)
+        return assemble(
+            name,
+            {str(query): text for query, text in queries.items()},
+            MemoryCorpus(texts),
+            (grades_of(judgements, notes), {}, place.path),
+            notes,
+            rows=rows,
+            first_stage="BM25" if rows is None else "first stage",
+        )
 
     def with_bm25(self, depth: int, *, show_progress: bool | None = None) -> Dataset:
         """Make the candidates by BM25 over the whole corpus.
@@ -152,7 +191,7 @@ def _counting(
         unknown = [document for document in judged if document not in known]
         if unknown:
             first = UNKNOWN_DOCUMENT not in notes.first  # only then is the file searched for its line
-            where = place_of(path, query, unknown[0]) if first else path
+            where = place_of(path, query, unknown[0]) if first and query in places else path
             notes.add(UNKNOWN_DOCUMENT, f"{where}: {query!r} with {unknown[0]!r}", len(unknown))
         if not any(grade > 0 for grade in judged.values()):
             notes.add(NO_RELEVANT, place)

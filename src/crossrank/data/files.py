@@ -4,63 +4,76 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, Any, Literal, cast
 
 from crossrank.data.beir import folder_corpus, folder_qrels, folder_queries
+from crossrank.data.corpus import Corpus, MemoryCorpus
+from crossrank.data.dataset import Dataset
 from crossrank.data.forms import judgements_of
-from crossrank.data.judgements import Judgement, Paths, ReadReport, ReadSettings, Row, RowError, label_of_grade
+from crossrank.data.in_memory import from_ir_dataset, is_ir_dataset, records
+from crossrank.data.judgements import Judgement, ReadReport, ReadSettings, Row, RowError, label_of_grade
 from crossrank.data.text_lines import Notes, Place, text_of
 from crossrank.data.trec import diagnose, qrels_lines
 from crossrank.errors import InputError
 from crossrank.optional import require
 
+# A path, or something in memory that :mod:`crossrank.data.in_memory` can read.
+Source = Any
 # A CSV field may be as long as a document may be.
 _LONGEST_FIELD = 64 << 20
 UNKNOWN_IDS = "judgements of queries or documents that are not in the collection (left out)"
 
 
-def read_judgements(paths: Paths, settings: ReadSettings, report: ReadReport) -> Iterator[Judgement]:
-    """Read training data, one file or folder after the other.
+def read_judgements(sources: Sequence[Source], settings: ReadSettings, report: ReadReport) -> Iterator[Judgement]:
+    """Read judged pairs, one source after the other.
 
-    :param paths: Files ending in .jsonl, .ndjson, .json, .csv, .tsv or .parquet (the text ones also with .gz), or
-        BEIR folders.
+    :param sources: Files ending in .jsonl, .ndjson, .json, .csv, .tsv or .parquet (the text ones also with .gz), BEIR
+        folders, or what is in memory: a :class:`Dataset`, a data frame, a list of dictionaries, a dataset of Hugging
+        Face or of ir_datasets.
     :param report: Is filled while reading.
     :raises InputError: If there is no such file, or its form is not known.
     :raises RowError: At a line that can't be used, unless ``skip_bad`` is set.
     :raises MissingExtraError: If Parquet is to be read and pyarrow is not installed.
     """
-    for path in paths:
-        if Path(path).is_dir():
-            yield from _from_beir(Path(path), settings, report)
-            continue
-        for row in rows_of(path):
-            try:
-                if isinstance(row, RowError):
-                    raise row
-                found = judgements_of(row, settings, report)
-            except RowError as error:  # noqa: PERF203
-                _skip(error, settings, report)
-            else:
-                report.rows += 1
-                yield from found
+    for source in sources:
+        if isinstance(source, (str, Path)) and Path(source).is_dir():
+            yield from _from_beir(Path(source), settings, report)
+        elif isinstance(source, Dataset) or is_ir_dataset(source):
+            yield from _from_dataset(source, report)
+        else:
+            for row in rows_of(source):
+                try:
+                    if isinstance(row, RowError):
+                        raise row
+                    found = judgements_of(row, settings, report)
+                except RowError as error:  # noqa: PERF203
+                    _skip(error, settings, report)
+                else:
+                    report.rows += 1
+                    yield from found
 
 
-def rows_of(path: str) -> Iterator[Row | RowError]:
-    """Rows of a file; a line that can't be read comes as a value.
+def rows_of(source: Source) -> Iterator[Row | RowError]:
+    """Rows of a file or a table in memory; a line that can't be read comes as a value.
 
     :raises InputError: If there is no such file, or its ending is not known.
     """
+    if not isinstance(source, (str, Path)):
+        yield from (Row("rows in memory", number, row) for number, row in enumerate(records(source), start=1))
+        return
+    path = str(source)
     ending = next((end for end in _READERS if path.lower().removesuffix(".gz").endswith(end)), None)
     if not Path(path).is_file():
         raise InputError(f"There is no file {path!r} (seen from {str(Path.cwd())!r}). Check the path.")
     if ending is None:
         raise InputError(
-            f"{path!r} ends in none of {', '.join(_READERS)}, so there is no telling how to read it. Rename it, or "
-            "give a BEIR folder (corpus.jsonl, queries.jsonl, qrels/)."
+            f"{path!r} ends in none of {', '.join(_READERS)}, so its form is unknown. Rename it, or give a BEIR folder "
+            "(corpus.jsonl, queries.jsonl, qrels/)."
         )
     yield from _READERS[ending](path)
 
@@ -168,23 +181,46 @@ def _skip(error: RowError, settings: ReadSettings, report: ReadReport) -> None:
 
 
 def _from_beir(folder: Path, settings: ReadSettings, report: ReadReport) -> Iterator[Judgement]:
-    """Judgements of a folder in BEIR's layout; the highest grade in the file is the label 1."""
+    """Judgements of a folder in BEIR's layout."""
     notes = Notes()
     path = folder_qrels(folder, settings.split)
     queries, corpus = folder_queries(folder, notes), folder_corpus(folder, notes)
     judged = list(qrels_lines(path, notes))
-    known = [row for row in judged if row[1] in queries and row[2] in corpus.index]
-    if not known:
+    if not any(query in queries and document in corpus.index for _, query, document, _ in judged):
         columns = {"queries": [row[1] for row in judged], "documents": [row[2] for row in judged]}
         raise diagnose(path, columns, queries, corpus.index)
-    highest = max(grade for *_, grade in judged)
-    for place, query, document, grade in known:
-        report.rows += 1
-        label = label_of_grade(grade, max(highest, 1))
-        yield Judgement(queries[query], corpus.text(corpus.index[document]), label, str(path), place.number)
-    report.note(UNKNOWN_IDS, len(judged) - len(known))
+    yield from _labelled(judged, queries, corpus, report)
     for what, count in notes.counts.items():
         report.note(what, count)
+
+
+def _from_dataset(source: Any, report: ReadReport) -> Iterator[Judgement]:
+    queries: Mapping[str, str]
+    qrels: Mapping[str, Mapping[str, float]]
+    corpus: Corpus
+    if isinstance(source, Dataset):
+        queries, corpus, qrels = source.queries, source.corpus, source.qrels
+    else:
+        queries, documents, qrels = from_ir_dataset(source)
+        corpus = MemoryCorpus(documents)
+    pairs = ((query, document, grade) for query, judged in qrels.items() for document, grade in judged.items())
+    places = (Place(Path("dataset in memory"), number) for number in itertools.count(1))
+    judged = [(place, *pair) for place, pair in zip(places, pairs, strict=False)]
+    yield from _labelled(judged, queries, corpus, report)
+
+
+def _labelled(
+    judged: Sequence[tuple[Place, str, str, float]], queries: Mapping[str, str], corpus: Corpus, report: ReadReport
+) -> Iterator[Judgement]:
+    """Labels of grades: the highest that is given to any pair becomes 1."""
+    highest = max([1.0, *(grade for *_, grade in judged)])
+    for place, query, document, grade in judged:
+        if query not in queries or document not in corpus.index:
+            report.note(UNKNOWN_IDS)
+            continue
+        report.rows += 1
+        label = label_of_grade(max(0, grade), highest)
+        yield Judgement(queries[query], corpus.text(corpus.index[document]), label, str(place.path), place.number)
 
 
 def read_documents(path: str) -> Iterator[str]:

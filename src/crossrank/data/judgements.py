@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from crossrank.errors import InputError
@@ -148,6 +148,3 @@ class ReadSettings:
     max_label: float = 1.0
     skip_bad: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
-
-
-Paths = Sequence[str]

@@ -1,4 +1,4 @@
-"""Files -> Dataset: a folder in BEIR's layout, TREC files, JSON lines of queries with positives and negatives."""
+"""What can be evaluated -> Dataset: BEIR folders, TREC files, judged pairs, names on the hub, data in memory."""
 
 from __future__ import annotations
 
@@ -11,26 +11,32 @@ from crossrank.data.beir import folder_corpus, folder_qrels, folder_queries
 from crossrank.data.bm25 import Bm25
 from crossrank.data.corpus import MemoryCorpus, read_corpus, read_texts
 from crossrank.data.dataset import Dataset, assemble
-from crossrank.data.text_lines import Notes, Place, cut, numbered, record, wrong
+from crossrank.data.files import read_judgements
+from crossrank.data.in_memory import from_ir_dataset, is_ir_dataset
+from crossrank.data.judgements import ReadReport, ReadSettings, is_positive
+from crossrank.data.text_lines import Notes, Place, cut, numbered
 from crossrank.data.trec import Qrels, RunRow, read_qrels, read_run, read_table
 from crossrank.errors import InputError
 
-_PAIR_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "query": ("query", "question", "anchor"),
-    "positive": ("positive", "positives", "pos"),
-    "negative": ("negative", "negatives", "neg"),
-}
-SAME_QUERY = "lines with the query of an earlier line (their documents were joined)"
 BOTH = "documents both positive and negative of one query (taken as positive)"
 
 
-def open_dataset(source: str | Path, *, split: str = "test", run: str | Path | None = None) -> Dataset:
-    """Find a dataset: a folder in BEIR's layout, a file of JSON lines, or the name of one on the hub.
+def open_dataset(source: Any, *, split: str = "test", run: str | Path | None = None) -> Dataset:
+    """Find a dataset: a folder in BEIR's layout, a file of judged pairs, a name on the hub, or something in memory.
 
+    :param source: A path or a name; or a data frame, a list of dictionaries, a dataset of Hugging Face or ir_datasets.
+        A :class:`Dataset` is given back.
     :param split: Which of a folder's ``qrels/*.tsv``.
     :param run: A TREC run whose ranking gives the candidates, instead of the folder's own.
     :raises InputError: If there is no such dataset, or a line of it can't be used.
     """
+    if isinstance(source, Dataset):
+        return source
+    if is_ir_dataset(source):
+        name = source.dataset_id() if hasattr(source, "dataset_id") else "dataset"
+        return Dataset.from_dicts(*from_ir_dataset(source), name=name)
+    if not isinstance(source, (str, Path)):
+        return read_pairs(source)
     path = Path(source)
     if path.is_dir():
         return read_beir(path, split=split, run=run)
@@ -104,39 +110,36 @@ def read_trec(
     )
 
 
-def read_pairs(path: str | Path) -> Dataset:
-    """Read JSON lines ``{query, positive(s), negative(s)}``, each a text or a list of texts.
+def read_pairs(source: Any, settings: ReadSettings | None = None) -> Dataset:
+    """Read judged pairs, of a file or in memory, in any form that ``crossrank train`` reads.
 
-    Where there are negatives, a query's candidates are its own positives and negatives. They are put in BM25's order,
-    equal scores by a digest of the text: the order of the file would give the positives away. Where there are none,
-    the candidates are to be found among all texts of the file.
+    Where there are negatives, a query's candidates are its own judged documents. They are put in BM25's order, equal
+    scores by a digest of the text: the order of the file would give the positives away. Where there are none, the
+    candidates are to be found among all texts.
 
-    :raises InputError: If a line can't be used.
+    :param source: As in :func:`~crossrank.data.files.read_judgements`.
+    :raises InputError: If a line can't be used, or no query has a relevant document.
     """
-    path = Path(path)
-    notes = Notes()
+    path = Path(source) if isinstance(source, (str, Path)) else Path("rows in memory")
+    notes, report = Notes(), ReadReport()
     texts: dict[str, str] = {}  # text -> identifier
     queries: dict[str, str] = {}  # text -> identifier
     qrels: Qrels = {}
     places: dict[str, Place] = {}
-    for place, line in numbered(path):
-        row = record(place, line)
-        query = _pair_field(place, row, "query")
-        if len(query) != 1:
-            raise wrong(place, "it has no query", f"Name it by one of: {', '.join(_PAIR_FIELDS['query'])}.")
-        if query[0] in queries:
-            notes.add(SAME_QUERY, f"{place}: {cut(query[0])}")
-        name = queries.setdefault(query[0], f"line-{place.number}")
+    for one in read_judgements([source], settings or ReadSettings(), report):
+        place = Place(path, one.line)
+        name = queries.setdefault(one.query, f"line-{one.line}")
         places.setdefault(name, place)
         judged = qrels.setdefault(name, {})
-        for kind, grade in (("positive", 1), ("negative", 0)):
-            for text in _pair_field(place, row, kind):
-                document = texts.setdefault(text, f"d{len(texts) + 1}")
-                if judged.get(document, grade) != grade:
-                    notes.add(BOTH, f"{place}: {cut(text)}")
-                judged[document] = max(grade, judged.get(document, 0))
+        document = texts.setdefault(one.document, f"d{len(texts) + 1}")
+        grade = int(is_positive(one.label))
+        if judged.get(document, grade) != grade:
+            notes.add(BOTH, f"{place}: {cut(one.document)}")
+        judged[document] = max(grade, judged.get(document, 0))
+    for what, count in report.notes.items():
+        notes.add(what, count=count)
     if not texts:
-        raise InputError(f"{path} holds no positive and no negative. Give lines {{query, positives, negatives}}.")
+        raise InputError(f"{path} holds no judged document. Give rows of query, positives and negatives.")
     corpus = MemoryCorpus({name: text for text, name in texts.items()})
     by_name = {name: text for text, name in queries.items()}
     given = any(0 in judged.values() for judged in qrels.values())
@@ -165,16 +168,3 @@ def _by_bm25(
         )
         rows += [RunRow(places[name], name, d, float(rank), -score) for rank, (score, _, d) in enumerate(by_score)]
     return rows
-
-
-def _pair_field(place: Place, row: Mapping[str, Any], kind: str) -> list[str]:
-    found: list[str] = []
-    for name in _PAIR_FIELDS[kind]:
-        value = row.get(name)
-        values = [value] if isinstance(value, str) else value if isinstance(value, list) else None
-        if value is None:
-            continue
-        if values is None or not all(isinstance(text, str) for text in values):
-            raise wrong(place, f"its field {name!r} is {cut(repr(value))}", "Give a text or a list of texts.")
-        found += values
-    return found

@@ -10,9 +10,11 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from crossrank.data.in_memory import GRADE_COLUMNS, SCORE_COLUMNS, by_query
 from crossrank.data.text_lines import Notes, Place, cut, numbered, wrong
 from crossrank.errors import InputError
 
@@ -146,6 +148,29 @@ def read_qrels(path: Path, notes: Notes) -> tuple[Qrels, dict[str, Place]]:
             reason = f"query {query!r} with document {document!r} has grade {grade} here and {judged[document]} before"
             raise wrong(place, reason, "Keep one of the two.")
     return qrels, places
+
+
+def grades_of(judgements: Any, notes: Notes) -> Qrels:
+    """Take judgements that are in memory, see :func:`crossrank.data.in_memory.by_query`; a negative grade becomes 0.
+
+    :raises InputError: If something can't be used.
+    """
+    grades = by_query(judgements, GRADE_COLUMNS, "judgements")
+    notes.add(NEGATIVE, count=sum(grade < 0 for judged in grades.values() for grade in judged.values()))
+    return {query: {d: max(0, int(grade)) for d, grade in judged.items()} for query, judged in grades.items()}
+
+
+def run_rows(run: Any, name: str) -> Iterator[RunRow]:
+    """Take a ranking that is in memory, see :func:`crossrank.data.in_memory.by_query`.
+
+    :raises InputError: If something can't be used.
+    """
+    place = Place(Path(name), 0)
+    for query, documents in by_query(run, SCORE_COLUMNS, name).items():
+        for rank, (document, score) in enumerate(documents.items(), start=1):
+            if math.isnan(score):
+                raise InputError(f"{name}: the score of {document!r} for {query!r} is NaN. A NaN can't be ranked.")
+            yield RunRow(place, query, document, rank, score)
 
 
 def place_of(path: Path, query: str, document: str) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from crossrank.data.corpus import Corpus
 
 Floats = NDArray[np.float64]
 LEVEL = 0.05  # p-values below this are significant
@@ -23,6 +27,63 @@ class Shown:
     document: str
     score: float
     grade: int | None
+
+
+class Texts(Mapping[str, str]):
+    """Texts of some documents of a corpus.
+
+    :param numbers: Which.
+    """
+
+    def __init__(self, corpus: Corpus, numbers: NDArray[np.int32]) -> None:
+        self._corpus = corpus
+        self._numbers = frozenset(numbers.tolist())
+
+    def __getitem__(self, name: str) -> str:
+        if (number := self._corpus.index.get(name)) is None or number not in self._numbers:
+            raise KeyError(name)
+        return self._corpus.text(number)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._corpus.ids[number] for number in sorted(self._numbers))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+class Tops(Mapping[str, Sequence[Shown]]):
+    """Each query's first documents.
+
+    :param queries: Query -> its number.
+    :param documents: ``[queries, most]``, numbers in the corpus, -1 where there are fewer.
+    :param scores: ``[queries, most]``.
+    """
+
+    def __init__(
+        self,
+        queries: Mapping[str, int],
+        ids: Sequence[str],
+        qrels: Mapping[str, Mapping[str, int]],
+        documents: NDArray[np.int32],
+        scores: NDArray[np.float64],
+    ) -> None:
+        self._queries, self._ids, self._qrels = queries, ids, qrels
+        self.documents, self._scores = documents, scores
+
+    def __getitem__(self, query: str) -> list[Shown]:
+        row = self._queries[query]
+        judged = self._qrels.get(query, {})
+        return [
+            Shown(self._ids[number], float(score), judged.get(self._ids[number]))
+            for number, score in zip(self.documents[row].tolist(), self._scores[row], strict=True)
+            if number >= 0
+        ]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._queries)
+
+    def __len__(self) -> int:
+        return len(self._queries)
 
 
 @dataclass(frozen=True)
@@ -57,6 +118,25 @@ class System:
     def mean(self, measure: str) -> float:
         """The mean of a measure over all queries."""
         return float(self.values[measure].mean())
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it for :mod:`json`."""
+        times = self.milliseconds
+        tops = {
+            query: [{**vars(one), "score": one.score if math.isfinite(one.score) else None} for one in shown]
+            for query, shown in self.top.items()
+        }
+        return {
+            **vars(self),
+            "means": {measure: self.mean(measure) for measure in self.values},
+            "intervals": {measure: list(ends) for measure, ends in self.intervals.items()},
+            "values": {measure: values.tolist() for measure, values in self.values.items()},
+            "top": tops,
+            "milliseconds": None if times is None else times.tolist(),
+            "milliseconds_per_query": None if times is None else float(times.mean()),
+            "pairs_per_second": self.pairs / self.seconds if self.seconds else None,
+            "facts": dict(self.facts),
+        }
 
 
 @dataclass(frozen=True)
@@ -135,6 +215,11 @@ class Histogram:
     irrelevant: NDArray[np.int64]
     reliability: Sequence[tuple[float, float, int]] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it for :mod:`json`."""
+        arrays = {name: getattr(self, name).tolist() for name in ("edges", "relevant", "irrelevant")}
+        return {"system": self.system, **arrays, "reliability": [list(row) for row in self.reliability]}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -173,3 +258,32 @@ class Evaluation:
     findings: Sequence[Finding]
     left_out: Mapping[str, int]
     settings: Mapping[str, object]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it for :mod:`json`, but for the texts; values of queries are in the order of ``queries``."""
+        return {
+            "dataset": self.dataset,
+            "queries": list(self.queries),
+            "measures": list(self.measures),
+            "systems": [one.to_dict() for one in self.systems],
+            "comparisons": [asdict(one) for one in self.comparisons],
+            "curves": [asdict(one) for one in self.curves],
+            "histograms": [one.to_dict() for one in self.histograms],
+            "findings": [asdict(one) for one in self.findings],
+            "left_out": dict(self.left_out),
+            "settings": dict(self.settings),
+        }
+
+    def per_query(self) -> list[dict[str, Any]]:
+        """A row for each query and system: dataset, query, system, the measures, milliseconds."""
+        return [
+            {
+                "dataset": self.dataset,
+                "query": query,
+                "system": system.name,
+                **{measure: float(system.values[measure][i]) for measure in self.measures},
+                "milliseconds": None if system.milliseconds is None else float(system.milliseconds[i]),
+            }
+            for i, query in enumerate(self.queries)
+            for system in self.systems
+        ]

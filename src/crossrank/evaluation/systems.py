@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from crossrank.data.candidates import Candidates
 from crossrank.data.dataset import Dataset
 from crossrank.errors import InputError
-from crossrank.evaluation.work import ScoredQuery, WorkFile, slug
+from crossrank.evaluation.score_store import ScoredQuery, WorkFile, slug
 from crossrank.progress import progress_of
 from crossrank.scoring.bi_encoder import Embeddings
 from crossrank.types import PairScores
@@ -97,7 +97,7 @@ def first_stage(dataset: Dataset, candidates: Candidates) -> Scored:
     return Scored(dataset.first_stage, "first stage", candidates.scores, 0, None, None, 0, 0.0, 0, {})
 
 
-def cross_encoder(
+def score_cross_encoder(
     dataset: Dataset,
     candidates: Candidates,
     model: Scorer,
@@ -145,7 +145,7 @@ def cross_encoder(
         return _collected(file.done, names, candidates, name, depth, facts)
 
 
-def bi_encoder(
+def score_bi_encoder(
     dataset: Dataset,
     candidates: Candidates,
     model: Embedder,

@@ -1,7 +1,7 @@
 """Calibration: raw scores -> probabilities of relevance, bound to the model whose scores they were fitted on.
 
-Applied with NumPy alone; fitted by :mod:`crossrank.evaluation.calibrate`. Both curves rise with the raw score, so they
-change no ranking: rank on the logits.
+Applied with NumPy alone; fitted by :mod:`crossrank.evaluation.calibration.curves`. Both curves rise with the raw
+score, so they change no ranking: rank on the logits.
 """
 
 from __future__ import annotations

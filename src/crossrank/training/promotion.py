@@ -20,7 +20,7 @@ from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.data.dataset import Dataset
 from crossrank.data.open_dataset import open_dataset
 from crossrank.errors import InputError
-from crossrank.evaluation.evaluate import evaluate
+from crossrank.evaluation.evaluate_models import evaluate
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.training.decision import Criteria, Decision, Figures, figures, judge
 from crossrank.training.guard_set import load_guard

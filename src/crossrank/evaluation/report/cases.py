@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from crossrank.evaluation.bm25_overlap import matches
 from crossrank.evaluation.disagreements import Disagreement, Explainer, disagreements
 from crossrank.evaluation.explain import Explanation, Span
-from crossrank.evaluation.matches import matches
 from crossrank.evaluation.measures import shown
 from crossrank.evaluation.report.markup import Html, join, tag
 from crossrank.evaluation.report.words import candidate

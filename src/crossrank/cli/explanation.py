@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from crossrank.cli.terminal import for_eyes, is_plain
+from crossrank.evaluation.bm25_overlap import matches
 from crossrank.evaluation.explain import Contrast, Explanation, Span
-from crossrank.evaluation.matches import matches
 
 _PLAIN = "\x1b[0m"
 _BOLD, _DIM, _UNDERLINE = "\x1b[1m", "\x1b[2m", "\x1b[4m"

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from crossrank.data.dataset import Dataset
 from crossrank.errors import InputError
-from crossrank.evaluation.calibrate import Fitted, fit
-from crossrank.evaluation.threshold import threshold_for
+from crossrank.evaluation.calibration.curves import Fitted, fit
+from crossrank.evaluation.calibration.threshold import threshold_for
 from crossrank.progress import progress_of
 from crossrank.scoring.calibration import Calibration, Threshold
 from crossrank.scoring.cross_encoder import CrossEncoder

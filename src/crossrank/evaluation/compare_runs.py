@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from crossrank.data.candidates import CandidateRows, Candidates
 from crossrank.data.dataset import NO_RELEVANT
 from crossrank.data.text_lines import Notes
-from crossrank.data.trec import Qrels, RunRow, diagnose, read_qrels, read_run
+from crossrank.data.trec import Qrels, RunRow, diagnose, grades_of, read_qrels, read_run, run_rows
 from crossrank.errors import InputError
 from crossrank.evaluation import significance
-from crossrank.evaluation.comparing import compare_all, mean_intervals
-from crossrank.evaluation.lazily import Tops
 from crossrank.evaluation.measures import DEFAULT, parse, per_query
-from crossrank.evaluation.result import Evaluation, System
+from crossrank.evaluation.result import Evaluation, System, Tops
+from crossrank.evaluation.significance import compare_all, mean_intervals
 
 UNJUDGED = "lines of queries that count for nothing: not judged, or without a relevant document"
 MISSING = "queries that are not in it (kept: they count 0)"
@@ -26,13 +26,16 @@ _LOOKED_AT = 1000
 
 
 def compare(
-    runs: Sequence[str | Path], qrels: str | Path, *, measures: Sequence[str] = DEFAULT, seed: int = 0
+    runs: Mapping[str, Any] | Sequence[str | Path], qrels: Any, *, measures: Sequence[str] = DEFAULT, seed: int = 0
 ) -> Evaluation:
     """Compare finished rankings by their judgements.
 
-    :param runs: TREC runs, two or more; a line's score gives the order, its rank decides between equal scores.
-    :param qrels: Judgements, TREC's or BEIR's. All queries with a relevant document count, in a run or not.
-    :param measures: As in :func:`~crossrank.evaluation.evaluate.evaluate`.
+    :param runs: Two or more: paths of TREC runs, or name -> run. A run is a path; or query -> document -> score, or
+        -> documents, best first; or a data frame or rows with ``query_id``, ``doc_id`` and ``score``. The score gives
+        the order; of equal scores the lower rank goes first.
+    :param qrels: Judgements: a path of TREC's or BEIR's, or query -> document -> grade, or rows with ``query_id``,
+        ``doc_id`` and ``relevance``. All queries with a relevant document count, in a run or not.
+    :param measures: As in :func:`~crossrank.evaluation.evaluate_models.evaluate`.
     :param seed: Of the permutation test and the bootstrap.
     :raises InputError: If a line can't be used, or a run and the judgements have nothing in common.
     """
@@ -40,18 +43,19 @@ def compare(
         raise InputError(f"{len(runs)} run is not enough to compare. Name two or more.")
     parsed = parse(measures)
     notes = Notes()
-    path = Path(qrels)
-    judged, places = read_qrels(path, notes)
+    path = Path(qrels) if isinstance(qrels, (str, Path)) else Path("judgements")
+    judged, places = read_qrels(path, notes) if isinstance(qrels, (str, Path)) else (grades_of(qrels, notes), {})
     counting = {query: grades for query, grades in judged.items() if any(grade > 0 for grade in grades.values())}
     for query in judged:
         if query not in counting:
-            notes.add(NO_RELEVANT, f"{places[query]}: {query!r}")
+            notes.add(NO_RELEVANT, f"{places.get(query, path)}: {query!r}")
     if not counting:
         raise InputError(f"{path}: no query has a relevant document, a grade of 1 or more, so nothing can be measured.")
     ids: dict[str, int] = {}
     systems: list[System] = []
-    for run in map(Path, runs):
-        name = _free(run.stem, [one.name for one in systems])
+    named = runs.items() if isinstance(runs, Mapping) else [(Path(run).stem, run) for run in runs]
+    for given, run in named:
+        name = _free(given, [one.name for one in systems])
         systems.append(_system(run, name, counting, ids, parsed, notes, seed))
     names = list(map(str, parsed))
     return Evaluation(
@@ -77,10 +81,10 @@ def compare(
 
 
 def _system(
-    path: Path, name: str, qrels: Qrels, ids: dict[str, int], measures: Sequence[object], notes: Notes, seed: int
+    run: Any, name: str, qrels: Qrels, ids: dict[str, int], measures: Sequence[object], notes: Notes, seed: int
 ) -> System:
     own = Notes()
-    candidates = _read(path, qrels, ids, own)
+    candidates = _read(run, name, qrels, ids, own)
     own.add(MISSING, count=int((candidates.counts == 0).sum()))
     for what, count in own.counts.items():
         notes.add(f"{name}: {what}", own.first.get(what), count)
@@ -108,15 +112,16 @@ def _system(
         intervals=mean_intervals(values, seed=seed),
         top=Tops(numbers, documents, qrels, top, scores),
         ties=ties,
-        facts={"file": path.name, "lines": len(candidates.documents)},
+        facts={"file": Path(run).name if isinstance(run, (str, Path)) else None, "lines": len(candidates.documents)},
     )
 
 
-def _read(path: Path, qrels: Qrels, ids: dict[str, int], notes: Notes) -> Candidates:
+def _read(run: Any, name: str, qrels: Qrels, ids: dict[str, int], notes: Notes) -> Candidates:
     numbers = {query: number for number, query in enumerate(qrels)}
     rows = CandidateRows()
     looked_at: list[RunRow] = []
-    for row in read_run(path):
+    path = Path(run) if isinstance(run, (str, Path)) else Path(name)
+    for row in read_run(path) if isinstance(run, (str, Path)) else run_rows(run, name):
         if row.query in numbers:
             rows.add(numbers[row.query], ids.setdefault(row.document, len(ids)), row.score, row.rank, row.place)
         else:

@@ -14,25 +14,25 @@ from numpy.typing import NDArray
 
 from crossrank.data.candidates import Candidates
 from crossrank.data.dataset import Dataset
+from crossrank.data.open_dataset import open_dataset
 from crossrank.data.trec import write_run
 from crossrank.errors import InputError
 from crossrank.evaluation import significance
-from crossrank.evaluation.comparing import compare_all, mean_intervals
 from crossrank.evaluation.depth import depth_curve, depths_up_to
 from crossrank.evaluation.findings import findings
 from crossrank.evaluation.histograms import histogram
-from crossrank.evaluation.lazily import Texts, Tops
 from crossrank.evaluation.measures import DEFAULT, parse, per_query
-from crossrank.evaluation.result import Comparison, DepthCurve, Evaluation, Finding, Histogram, System
-from crossrank.evaluation.systems import Embedder, Scored, Scorer, bi_encoder, cross_encoder, first_stage
-from crossrank.evaluation.work import slug
+from crossrank.evaluation.result import Comparison, DepthCurve, Evaluation, Finding, Histogram, System, Texts, Tops
+from crossrank.evaluation.score_store import slug
+from crossrank.evaluation.significance import compare_all, mean_intervals
+from crossrank.evaluation.systems import Embedder, Scored, Scorer, first_stage, score_bi_encoder, score_cross_encoder
 
 TOP = 10
 
 
 def evaluate(
-    dataset: Dataset,
-    models: Sequence[Scorer],
+    dataset: Any,
+    models: Scorer | Sequence[Scorer],
     *,
     bi_encoder: Embedder | None = None,
     measures: Sequence[str] = DEFAULT,
@@ -48,8 +48,9 @@ def evaluate(
     All systems are measured on the same candidates and against all judgements. What a reranker leaves behind its depth
     keeps the first stage's order.
 
-    :param dataset: As :func:`crossrank.data.open_dataset.open_dataset` reads it. Without candidates, BM25 makes them.
-    :param models: Rerankers; objects such as :class:`~crossrank.scoring.cross_encoder.CrossEncoder`.
+    :param dataset: A :class:`~crossrank.data.Dataset`, or anything that :func:`~crossrank.data.open_dataset` reads: a
+        path, a name on the hub, a data frame, a list of dictionaries. Without candidates, BM25 finds them.
+    :param models: One reranker or several; objects such as :class:`~crossrank.scoring.cross_encoder.CrossEncoder`.
     :param bi_encoder: Ranks the same candidates by cosine.
     :param measures: By their names in ir-measures; the first is the main one, which the depth curve and the findings
         are about.
@@ -67,6 +68,8 @@ def evaluate(
     if resume and work is None:
         raise InputError("resume=True needs work=, the folder in which the scores of the interrupted evaluation lie.")
     parsed = parse(measures)
+    rerankers: Sequence[Scorer] = models if isinstance(models, Sequence) else [models]
+    dataset = open_dataset(dataset)
     if dataset.candidates is None:
         dataset = dataset.with_bm25(depth, show_progress=show_progress)
     assert dataset.candidates is not None  # for the type checker; with_bm25 has made them
@@ -76,10 +79,10 @@ def evaluate(
         common: dict[str, Any] = {"depth": depth, "work": Path(folder), "show_progress": show_progress}
         if bi_encoder is not None:
             name = _name(bi_encoder, [one.name for one in scored])
-            scored.append(_bi_encoder(dataset, candidates, bi_encoder, name, **common))
-        for model in models:
+            scored.append(score_bi_encoder(dataset, candidates, bi_encoder, name, **common))
+        for model in rerankers:
             name = _name(model, [one.name for one in scored])
-            scored.append(cross_encoder(dataset, candidates, model, name, resume=resume, **common))
+            scored.append(score_cross_encoder(dataset, candidates, model, name, resume=resume, **common))
     results = _Results(dataset, candidates, scored, parsed, seed)
     if runs is not None:
         for one in scored:
@@ -229,9 +232,6 @@ class _Results:
             good = [index[d] for d, grade in self._dataset.qrels[query].items() if grade > 0 and d in index]
             relevant[here] = np.isin(self._candidates.documents[here], good)
         return relevant
-
-
-_bi_encoder = bi_encoder
 
 
 def _folder(work: str | Path | None) -> AbstractContextManager[str | Path]:

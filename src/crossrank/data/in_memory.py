@@ -1,0 +1,88 @@
+"""Data that is in memory already: data frames, Hugging Face datasets, lists of dictionaries, ir_datasets' objects.
+
+None of these packages is imported: an object is known by its methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from crossrank.errors import InputError
+
+# Names of the columns of judgements and runs: ir_measures', TREC's, BEIR's.
+QUERY_COLUMNS = ("query_id", "qid", "query-id", "query")
+DOCUMENT_COLUMNS = ("doc_id", "docno", "corpus-id", "document")
+GRADE_COLUMNS = ("relevance", "label", "grade", "score", "rel")
+SCORE_COLUMNS = ("score", "similarity")
+
+
+def records(table: Any) -> Iterator[Mapping[str, object]]:
+    """Give the rows of a table: of pandas, polars, Hugging Face's datasets, or an iterable of mappings or named tuples.
+
+    A missing value of pandas (NaN) becomes ``None``.
+
+    :raises InputError: If it is none of these.
+    """
+    if hasattr(table, "iter_rows"):  # polars
+        yield from table.iter_rows(named=True)
+        return
+    if hasattr(table, "to_dict") and hasattr(table, "itertuples"):  # pandas
+        for row in table.to_dict("records"):
+            yield {str(name): None if value is None or value != value else value for name, value in row.items()}
+        return
+    if isinstance(table, (str, bytes)) or not isinstance(table, Iterable):
+        raise InputError(f"{type(table).__name__} is no table. Give a data frame, or a list of dictionaries.")
+    for number, row in enumerate(table):
+        if isinstance(row, Mapping):
+            yield row
+        elif hasattr(row, "_asdict"):
+            yield row._asdict()
+        else:
+            raise InputError(f"Row {number} is a {type(row).__name__}, not a dictionary. Give a dictionary a row.")
+
+
+def by_query(table: Any, values: tuple[str, ...], what: str) -> dict[str, dict[str, float]]:
+    """Give a run or judgements as query -> document -> number.
+
+    :param table: Such a mapping itself, where documents may also be a list, best first; or a table of three columns.
+    :param values: What the column of the numbers may be called.
+    :param what: For messages.
+    :raises InputError: If a column is missing, or a value is no number.
+    """
+    found: dict[str, dict[str, float]] = {}
+    try:
+        if isinstance(table, Mapping):
+            for query, documents in table.items():
+                if isinstance(documents, Mapping):
+                    found[str(query)] = {str(document): float(value) for document, value in documents.items()}
+                else:
+                    found[str(query)] = {str(document): -float(rank) for rank, document in enumerate(documents, 1)}
+            return found
+        for row in records(table):
+            query, document, value = (_first(row, names, what) for names in (QUERY_COLUMNS, DOCUMENT_COLUMNS, values))
+            found.setdefault(str(query), {})[str(document)] = float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what}: {error}. Give numbers, as {{query: {{document: number}}}}.") from error
+    return found
+
+
+def is_ir_dataset(source: Any) -> bool:
+    """Whether it is a dataset of ir_datasets, or does as one."""
+    return all(hasattr(source, name) for name in ("docs_iter", "queries_iter", "qrels_iter"))
+
+
+def from_ir_dataset(source: Any) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, float]]]:
+    """Read queries, documents and judgements of a dataset of ir_datasets."""
+    queries = {one.query_id: str(one.default_text()) for one in source.queries_iter()}
+    documents = {one.doc_id: str(one.default_text()) for one in source.docs_iter()}
+    return queries, documents, by_query(source.qrels_iter(), GRADE_COLUMNS, "the judgements")
+
+
+def _first(row: Mapping[str, object], names: tuple[str, ...], what: str) -> Any:
+    for name in names:
+        if row.get(name) is not None:
+            return row[name]
+    raise InputError(
+        f"{what}: a row has no {' or '.join(names)}; it has {', '.join(row) or 'nothing'}. Rename the column."
+    )

@@ -1,0 +1,1 @@
+"""Judged pairs -> curves that make probabilities of scores, and thresholds that keep a promise."""
