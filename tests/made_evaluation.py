@@ -6,12 +6,12 @@ import numpy as np
 
 from crossrank.evaluation.explain import Explanation, Span
 from crossrank.evaluation.result import (
-    Comparison,
     DepthCurve,
     DepthPoint,
     Evaluation,
     Finding,
     Histogram,
+    PairedComparison,
     Shown,
     System,
 )
@@ -109,10 +109,10 @@ def _spans(text: str) -> tuple[Span, ...]:
     return Span(1, 2, text[1:2], 2.0), Span(3, 4, text[3:4], -1.0)
 
 
-def _comparison(a: System, b: System, measure: str) -> Comparison:
+def _comparison(a: System, b: System, measure: str) -> PairedComparison:
     gains = b.values[measure] - a.values[measure]
     mean = float(gains.mean())
-    return Comparison(
+    return PairedComparison(
         before=a.name,
         after=b.name,
         measure=measure,

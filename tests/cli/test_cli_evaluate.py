@@ -1,4 +1,4 @@
-"""`crossrank evaluate` and `crossrank compare`, the real commands with the model in the box."""
+"""`crossrank evaluate` and `crossrank compare`, the real commands with the bundled model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_the_whole_way(crossrank, tmp_path):
     files = ("--per-query", "q.csv", "--run-out", "runs")
     done = crossrank("evaluate", "small", "other", "--first-stage", "BM25", *files, "--measures", "nDCG@10", "Hit@1")
     assert done.code == 0, done.err
-    assert "model in the box" in done.out
+    assert "bundled model" in done.out
     assert "Hit@1" in done.out
     assert "How deep to re-rank" in done.out
     assert "permutation test" in done.out
@@ -23,15 +23,15 @@ def test_the_whole_way(crossrank, tmp_path):
     with (tmp_path / "q.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 2 * 3
-    assert {row["system"] for row in rows} == {"BM25", "model in the box"}
+    assert {row["system"] for row in rows} == {"BM25", "bundled model"}
     runs = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("runs/*/*.run"))
-    assert runs == [f"runs/{d}/{s}.run" for d in ("other", "small") for s in ("BM25", "model-in-the-box")]
+    assert runs == [f"runs/{d}/{s}.run" for d in ("other", "small") for s in ("BM25", "bundled-model")]
 
     compared = crossrank(
-        "compare", "runs/small/BM25.run", "runs/small/model-in-the-box.run", "--qrels", "small/qrels/test.tsv"
+        "compare", "runs/small/BM25.run", "runs/small/bundled-model.run", "--qrels", "small/qrels/test.tsv"
     )
     assert compared.code == 0, compared.err
-    assert "model-in-the-box" in compared.out
+    assert "bundled-model" in compared.out
 
 
 def test_json(crossrank, tmp_path):
@@ -39,7 +39,7 @@ def test_json(crossrank, tmp_path):
     done = crossrank("evaluate", "small", "--json", "--queries", "2", "--depth", "3")
     assert done.code == 0, done.err
     found = json.loads(done.out)
-    assert [one["name"] for one in found["systems"]] == ["BM25", "model in the box"]
+    assert [one["name"] for one in found["systems"]] == ["BM25", "bundled model"]
     assert found["left_out"]["queries not drawn into the sample"] == 1
     assert found["settings"]["depth"] == 3
     assert "permutation" in found["settings"]["test"]

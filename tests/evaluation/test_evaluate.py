@@ -119,7 +119,7 @@ def test_names_of_other_scripts_have_files_of_their_own():
     slugs = [slug(name) for name in names]
     assert len(set(slugs)) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", one) for one in slugs), slugs
-    assert (slug("BM25"), slug("model in the box"), slug("owner/name")) == ("BM25", "model-in-the-box", "owner--name")
+    assert (slug("BM25"), slug("bundled model"), slug("owner/name")) == ("BM25", "bundled-model", "owner--name")
 
 
 def test_a_score_that_is_nan_is_told(tmp_path):

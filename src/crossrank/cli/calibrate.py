@@ -19,9 +19,9 @@ Turn a model's scores into probabilities of relevance, using judged pairs, and
 find a threshold."""
 EPILOG = """\
 datasets:
-  As for 'crossrank evaluate'. Only judged candidates count; those without a
-  judgement are left out and counted, or with --assume-irrelevant taken as
-  irrelevant: right where everything relevant was marked, else not.
+  As for 'crossrank evaluate'. Only judged candidates count. Candidates without
+  a judgement are left out; with --assume-irrelevant they count as irrelevant,
+  which is right if every relevant document was marked.
 
 output:
   What the calibration is worth: expected calibration error, Brier score and log
@@ -43,10 +43,19 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="where the calibration goes")
     parser.add_argument("--model", metavar="NAME", help=MODEL)
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("--target-precision", type=_share, metavar="P", help="a threshold: so much of it is relevant")
-    target.add_argument("--target-recall", type=_share, metavar="R", help="a threshold: keeps so much of the relevant")
+    target.add_argument(
+        "--target-precision", type=_share, metavar="P", help="find a threshold: this share of what it keeps is relevant"
+    )
+    target.add_argument(
+        "--target-recall",
+        type=_share,
+        metavar="R",
+        help="find a threshold that keeps this share of the relevant documents",
+    )
     parser.add_argument("--confidence", type=_share, default=0.95, metavar="C", help="of the threshold (default: 0.95)")
-    parser.add_argument("--assume-irrelevant", action="store_true", help="take candidates without judgement so")
+    parser.add_argument(
+        "--assume-irrelevant", action="store_true", help="count candidates without a judgement as irrelevant"
+    )
     parser.add_argument("--method", choices=("platt", "isotonic"), help="the curve (default: by held-out log loss)")
     parser.add_argument("--split", default="test", metavar="NAME", help="which qrels/NAME.tsv (default: test)")
     parser.add_argument("--depth", type=positive, default=100, metavar="N", help="candidates of a query (default: 100)")
@@ -82,7 +91,7 @@ def execute(args: argparse.Namespace) -> int:
     calibration.save(args.output)
     if args.json:
         points = {"before": fitted.reliability_before, "after": fitted.reliability_after}
-        rows = {name: [vars(point) for point in found] for name, found in points.items()}
+        rows = {name: [point._asdict() for point in found] for name, found in points.items()}
         print(to_json({**calibration.to_dict(), "reliability": rows, "left_out": dict(dataset.left_out)}))
     else:
         _write(calibration, fitted.reliability_after)

@@ -29,8 +29,9 @@ EPILOG = """\
 datasets:
   A folder in BEIR's layout: corpus.jsonl, queries.jsonl, qrels/test.tsv, and if
   the candidates are given candidates.tsv (query-id, corpus-id, rank, score).
-  A file of JSON lines {"query", "positives", "negatives"}; each a text or a
-  list. A name on the Hugging Face hub, such as BeIR's scifact.
+  A file of judged pairs, as for 'crossrank train': JSON lines such as
+  {"query", "positives", "negatives"}, CSV, TSV or Parquet.
+  A name on the Hugging Face hub, such as scifact.
   Or, without DATASET, TREC's files: --qrels, --topics, --corpus and --run.
   Where no candidates are given, BM25 finds them.
 
@@ -50,7 +51,7 @@ def add_options(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument("datasets", metavar="DATASET", nargs="*", help="a folder, a file or a name, see below")
     parser.add_argument(
-        "--model", action="append", metavar="NAME", help="a reranker; may be repeated (default: the model in the box)"
+        "--model", action="append", metavar="NAME", help="a reranker; may be repeated (default: the bundled model)"
     )
     parser.add_argument("--bi-encoder", metavar="NAME", help="also rank by the cosine of this bi-encoder")
     add_measure_options(parser)
@@ -95,7 +96,7 @@ def execute(args: argparse.Namespace) -> int:
 
     check_outputs(args, [*args.datasets, args.run, args.qrels, args.topics, args.corpus])
     measures = args.measures or DEFAULT
-    parse(measures)  # a misspelt one is told before anything is scored
+    parse(measures)  # so that a misspelt name ends the command before anything is scored
     datasets = _open(args)
     models = _models(args)
     work = Path(args.work or WORK)
@@ -176,7 +177,7 @@ def _open(args: argparse.Namespace) -> list[Dataset]:
         datasets = [replace(one, first_stage=args.first_stage) if one.candidates else one for one in datasets]
     names = [one.name for one in datasets]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise InputError(f"Two datasets are called {twice!r}, so their results could not be told apart. Rename one.")
+        raise InputError(f"Two datasets are called {twice!r}, so their results would be mixed up. Rename one.")
     return [one if args.queries is None else one.sample(args.queries, args.seed) for one in datasets]
 
 

@@ -58,7 +58,7 @@ def add_options(parser: Parser) -> None:
         metavar="MODEL",
         nargs="?",
         const="",
-        help="a cross-encoder that must put a negative below the positive (no name: the model in the box)",
+        help="a cross-encoder that must put a negative below the positive (no name: the bundled model)",
     )
     parser.add_argument(
         "--filter-margin", type=float, default=1.0, metavar="LOGITS", help="and by how much (default: 1)"

@@ -12,7 +12,7 @@ import numpy as np
 
 from crossrank.cli.terminal import one_line
 from crossrank.evaluation.measures import shown
-from crossrank.evaluation.result import LEVEL, Comparison, DepthCurve, Evaluation, System
+from crossrank.evaluation.result import LEVEL, DepthCurve, Evaluation, PairedComparison, System
 
 
 def write_evaluation(evaluation: Evaluation) -> None:
@@ -65,7 +65,7 @@ def write_summary(evaluations: Sequence[Evaluation]) -> None:
     _table(rows)
 
 
-def in_words(c: Comparison) -> str:
+def in_words(c: PairedComparison) -> str:
     """Say a comparison: who is better, by how much, and whether that is more than chance."""
     ends = f"95 % {signed(c.interval[0])} to {signed(c.interval[1])}"
     chance = f"p {_p(c.p_corrected)}"

@@ -40,7 +40,7 @@ class Corpus(Protocol):
 
 
 class MemoryCorpus:
-    """Texts that are at hand.
+    """Texts that are in memory.
 
     :param texts: Identifier -> text.
     """

@@ -1,4 +1,4 @@
-"""Lines of files with their numbers, and what is told of them: an error names file and line, and so does a count."""
+"""Lines of files with their numbers, so that every error and every count can name the file and the line."""
 
 from __future__ import annotations
 

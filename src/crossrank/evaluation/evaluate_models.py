@@ -18,16 +18,26 @@ from crossrank.data.open_dataset import open_dataset
 from crossrank.data.trec import write_run
 from crossrank.errors import InputError
 from crossrank.evaluation import significance
+from crossrank.evaluation.calibration.curves import reliability
 from crossrank.evaluation.depth import depth_curve, depths_up_to
 from crossrank.evaluation.findings import findings
-from crossrank.evaluation.histograms import histogram
 from crossrank.evaluation.measures import DEFAULT, parse, per_query
-from crossrank.evaluation.result import Comparison, DepthCurve, Evaluation, Finding, Histogram, System, Texts, Tops
+from crossrank.evaluation.result import (
+    DepthCurve,
+    Evaluation,
+    Finding,
+    Histogram,
+    PairedComparison,
+    System,
+    Texts,
+    Tops,
+)
 from crossrank.evaluation.score_store import slug
 from crossrank.evaluation.significance import compare_all, mean_intervals
 from crossrank.evaluation.systems import Embedder, Scored, Scorer, first_stage, score_bi_encoder, score_cross_encoder
 
 TOP = 10
+BINS = 40  # of a histogram of scores
 
 
 def evaluate(
@@ -214,9 +224,19 @@ class _Results:
     def _histogram(self, one: Scored) -> Histogram:
         done = ~np.isnan(one.relevance)
         probabilities = None if one.probabilities is None else one.probabilities[done].astype(np.float64)
-        return histogram(one.name, one.relevance[done], self._relevant[done], probabilities)
+        raw, relevant = one.relevance[done], self._relevant[done]
+        edges = np.histogram_bin_edges(raw, BINS) if len(raw) else np.linspace(0, 1, BINS + 1)
+        return Histogram(
+            one.name,
+            edges,
+            np.histogram(raw[relevant], edges)[0].astype(np.int64),
+            np.histogram(raw[~relevant], edges)[0].astype(np.int64),
+            () if probabilities is None else reliability(probabilities, relevant),
+        )
 
-    def _findings(self, one: Scored, system: System, first: System, comparisons: Sequence[Comparison]) -> list[Finding]:
+    def _findings(
+        self, one: Scored, system: System, first: System, comparisons: Sequence[PairedComparison]
+    ) -> list[Finding]:
         [comparison] = [c for c in comparisons if (c.before, c.after, c.measure) == (first.name, one.name, self._main)]
         done = ~np.isnan(one.relevance)
         scores = one.relevance if one.probabilities is None else one.probabilities.astype(np.float64)
@@ -243,7 +263,7 @@ def _name(model: Any, taken: Sequence[str]) -> str:
     full = str(getattr(model, "name", type(model).__name__))
     parts = [part for part in full.replace("\\", "/").split("/") if part]
     # Many folders are called "model": then the one they lie in says more.
-    name = "model in the box" if full == "bundled" else "/".join(parts[-2:] if parts[-1:] == ["model"] else parts[-1:])
+    name = "bundled model" if full == "bundled" else "/".join(parts[-2:] if parts[-1:] == ["model"] else parts[-1:])
     name = name or full
     number = 2
     unique = name

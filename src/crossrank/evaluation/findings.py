@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.evaluation.measures import shown
-from crossrank.evaluation.result import LEVEL, Comparison, Finding, System
+from crossrank.evaluation.result import LEVEL, Finding, PairedComparison, System
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ FEW = 0.05  # of the queries
 def findings(
     system: System,
     first: System,
-    comparison: Comparison,
+    comparison: PairedComparison,
     scores: Floats,
     relevant: NDArray[np.bool_],
     *,
@@ -47,7 +47,7 @@ def findings(
     return [one for one in found if one is not None]
 
 
-def _no_gain(c: Comparison) -> Finding | None:
+def _no_gain(c: PairedComparison) -> Finding | None:
     measure = shown(c.measure)
     if c.difference < 0 and c.p_corrected < LEVEL:
         text = f"{c.after} makes the ranking worse than {c.before} leaves it ({measure} {c.difference:+.3f}, "
@@ -103,7 +103,7 @@ def _ties(system: System) -> Finding | None:
     return Finding("many-ties", system.name, text)
 
 
-def _few_queries(c: Comparison, gains: Sequence[float] | Floats) -> Finding | None:
+def _few_queries(c: PairedComparison, gains: Sequence[float] | Floats) -> Finding | None:
     ordered = np.sort(np.asarray(gains))[::-1]
     most = math.ceil(FEW * len(ordered))
     total, rest = float(ordered.sum()), float(ordered[most:].sum())

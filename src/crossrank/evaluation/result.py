@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.data.corpus import Corpus
+from crossrank.evaluation.calibration.curves import ReliabilityPoint
 
 Floats = NDArray[np.float64]
 LEVEL = 0.05  # p-values below this are significant
@@ -140,7 +141,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """Two systems on one measure, query by query.
 
     :param difference: The mean of ``after`` less that of ``before``.
@@ -213,7 +214,7 @@ class Histogram:
     edges: Floats
     relevant: NDArray[np.int64]
     irrelevant: NDArray[np.int64]
-    reliability: Sequence[tuple[float, float, int]] = ()
+    reliability: Sequence[ReliabilityPoint] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for :mod:`json`."""
@@ -252,7 +253,7 @@ class Evaluation:
     document_texts: Mapping[str, str]
     measures: Sequence[str]
     systems: Sequence[System]
-    comparisons: Sequence[Comparison]
+    comparisons: Sequence[PairedComparison]
     curves: Sequence[DepthCurve]
     histograms: Sequence[Histogram]
     findings: Sequence[Finding]

@@ -16,7 +16,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.evaluation.result import Comparison
+from crossrank.evaluation.result import PairedComparison
 
 Floats = NDArray[np.float64]
 
@@ -106,7 +106,7 @@ def mean_intervals(values: Mapping[str, Floats], *, seed: int = 0) -> dict[str, 
 
 def compare_all(
     systems: Sequence[tuple[str, Mapping[str, Floats]]], measures: Sequence[str], *, seed: int = 0
-) -> list[Comparison]:
+) -> list[PairedComparison]:
     """Compare every two systems on every measure: the later one in the list against the earlier one.
 
     :param systems: Names, and measure -> ``[queries]``.
@@ -130,7 +130,7 @@ def compare_all(
             column = m * len(pairs) + i
             d = differences[:, column]
             found.append(
-                Comparison(
+                PairedComparison(
                     before=systems[a][0],
                     after=systems[b][0],
                     measure=measure,

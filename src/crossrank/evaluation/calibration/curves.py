@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,8 +25,7 @@ LEAST = 20  # relevant and irrelevant pairs each; below that the curve is a gues
 _TILT = 1e-6
 
 
-@dataclass(frozen=True)
-class ReliabilityPoint:
+class ReliabilityPoint(NamedTuple):
     """Pairs whose probability lies in one bin.
 
     :param predicted: The mean of their probabilities.
@@ -173,8 +173,8 @@ def quality(probabilities: Floats, labels: NDArray[np.bool_]) -> Quality:
     The expected calibration error is the mean, over pairs, of the distance between predicted and observed share in a
     pair's bin: Naeini, Cooper and Hauskrecht 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning".
     """
+    metrics = require("sklearn.metrics", extra="evaluation", purpose="Calibration")
     bins = reliability(probabilities, labels)
     ece = sum(point.pairs * abs(point.predicted - point.observed) for point in bins) / max(1, len(labels))
-    safe = np.clip(probabilities, 1e-15, 1 - 1e-15)
-    loss = -np.mean(np.where(labels, np.log(safe), np.log1p(-safe)))
-    return Quality(float(ece), float(np.mean((probabilities - labels) ** 2)), float(loss))
+    brier = metrics.brier_score_loss(labels, probabilities, pos_label=True)
+    return Quality(float(ece), float(brier), float(metrics.log_loss(labels, probabilities, labels=[False, True])))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.evaluation.calibration.curves import ReliabilityPoint
 from crossrank.evaluation.report.markup import Html, tag
 from crossrank.evaluation.result import DepthCurve, Histogram
 
@@ -80,7 +81,7 @@ class Charts:
             parts.append(_label(x(edge), _PLOT + 18, _number(edge), "tick mid"))
         return self._chart(parts, _PLOT + 28, title, about)
 
-    def reliability(self, points: Sequence[tuple[float, float, int]], title: str, about: str) -> Html:
+    def reliability(self, points: Sequence[ReliabilityPoint], title: str, about: str) -> Html:
         """What was promised against what held; the area of a dot goes with the number of pairs."""
         x, y = _scale(0, 1, _LEFT, WIDTH - _RIGHT), _scale(0, 1, _PLOT, 8)
         parts = self._y_axis([0, 0.5, 1], y, percent=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crossrank.evaluation.measures import shown
-from crossrank.evaluation.result import LEVEL, Comparison, Evaluation, System
+from crossrank.evaluation.result import LEVEL, Evaluation, PairedComparison, System
 
 
 def candidate(evaluation: Evaluation) -> System:
@@ -13,7 +13,7 @@ def candidate(evaluation: Evaluation) -> System:
     return max(rerankers or evaluation.systems[1:] or evaluation.systems, key=lambda one: one.mean(measure))
 
 
-def compared(evaluation: Evaluation, before: str, after: str, measure: str | None = None) -> Comparison | None:
+def compared(evaluation: Evaluation, before: str, after: str, measure: str | None = None) -> PairedComparison | None:
     """Find a comparison, turned round where it was made the other way."""
     measure = measure or evaluation.measures[0]
     for one in evaluation.comparisons:
@@ -22,7 +22,7 @@ def compared(evaluation: Evaluation, before: str, after: str, measure: str | Non
         if one.before == before:
             return one
         low, high = one.interval
-        return Comparison(
+        return PairedComparison(
             before, after, measure, -one.difference, (-high, -low), one.p, one.p_corrected, one.lost, one.won, one.tied
         )
     return None
