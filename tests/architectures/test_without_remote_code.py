@@ -18,9 +18,17 @@ import pytest
 from numpy.typing import NDArray
 
 import texts
-from checkpoints import edit_config, make_checkpoint, save_tokenizer, transformers_logits
+from checkpoints import edit_config, make_checkpoint, transformers_logits
 from crossrank import BiEncoder, CrossEncoder
 from crossrank.errors import InputError, UnsupportedModelError
+from own_code_checkpoints import (
+    make_gte,
+    make_jina_bert,
+    make_jina_xlm_roberta,
+    publish_gte,
+    publish_jina_xlm_roberta,
+    rename,
+)
 
 PAIRS = [
     *((query, passage[:600]) for query, passage in texts.pairs(10)),
@@ -29,13 +37,6 @@ PAIRS = [
     ("", "A document without a query."),
     ("naïve café 東京 🙂", "Ünïcode, “quotes” – and \u200b nothing…"),
 ]
-SHAPE = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "initializer_range": 0.3,
-}
 
 
 def ours(folder: Path, pairs: list[tuple[str, str]] = PAIRS, **settings: Any) -> NDArray[np.float32]:
@@ -47,57 +48,7 @@ def assert_same(found: NDArray[np.float32], expected: NDArray[np.float32]) -> No
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def rename(folder: Path, change: Any) -> None:
-    """Save the weights again under other names; ``change`` gives the new tensors of all the old ones."""
-    from safetensors.torch import load_file, save_file
-
-    path = folder / "model.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in change(load_file(path)).items()}, path)
-
-
 # ---- GTE -------------------------------------------------------------------------------------------------------------
-
-
-def make_gte(folder: Path, tokenizer: str = "unigram", **config: Any) -> Path:
-    """A checkpoint that transformers saves itself; its names of the weights are those of the published code."""
-    import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    folder.mkdir(parents=True, exist_ok=True)
-    vocab = save_tokenizer(folder, tokenizer)
-    settings = {**SHAPE, "vocab_size": vocab, "max_position_embeddings": 512, "num_labels": 1, **config}
-    torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("gte", **settings)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
-    return folder
-
-
-def publish_gte(folder: Path, **config: Any) -> None:
-    """Make of it what Alibaba-NLP/gte-multilingual-reranker-base looks like: its config, and ``new.`` for ``gte.``."""
-    rename(folder, lambda old: {name.replace("gte.", "new.", 1): tensor for name, tensor in old.items()})
-    code = "Alibaba-NLP/new-impl--"
-    edit_config(
-        folder,
-        architectures=["NewForSequenceClassification"],
-        auto_map={
-            "AutoConfig": f"{code}configuration.NewConfig",
-            "AutoModelForSequenceClassification": f"{code}modeling.NewForSequenceClassification",
-        },
-        model_type="new",
-        pack_qkv=True,
-        unpad_inputs=False,
-        use_memory_efficient_attention=False,
-        logn_attention_scale=False,
-        logn_attention_clip1=False,
-        layer_norm_type="layer_norm",
-        position_embedding_type="rope",
-        rope_parameters=None,
-        **config,
-    )
 
 
 @pytest.mark.parametrize(
@@ -190,48 +141,12 @@ def test_gte_of_other_kinds(key: str, value: Any, tmp_path: Path) -> None:
 
 # ---- Jina's XLM-R ----------------------------------------------------------------------------------------------------
 
-FLASH_NAMES = {
-    "roberta.embeddings.LayerNorm.": "roberta.emb_ln.",
-    "attention.output.dense.": "mixer.out_proj.",
-    "attention.output.LayerNorm.": "norm1.",
-    "intermediate.dense.": "mlp.fc1.",
-    "output.dense.": "mlp.fc2.",
-    "output.LayerNorm.": "norm2.",
-    "encoder.layer.": "encoder.layers.",
-}
-
-
-def to_flash_names(old: dict[str, Any]) -> dict[str, Any]:
-    """XLM-R's tensors as jinaai/jina-reranker-v2-base-multilingual names them, q, k and v joined."""
-    import torch
-
-    new = {}
-    for name, tensor in old.items():
-        if ".attention.self." in name:
-            kind = name.rpartition(".")[2]
-            stem = name.partition(".attention.self.")[0]
-            parts = [old[f"{stem}.attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
-            name, tensor = f"{stem}.mixer.Wqkv.{kind}", torch.cat(parts)
-        for before, after in FLASH_NAMES.items():
-            name = name.replace(before, after)
-        new[name] = tensor
-    return new
-
 
 @pytest.mark.parametrize("config", [{}, {"num_labels": 3}, {"type_vocab_size": 2}])
 def test_jina_xlm_roberta(config: dict[str, Any], tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path, "xlm-roberta", tokenizer="unigram", num_hidden_layers=3, **config)
+    folder = make_jina_xlm_roberta(tmp_path, **config)
     expected = transformers_logits(folder, PAIRS)
-    rename(folder, to_flash_names)
-    edit_config(
-        folder,
-        auto_map={
-            "AutoConfig": "configuration_xlm_roberta.XLMRobertaFlashConfig",
-            "AutoModelForSequenceClassification": "modeling_xlm_roberta.XLMRobertaForSequenceClassification",
-        },
-        position_embedding_type="absolute",
-        use_flash_attn=True,
-    )
+    publish_jina_xlm_roberta(folder)
     assert_same(ours(folder), expected)
     assert CrossEncoder(folder).max_length == 512
 
@@ -250,66 +165,6 @@ def test_jina_xlm_roberta_with_rotary_positions(tmp_path: Path) -> None:
 
 
 # ---- JinaBERT --------------------------------------------------------------------------------------------------------
-
-
-def jina_tensors(vocab: int, labels: int, seed: int = 0) -> dict[str, Any]:
-    """Random weights under the published names."""
-    import torch
-
-    torch.manual_seed(seed)
-    hidden, inner = SHAPE["hidden_size"], SHAPE["intermediate_size"]
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (vocab, hidden),
-        "embeddings.token_type_embeddings.weight": (2, hidden),
-        "embeddings.LayerNorm.weight": (hidden,),
-        "embeddings.LayerNorm.bias": (hidden,),
-        "pooler.dense.weight": (hidden, hidden),
-        "pooler.dense.bias": (hidden,),
-    }
-    for i in range(int(SHAPE["num_hidden_layers"])):
-        layer = f"encoder.layer.{i}."
-        for name in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
-            shapes |= {f"{layer}{name}.weight": (hidden, hidden), f"{layer}{name}.bias": (hidden,)}
-        for name in ("attention.output.LayerNorm", "mlp.layernorm"):
-            shapes |= {f"{layer}{name}.weight": (hidden,), f"{layer}{name}.bias": (hidden,)}
-        shapes |= {f"{layer}mlp.gated_layers.weight": (2 * inner, hidden), f"{layer}mlp.wo.bias": (hidden,)}
-        shapes |= {f"{layer}mlp.wo.weight": (hidden, inner)}
-    tensors = {f"bert.{name}": 0.3 * torch.randn(shape) for name, shape in shapes.items()}
-    for name in tensors:
-        if name.lower().endswith("layernorm.weight"):
-            tensors[name] += 1
-    return tensors | {"classifier.weight": torch.randn(labels, hidden), "classifier.bias": torch.randn(labels)}
-
-
-def make_jina_bert(folder: Path, *, labels: int = 1, heads: int = 4, feed_forward: str = "geglu") -> Path:
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    vocab = save_tokenizer(folder, "wordpiece", 8192)
-    save_file(jina_tensors(vocab, labels), folder / "model.safetensors")
-    code = "jinaai/jina-bert-implementation--"
-    config = {
-        **SHAPE,
-        "num_attention_heads": heads,
-        "architectures": ["JinaBertForSequenceClassification"],
-        "auto_map": {
-            "AutoConfig": f"{code}configuration_bert.JinaBertConfig",
-            "AutoModelForSequenceClassification": f"{code}modeling_bert.JinaBertForSequenceClassification",
-        },
-        "emb_pooler": "mean",
-        "feed_forward_type": feed_forward,
-        "hidden_act": "gelu",
-        "id2label": {str(i): f"LABEL_{i}" for i in range(labels)},
-        "layer_norm_eps": 1e-12,
-        "max_position_embeddings": 8192,
-        "model_type": "bert",
-        "pad_token_id": 0,
-        "position_embedding_type": "alibi",
-        "type_vocab_size": 2,
-        "vocab_size": vocab,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
 
 
 # Of 4 heads 2^-2, 2^-4, 2^-6, 2^-8; of 6 these and the first two odd ones of 8: 2^-1, 2^-3 (Press et al., section 3).
@@ -421,9 +276,8 @@ def published(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     elif request.param == "jina_bert":
         make_jina_bert(folder)
     else:
-        make_checkpoint(folder, "xlm-roberta", tokenizer="unigram")
-        rename(folder, to_flash_names)
-        edit_config(folder, auto_map={"AutoConfig": "configuration_xlm_roberta.XLMRobertaFlashConfig"})
+        make_jina_xlm_roberta(folder)
+        publish_jina_xlm_roberta(folder)
     return folder
 
 
