@@ -122,8 +122,8 @@ def test_a_batch_size_below_1(batch_size: Any, model: CrossEncoder) -> None:
         ({"device": "gpu"}, "device='gpu' is not known: give one of cpu, cuda, mps, or cuda:1 for the second GPU."),
         ({"precision": "fp16"}, "precision='fp16' is not known: give one of auto, float32, bfloat16, int8."),
         ({"precision": None}, "precision=None is not known: give one of auto, float32, bfloat16, int8."),
-        ({"max_length": 0}, "max_length=0 is not a positive number of tokens. Leave it out"),
-        ({"max_length": "512"}, "max_length='512' is not a positive number of tokens. Leave it out"),
+        ({"max_length": 0}, "max_length=0 is not a positive integer. Leave it out"),
+        ({"max_length": "512"}, "max_length='512' is not a positive integer. Leave it out"),
         ({"activation_fn": "relu"}, "activation_fn='relu' is not known: give one of 'identity', 'sigmoid', 'softmax',"),
         ({"activation_fn": 3}, "activation_fn=3 is not known: give one of 'identity', 'sigmoid', 'softmax',"),
     ],
@@ -293,7 +293,8 @@ def test_other_values_in_a_config_are_used_or_refused(key: str, value: Any, fold
     [
         ({"num_hidden_layers": 3}, ["no tensor 'bert.encoder.layer.2.", "They have: bert.embeddings", "config.json"]),
         ({"hidden_size": 48}, ["'bert.embeddings.", "shape (30522, 32)", "calls for (30522, 48)"]),
-        ({"vocab_size": 100}, ["'bert.embeddings.word_embeddings.weight'", "calls for (100, 32)"]),
+        ({"vocab_size": 40000}, ["'bert.embeddings.word_embeddings.weight'", "calls for (40000, 32)"]),
+        ({"vocab_size": 100}, ["token ids up to 30521", "has 100 rows"]),
         ({"id2label": {"0": "a", "1": "b"}}, ["'classifier.weight'", "shape (1, 32)", "calls for (2, 32)"]),
         (
             {"id2label": {"yes": "1"}},
@@ -398,7 +399,7 @@ def test_damage_anywhere_is_an_error_of_ours_or_harmless(data: st.DataObject, ti
     try:
         weights = load_weights(tmp_path)
         for name in weights:
-            weights.raw(name, *weights._tensors[name][1].shape)
+            weights.raw(name, *weights.shape(name))
     except ModelError as refused:
         error = str(refused)
     else:

@@ -14,6 +14,7 @@ import texts
 from checkpoints import edit_config, make_checkpoint
 from crossrank import CheckpointError, CrossEncoder, InputError, UnsupportedModelError
 from crossrank.architectures.openvino_import import ov
+from crossrank.architectures.ops import ints, opset
 from crossrank.engines.exported import find_exported
 
 PAIRS = [(query, passage[:400]) for query, passage in texts.pairs(9)]
@@ -156,3 +157,22 @@ def test_an_unknown_input_is_named(tiny_bert: Path, tmp_path: Path) -> None:
     ov.serialize(ov.Model([opset.convert(node, np.float32)], [node], "odd"), str(folder / "openvino_model.xml"))
     with pytest.raises(UnsupportedModelError, match="pixel_values"):
         CrossEncoder(folder).load()
+
+
+def test_more_logits_than_labels_are_refused(tmp_path: Path) -> None:
+    """A graph whose number of labels is not fixed says only when it runs how many logits it gives."""
+    source = make_checkpoint(tmp_path / "source", "bert", num_labels=1)
+    folder = without_weights(source, tmp_path / "model")
+    export(source, folder / "model.onnx")
+    model = ov.Core().read_model(str(folder / "model.onnx"))
+    logits = model.outputs[0].get_node().input_value(0)
+    rows = opset.unsqueeze(opset.gather(opset.shape_of(logits), ints(0), ints(0)), ints(0))
+    rows = opset.reshape(rows, ints(1), False)
+    # As wide as the batch is high, which is not known before it runs.
+    wide = opset.broadcast(logits, opset.concat([rows, rows], 0))
+    wide.output(0).set_names({"logits"})
+    ov.save_model(ov.Model([wide], model.get_parameters(), "wide"), str(folder / "model.xml"))
+    (folder / "model.onnx").unlink()
+    edit_config(folder, id2label={"0": "no", "1": "yes"})
+    with pytest.raises(CheckpointError, match=r"logits of shape \(3, 3\) for 3 pairs, but config.json has 2 labels"):
+        CrossEncoder(folder).predict(PAIRS[:3])

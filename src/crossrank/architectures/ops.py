@@ -109,10 +109,10 @@ def layer_norm(x: Node, weights: Weights, name: str, size: int, eps: float, *, b
 def embedding(weights: Weights, name: str, rows: int, size: int, ids: Node) -> Node:
     """Look up ids ``[B, L]`` in a table: ``[B, L, size]``. A table stored as int8 rows stays int8.
 
-    Others stay as they are whatever the precision: the file is mapped, and a batch reads but a few rows of it.
+    Other tables stay float32 in every precision: a batch reads only a few rows.
     """
     table = f"{name}.weight"
-    if weights.raw(table, rows, size).dtype == np.int8:
+    if table in weights and weights.dtype(table) == "I8":
         stored, scale = weights.int8(table, rows, size)
         picked = opset.convert(opset.gather(constant(stored), ids, ints(0)), np.float32)
         return opset.multiply(picked, opset.gather(constant(scale), ids, ints(0)))

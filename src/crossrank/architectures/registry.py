@@ -48,6 +48,7 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     module = import_module(f"crossrank.architectures.{ARCHITECTURES[config.model_type]}")
     try:
         graphs: Graphs = module.build(config, weights)
+        weights.check_all_read()
     except CheckpointError as error:
         if config.model_type not in _OF_TRANSFORMERS or any(name.startswith(_CLASSIFIER) for name in weights):
             raise

@@ -61,6 +61,7 @@ def build_body(
     module = import_module(f"crossrank.architectures.{name}")
     try:
         inputs, states = module.body(config, weights.under(prefix), first_only=first_only, typed=typed)
+        weights.check_all_read(prefix)
     except RuntimeError as error:  # OpenVINO's, for shapes that don't fit together
         raise CheckpointError(
             f"config.json in {weights.folder} contradicts itself, so no graph can be built of it: {error}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crossrank.errors import CheckpointError, UnsupportedModelError
+from crossrank.validation import is_finite_number
 
 # A tokenizer that was saved without a limit carries a number like 1e30.
 _NO_LIMIT = 1_000_000
@@ -16,11 +17,14 @@ _NO_LIMIT = 1_000_000
 _LEAST: Mapping[str, int] = {
     **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), 1),
     **dict.fromkeys(("dim", "n_layers", "n_heads", "hidden_dim"), 1),  # DistilBERT's words for these four
-    **dict.fromkeys(("vocab_size", "embedding_size", "num_labels"), 1),
+    **dict.fromkeys(("vocab_size", "embedding_size", "num_labels", "max_position_embeddings"), 1),
     "max_document_length": 2,  # of models that read texts apart
     "type_vocab_size": 0,
     "pad_token_id": -1,
 }
+_EPSILONS = ("layer_norm_eps", "norm_eps", "rms_norm_eps")
+# Far beyond any classifier; names for more would only fill the memory.
+_MAX_LABELS = 100_000
 _WORDS = ("hidden_act", "activation", "hidden_activation")
 
 
@@ -122,6 +126,8 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror or error}. Check its permissions.") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}). Download the checkpoint again.") from error
     if not isinstance(value, dict):
@@ -182,6 +188,13 @@ def _check_values(path: Path, raw: Mapping[str, Any]) -> None:
             raise CheckpointError(
                 f"{path} has {key}={value!r}; an integer of at least {least} is expected. Download it again."
             )
+    if (labels := raw.get("num_labels") or 0) > _MAX_LABELS:
+        raise CheckpointError(f"{path} has num_labels={labels}; {_MAX_LABELS} is the limit. Download it again.")
+    for key in _EPSILONS:
+        if raw.get(key) is not None and not (is_finite_number(raw[key]) and raw[key] >= 0):
+            raise CheckpointError(
+                f"{path} has {key}={raw[key]!r}; a number of 0 or more is expected. Download it again."
+            )
     for key in _WORDS:
         if raw.get(key) is not None and not isinstance(raw[key], str):
             raise CheckpointError(f"{path} has {key}={raw[key]!r}; a name is expected. Download the checkpoint again.")
@@ -198,7 +211,7 @@ def _labels(folder: Path, raw: Mapping[str, Any]) -> tuple[str, ...]:
                 'Number the labels in the order of the logits: {"0": "no", "1": "yes"}.'
             ) from error
     # transformers writes id2label only when it differs from its default of two labels.
-    return tuple(f"LABEL_{i}" for i in range(int(raw.get("num_labels", 2))))
+    return tuple(f"LABEL_{i}" for i in range(raw.get("num_labels") or 2))
 
 
 def _activation(folder: Path, raw: Mapping[str, Any]) -> str | None:
@@ -221,6 +234,12 @@ def _usable_length(folder: Path, model_type: str, raw: Mapping[str, Any]) -> int
         # A model that reads texts apart: its tokenizer's limit is then that of a whole pair.
         raw.get("max_document_length"),
     ]
-    limits.append(POSITIONS.get(model_type, _DEFAULT_POSITIONS).usable(raw))
+    positions = POSITIONS.get(model_type, _DEFAULT_POSITIONS).usable(raw)
+    if positions is not None and positions < 1:
+        raise CheckpointError(
+            f"{folder / 'config.json'} has max_position_embeddings={raw.get('max_position_embeddings')}, which "
+            "leaves no positions for tokens. Download the checkpoint again."
+        )
+    limits.append(positions)
     usable = [int(limit) for limit in limits if isinstance(limit, (int, float)) and 0 < limit < _NO_LIMIT]
     return min(usable) if usable else 512

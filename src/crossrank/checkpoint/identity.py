@@ -59,9 +59,12 @@ def model_identity(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in model_files(folder):
         content = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                content.update(block)
+        try:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    content.update(block)
+        except OSError as error:
+            raise CheckpointError(f"{path} can't be read: {error.strerror or error}. Check its permissions.") from error
         digest.update(f"{path.relative_to(folder).as_posix()} {content.hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
 

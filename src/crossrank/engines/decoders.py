@@ -51,7 +51,7 @@ def load_decoder(
     if modules and modules.max_length:
         config = replace(config, usable_length=min(config.usable_length, modules.max_length))
     length = usable_length(config, max_length)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, config.raw.get("vocab_size"))
     names = read_json(folder / "tokenizer_config.json")
     pad, bos = _token(names, "pad_token"), _token(names, "bos_token")
     prompt = _prompt(folder, config, modules, kind, tokenizer)

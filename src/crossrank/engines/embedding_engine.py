@@ -80,7 +80,11 @@ def load_bi_encoder(
     embedding = read_embedding(folder, config, list(weights))
     precision = native_precision(choose_precision(precision))
     graph = build_states(config, weights.compressed(precision == "int8"), first_only=embedding.pooling == "cls")
-    encoder = TextEncoder(load_tokenizer(folder), usable_length(config, max_length), config.get("pad_token_id", 0))
+    encoder = TextEncoder(
+        load_tokenizer(folder, config.raw.get("vocab_size")),
+        usable_length(config, max_length),
+        config.get("pad_token_id", 0),
+    )
     size = int(config.get("hidden_size", None) or config.need("dim"))  # the latter is DistilBERT's word
     engine = EmbeddingEngine(graph, size, embedding.pooling, precision=precision, num_threads=num_threads)
     return LoadedBiEncoder(config, embedding, encoder, engine)

@@ -71,7 +71,13 @@ class CompiledGraph:
             # Pinned threads of two processes would share a core while another idles.
             "ENABLE_CPU_PINNING": False,
         }
-        self._compiled = shared_core().compile_model(graph, "CPU", settings)
+        try:
+            self._compiled = shared_core().compile_model(graph, "CPU", settings)
+        except (RuntimeError, MemoryError) as error:
+            raise CrossRankError(
+                f"OpenVINO could not compile the model: {error}. If memory is short, give the process more of it or "
+                "take a smaller model; if not, download the checkpoint again."
+            ) from error
         self._names = tuple(port.any_name for port in self._compiled.inputs)
         self._outputs = len(self._compiled.outputs)
         self._idle: list[Any] = []
@@ -83,17 +89,26 @@ class CompiledGraph:
         """
         # A request holds its own buffers, so each thread takes one and gives it back.
         try:
-            request = self._idle.pop()
-        except IndexError:
-            request = self._compiled.create_infer_request()
-        try:
+            try:
+                request = self._idle.pop()
+            except IndexError:
+                request = self._compiled.create_infer_request()
             request.infer({name: inputs[name] for name in self._names}, share_inputs=True)
             outputs = [request.get_output_tensor(i).data.astype(np.float32, copy=True) for i in range(self._outputs)]
-        except RuntimeError as error:
-            shapes = {name: inputs[name].shape for name in self._names}
-            raise CrossRankError(f"OpenVINO could not run a batch of shapes {shapes}: {error}") from error
+        except (RuntimeError, MemoryError) as error:
+            raise self._failed(inputs, str(error) or "out of memory") from error
+        # Where an allocation fails, OpenVINO may give an empty output instead of an error.
+        if not all(output.size for output in outputs):
+            raise self._failed(inputs, "it gave an empty result, as it does when memory is short")
         self._idle.append(request)
         return outputs
+
+    def _failed(self, inputs: Mapping[str, NDArray[Any]], reason: str) -> CrossRankError:
+        shapes = ", ".join(f"{name} {inputs[name].shape}" for name in self._names)
+        return CrossRankError(
+            f"OpenVINO could not run a batch ({shapes}): {reason}. If memory is short, give a smaller batch_size or "
+            "max_length, or give the process more memory."
+        )
 
 
 class OpenVinoEngine:

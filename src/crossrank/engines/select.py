@@ -115,7 +115,7 @@ def load_model(
             usable_length=min(config.usable_length, modules.max_length or config.usable_length),
         )
     prompt = modules.prompt if modules else ""
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, config.raw.get("vocab_size"))
     template = pair_template(tokenizer, config.raw.get("pad_token_id"))
     if not _gives_types(folder):
         template = replace(template, query_type=0, document_type=0, middle_types=(0,) * len(template.middle))

@@ -5,6 +5,7 @@ It is imported only when a model needs it, so that the core runs without either.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ transformers: Any = require("transformers", extra="torch", purpose=_PURPOSE)
 
 Head = Callable[[Any], Any]
 
+_NUMBER = re.compile(r"\.\d+\.")
 _DTYPES: Mapping[str, Any] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -242,6 +244,12 @@ def _load(kind: str, folder: Path, place: _Place) -> Any:
         raise CheckpointError(
             f"The weights in {folder} lack {', '.join(missing[:6])}{', ...' if len(missing) > 6 else ''}, which a "
             f"{type(model).__name__} has. Is it a reranker, config.json of the same model, and the checkpoint whole?"
+        )
+    expected = {_NUMBER.sub(".N.", name) for name in model.state_dict()}
+    if layers := [name for name in sorted(report["unexpected_keys"]) if _NUMBER.sub(".N.", name) in expected]:
+        raise CheckpointError(
+            f"The weights in {folder} have layers that config.json does not count, such as {layers[0]!r}. Scores "
+            "without them would be wrong. Take config.json and the weights from one model."
         )
     return model.eval().to(place.device)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.engines.select import check_settings
+from crossrank.errors import CheckpointError
 from crossrank.progress import progress_of
 from crossrank.tokenization.batching import make_batches
 from crossrank.validation import check_choice, check_documents, check_model_name, check_revision, check_text
@@ -147,7 +148,12 @@ class BiEncoder:
                 lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
                 assemble = partial(model.encoder.assemble, encoded)
                 for batch in make_batches(lengths, np.arange(len(encoded)), assemble, token_budget=TOKEN_BUDGET):
-                    vectors[start + batch.rows] = model.engine.embed(batch)
+                    vectors[start + batch.rows] = rows = model.engine.embed(batch)
+                    if not np.isfinite(rows).all():
+                        raise CheckpointError(
+                            f"{self.name} gives vectors with NaN or infinity. Its weights are damaged, or they "
+                            "overflow: try precision='float32', or download it again."
+                        )
                     tokens += batch.tokens
                     progress(len(batch.rows))
             progress(len(checked) - len(distinct))

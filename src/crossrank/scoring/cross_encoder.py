@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.engines.select import LoadedModel, check_settings, load_model
-from crossrank.errors import InputError
+from crossrank.errors import CheckpointError, InputError
 from crossrank.optional import require
 from crossrank.prepared.known_documents import KnownDocuments, parse_bytes
 from crossrank.progress import progress_of
@@ -226,8 +226,24 @@ class CrossEncoder:
         )
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
-        """Run one batch: its logits, ``[batch, labels]``."""
-        return self._load().engine.forward(batch)
+        """Run one batch: its logits, ``[batch, labels]``.
+
+        :raises CheckpointError: If the model gives another number of logits than it has labels, or NaN or infinity.
+        """
+        model = self._load()
+        logits = model.engine.forward(batch)
+        labels = len(model.config.labels)
+        if logits.shape != (len(batch.rows), labels):
+            raise CheckpointError(
+                f"{self.name} gives logits of shape {logits.shape} for {len(batch.rows)} pairs, but config.json has "
+                f"{labels} labels. List the labels of the model in id2label of config.json."
+            )
+        if not np.isfinite(logits).all():
+            raise CheckpointError(
+                f"{self.name} gives scores that are NaN or infinite, which can't be ranked. Its weights are damaged, "
+                f"or they overflow in {model.engine.facts['precision']}: try precision='float32', or download it again."
+            )
+        return logits
 
     def activate(
         self, logits: NDArray[np.float32], activation_fn: ActivationLike | None = None

@@ -38,12 +38,13 @@ class PairTemplate:
         return len(self.prefix) + len(self.middle) + len(self.suffix)
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
+def load_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenizer:
     """Read ``tokenizer.json``, or build the tokenizer of the older files beside it.
 
     Truncation and padding are switched off once, here: setting them per call on a shared tokenizer is not thread-safe.
 
-    :raises CheckpointError: If there is none, or it is damaged.
+    :param vocab_size: Rows of the model's embedding table, if known.
+    :raises CheckpointError: If there is none, it is damaged, or it has more tokens than the model.
     :raises UnsupportedModelError: If there is only a sentencepiece model.
     """
     whole, vocab, merges = folder / "tokenizer.json", folder / "vocab.txt", folder / "merges.txt"
@@ -71,6 +72,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    # The size is cheap to ask for, the largest id is not.
+    if vocab_size is not None and tokenizer.get_vocab_size() > vocab_size:
+        largest = max(tokenizer.get_vocab().values())
+        if largest >= vocab_size:
+            raise CheckpointError(
+                f"The tokenizer in {folder} has token ids up to {largest}, but the model's embedding table has "
+                f"{vocab_size} rows (vocab_size in config.json). Take all files from one model."
+            )
     return tokenizer
 
 
