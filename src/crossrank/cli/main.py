@@ -36,6 +36,9 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "compare": "compare finished rankings",
         "calibrate": "turn scores into probabilities, and find a threshold",
     },
+    "serve": {
+        "serve": "serve models over HTTP, in the formats of Cohere, Jina, TEI, vLLM and others",
+    },
     "train": {
         "train": "train a model on judged pairs",
         "mine": "find hard negatives to train on",

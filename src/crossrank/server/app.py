@@ -1,0 +1,220 @@
+"""The application: assembly only."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from crossrank.errors import CrossRankError
+from crossrank.server.dialects import DEFAULT, DIALECTS
+from crossrank.server.keys import KeyRefusedError, Keys
+from crossrank.server.logs import log
+from crossrank.server.metrics import Metrics
+from crossrank.server.models import ModelStore
+from crossrank.server.routes import facts
+from crossrank.server.routes.reading import HttpError
+from crossrank.server.routes.rerank import answer_post
+from crossrank.server.scheduler import Scheduler
+from crossrank.server.settings import Settings
+
+# Every path at which some client posts; the body tells what it wants, so all are the same.
+RANK_PATHS = ("/v1/rerank", "/v2/rerank", "/rerank", "/api/rerank", "/v1/score", "/score", "/v1/ranking", "/ranking")
+# Also understood, not in the documentation: doubled prefixes, other products' names, bases that end in a slash.
+OTHER_RANK_PATHS = (
+    "/",
+    "/invocations",
+    "/reranking",
+    "/v1/reranking",
+    "/v1/retrieval/nvidia/reranking",
+    "/api/v1/rerank",
+    "/v1/v1/rerank",
+    "/v1/v2/rerank",
+    "/v2/v1/rerank",
+    "/v2/v2/rerank",
+    "/v1/v1/score",
+    "/rerank/rerank",
+    "/v1/rerank/rerank",
+)
+GET_PATHS: dict[str, Callable[[Request, State], Awaitable[Response]]] = {
+    "/health": facts.health,
+    "/ping": facts.health,
+    "/.well-known/live": facts.health,
+    "/ready": facts.ready,
+    "/.well-known/ready": facts.ready,
+    "/info": facts.info,
+    "/meta": facts.info,
+    "/v1/models": facts.models,
+    "/models": facts.models,
+    "/v1/models/{name:path}": facts.one_model,
+    "/metrics": facts.metrics,
+}
+# For probes and scrapers, which send no key.
+_WITHOUT_KEY = frozenset({"/health", "/ping", "/ready", "/.well-known/live", "/.well-known/ready", "/metrics"})
+# Pipelines run beside the scheduler, each in a thread: so many at a time.
+_PIPELINES = 4
+
+
+@dataclass
+class State:
+    """What the routes share."""
+
+    settings: Settings
+    version: str
+    keys: Keys
+    store: ModelStore
+    metrics: Metrics
+    scheduler: Scheduler
+    pipelines: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PIPELINES))
+
+    def reread_keys(self) -> None:
+        """Read the keys again; what can't be used leaves them as they were."""
+        try:
+            self.keys.read()
+        except CrossRankError as error:
+            log.error("keys not changed", extra={"facts": {"why": str(error)}})
+
+
+def make_app(settings: Settings, version: str) -> FastAPI:
+    """Assemble the application.
+
+    :raises CrossRankError: If a setting can't be used.
+    """
+    metrics = Metrics()
+    scheduler = Scheduler(settings.max_queue_tokens, metrics.observe)
+    metrics.watch_queue(lambda: scheduler.queued_tokens)
+    state = State(settings, version, Keys(settings.keys_file), ModelStore(settings), metrics, scheduler)
+    app = FastAPI(title="crossrank", version=version, lifespan=partial(_lifespan, state=state), redoc_url=None)
+    app.state.crossrank = state
+    for path in RANK_PATHS + OTHER_RANK_PATHS:
+        app.add_api_route(
+            path,
+            _posting(state),
+            methods=["POST"],
+            summary="Rank documents; the body tells the format",
+            openapi_extra=_BODIES,
+            include_in_schema=path in RANK_PATHS,
+            operation_id=f"post{path.replace('/', '_')}",
+        )
+    for path, answer in GET_PATHS.items():
+        app.add_api_route(
+            path,
+            _guarded(answer, state, needs_key=path not in _WITHOUT_KEY),
+            methods=["GET"],
+            summary=(answer.__doc__ or "").partition("\n")[0],
+            openapi_extra=_NAME if "{name" in path else None,
+            operation_id=f"get{path.replace('/', '_').replace('{name:path}', 'name').replace('.', '_')}",
+        )
+    app.add_api_route(
+        "/admin/reload",
+        _guarded(facts.reload, state, needs_key=True),
+        methods=["POST"],
+        summary=(facts.reload.__doc__ or "").partition(":")[0],
+        openapi_extra={"parameters": [{"name": "model", "in": "query", "schema": {"type": "string"}}]},
+    )
+    app.add_exception_handler(HTTPException, _http_exception)
+    return app
+
+
+def _posting(state: State) -> Callable[[Request], Awaitable[Response]]:
+    async def post(request: Request) -> Response:
+        return await answer_post(request, state)
+
+    return post
+
+
+def _guarded(
+    answer: Callable[[Request, State], Awaitable[Response]], state: State, *, needs_key: bool
+) -> Callable[[Request], Awaitable[Response]]:
+    async def get(request: Request) -> Response:
+        try:
+            if needs_key:
+                state.keys.admit(request.headers.get("authorization"))
+            return await answer(request, state)
+        except KeyRefusedError as error:
+            return JSONResponse(DEFAULT.error(401, str(error), None), 401, {"www-authenticate": "Bearer"})
+        except HttpError as error:
+            return JSONResponse(DEFAULT.error(error.status, str(error), error.field), error.status, error.headers)
+
+    return get
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        message = f"{request.method} is not for {request.url.path}. To rank, POST; GET /docs lists all paths."
+        return JSONResponse(DEFAULT.error(405, message, None), 405, dict(error.headers or {}))
+    status, body = facts.not_found(request.url.path, request.method)
+    return JSONResponse(body, status)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI, state: State) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[Any]] = {loop.create_task(state.store.watch())}
+
+    def on_hangup() -> None:
+        state.reread_keys()
+        task = loop.create_task(state.store.reload())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    if hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    if state.settings.preload:
+        for entry in state.store.entries.values():
+            await state.store.load(entry)
+    else:
+        # The default model loads beside, so that the port is open at once and the first request waits least.
+        tasks.add(loop.create_task(_warm(state)))
+    yield
+    for task in tasks:
+        task.cancel()
+    state.scheduler.stop()
+
+
+async def _warm(state: State) -> None:
+    entry = state.store.entries[state.store.default]
+    try:
+        await state.store.load(entry)
+    except CrossRankError as error:
+        log.error("the default model can't be loaded", extra={"facts": {"model": entry.name, "why": str(error)}})
+
+
+# The documentation of the bodies: each dialect's example. Objects with other fields are taken too.
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_BODIES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"type": "object"},
+                "examples": {dialect.name: {"value": dict(dialect.example)} for dialect in DIALECTS},
+            }
+        },
+    },
+    "responses": {
+        str(status): {"description": text, "content": {"application/json": {"schema": {}}}}
+        for status, text in {
+            200: "The answer, in the format of the body",
+            400: "Not JSON",
+            401: "No known API key",
+            404: "An unknown model, with --strict-models",
+            408: "The body came too slowly",
+            413: "Too many documents or bytes",
+            422: "A field can't be used",
+            429: "Too much waits; Retry-After says how long",
+            503: "The model can't be loaded",
+        }.items()
+    },
+}
+_NAME = {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}

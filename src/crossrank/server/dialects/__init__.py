@@ -1,0 +1,39 @@
+"""Dialects: one file for each service's way to ask and answer. The body alone tells which it is, on any path.
+
+A new one is a file with a ``DIALECT``, a line here and a row in ``tests/server/test_dialects.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from crossrank.server.dialects import nvidia, rerank, score, tei, voyage, weaviate
+from crossrank.server.dialects.body import BodyError, Dialect
+
+# The first that matches is taken, so the special ones come before the general one.
+DIALECTS: tuple[Dialect, ...] = (
+    tei.DIALECT,
+    nvidia.DIALECT,
+    weaviate.DIALECT,
+    score.DIALECT,
+    voyage.DIALECT,
+    rerank.DIALECT,
+)
+# For what goes wrong before there is a body.
+DEFAULT = rerank.DIALECT
+
+
+def dialect_of(body: Mapping[str, Any]) -> Dialect:
+    """Find the dialect of a body without nulls.
+
+    :raises BodyError: If it is in none.
+    """
+    for dialect in DIALECTS:
+        if dialect.matches(body):
+            return dialect
+    raise BodyError(
+        "The body has neither 'documents' (Cohere, Jina, vLLM, Voyage) nor 'texts' (TEI) nor 'passages' (NVIDIA) nor "
+        "'text_1' (vLLM's scores). Send the documents to rank under one of them.",
+        "documents",
+    )

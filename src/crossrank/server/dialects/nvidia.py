@@ -1,0 +1,42 @@
+"""NVIDIA NIM: ``query.text`` and ``passages[].text`` in, ``rankings`` out, sorted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crossrank.server.dialects.body import Answer, Body, Dialect, Question, count, name_of_model, text, texts
+
+
+def parse(body: Body) -> Question:
+    """``truncate`` is not read: what is too long is always cut, and said."""
+    query, documents = text(body, "query"), texts(body, "passages")
+    return Question(
+        pairs=[(query, document) for document in documents],
+        documents=documents,
+        model=name_of_model(body),
+        top_n=count(body, "top_n"),
+    )
+
+
+def render(answer: Answer) -> dict[str, Any]:
+    """``logit`` is a score from 0 to 1 like everywhere: RAGFlow adds it to other scores of that range."""
+    return {
+        "rankings": [{"index": i, "logit": answer.scores[i]} for i in answer.best],
+        "usage": {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens},
+        "crossrank": answer.facts,
+    }
+
+
+def error(status: int, message: str, field: str | None) -> dict[str, Any]:
+    """A string under ``detail``."""
+    return {"detail": message}
+
+
+DIALECT = Dialect(
+    name="nvidia",
+    keys=frozenset({"passages"}),
+    parse=parse,
+    render=render,
+    error=error,
+    example={"model": "bundled", "query": {"text": "undo a commit"}, "passages": [{"text": "git reset"}]},
+)

@@ -1,0 +1,46 @@
+"""Text Embeddings Inference: ``texts`` in, a bare array out, sorted. Our own facts are in headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crossrank.server.dialects.body import Answer, Body, Dialect, Question, count, flag, name_of_model, text, texts
+
+_TYPES = {401: "Unauthorized", 422: "Validation", 429: "Overloaded", 503: "Unhealthy"}
+
+
+def parse(body: Body) -> Question:
+    """``truncate`` is not read: what is too long is always cut, and said."""
+    query, documents = text(body, "query"), texts(body, "texts")
+    return Question(
+        pairs=[(query, document) for document in documents],
+        documents=documents,
+        model=name_of_model(body),
+        top_n=count(body, "top_n"),
+        return_documents=flag(body, "return_text"),
+        raw=flag(body, "raw_scores"),
+    )
+
+
+def render(answer: Answer) -> list[dict[str, Any]]:
+    """``index``, ``text`` if asked for, ``score``."""
+    shown = answer.question.documents if answer.question.return_documents else None
+    return [
+        {"index": i, **({"text": shown[i]} if shown is not None else {}), "score": answer.scores[i]}
+        for i in answer.best
+    ]
+
+
+def error(status: int, message: str, field: str | None) -> dict[str, Any]:
+    """TEI's own two keys."""
+    return {"error": message, "error_type": _TYPES.get(status, "Validation" if status < 500 else "Backend")}
+
+
+DIALECT = Dialect(
+    name="tei",
+    keys=frozenset({"texts"}),
+    parse=parse,
+    render=render,
+    error=error,
+    example={"query": "how do I undo a commit", "texts": ["git reset", "git log"], "return_text": False},
+)

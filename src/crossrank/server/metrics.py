@@ -1,0 +1,53 @@
+"""What is counted, for ``/metrics``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_BOTH = ("model", "dialect")
+
+
+class Metrics:
+    """The counters of one server.
+
+    :param queue: Tells how many tokens wait.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter("crossrank_requests", "Requests", (*_BOTH, "status"), registry=self.registry)
+        self.seconds = Histogram(
+            "crossrank_request_seconds", "Time of a request", _BOTH, buckets=_SECONDS, registry=self.registry
+        )
+        self.pairs = Counter("crossrank_pairs", "Pairs of query and document", _BOTH, registry=self.registry)
+        self.pairs_cut = Counter("crossrank_pairs_cut", "Pairs that were cut", _BOTH, registry=self.registry)
+        self.pairs_skipped = Counter("crossrank_pairs_skipped", "Pairs not scored", _BOTH, registry=self.registry)
+        self.tokens = Counter("crossrank_tokens", "Tokens that went through a model", _BOTH, registry=self.registry)
+        self.shared = Counter(
+            "crossrank_pairs_shared", "Pairs that an identical pair in flight answered", registry=self.registry
+        )
+        self.fill = Histogram(
+            "crossrank_batch_fill",
+            "Tokens of a batch, as a share of its budget",
+            buckets=(0.1, 0.25, 0.5, 0.75, 0.9, 1, 1.5, 2, 4),
+            registry=self.registry,
+        )
+        self._queue = Gauge("crossrank_queue_tokens", "Tokens that wait, by estimate", registry=self.registry)
+
+    def watch_queue(self, tokens: Callable[[], float]) -> None:
+        """Ask this for the tokens that wait, whenever the metrics are read."""
+        self._queue.set_function(tokens)
+
+    def observe(self, name: str, value: float) -> None:
+        """Count what the scheduler tells."""
+        if name == "batch":
+            self.fill.observe(value)
+        else:
+            self.shared.inc(value)
+
+    def text(self) -> bytes:
+        """Give all in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,268 @@
+"""The models and pipelines of a server, by name: loaded when needed, changed without a gap, unloaded for room."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossrank.checkpoint.model_registry import ModelRegistry, Version
+from crossrank.errors import CheckpointError, CrossRankError, InputError, ModelNotFoundError
+from crossrank.ranking.reranker import Reranker
+from crossrank.scoring.cross_encoder import CrossEncoder
+from crossrank.server.logs import log
+from crossrank.server.settings import Settings
+
+REGISTRY = "registry:"
+# Scored by each model before it serves: what is said of it at /ready rests on that.
+GOLDEN_PAIRS = (
+    ("how do I undo a commit", "git reset --soft HEAD~1 undoes the last commit and keeps its changes."),
+    ("how do I undo a commit", "The museum is open from nine to five and closed on Mondays."),
+)
+# Kinds of scores that are within 0 and 1; for models of any other kind the sigmoid of the logit is served.
+_BOUNDED = frozenset({"sigmoid", "softmax", "calibrated"})
+
+
+@dataclass(eq=False)
+class Loaded:
+    """One version of a model or a pipeline, ready to serve. A request keeps it from beginning to end.
+
+    :param version: Of a registry, the version's name; else the model's identity.
+    :param activation: What scores are made with, if not with the model's own.
+    :param size: Bytes of its files.
+    :param users: Requests that are using it.
+    """
+
+    runs: CrossEncoder | Reranker
+    version: str
+    activation: str | None = None
+    size: int = 0
+    info: Mapping[str, Any] = field(default_factory=dict)
+    users: int = 0
+
+
+@dataclass(eq=False)
+class Entry:
+    """A name, what it stands for, and what is loaded of it."""
+
+    name: str
+    where: str | None
+    options: Mapping[str, Any]
+    is_pipeline: bool = False
+    loaded: Loaded | None = None
+    used: float = 0.0
+    error: str | None = None  # why the latest version does not serve
+    refused: str | None = None  # that version's name, of a registry
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def registry(self) -> ModelRegistry | None:
+        """The registry that it follows, if it does."""
+        return ModelRegistry(self.where[len(REGISTRY) :]) if self.where and self.where.startswith(REGISTRY) else None
+
+
+class UnknownModelError(InputError):
+    """A model's name that is not served."""
+
+
+class ModelStore:
+    """All that is served. Its methods are for the event loop; loading is done in threads.
+
+    :raises InputError: If a name is given twice, or a setting can't be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        common = {name: getattr(settings, name) for name in ("precision", "max_length", "num_threads")}
+        self.entries: dict[str, Entry] = {}
+        for name, given in settings.models.items():
+            options = {"model": given} if isinstance(given, str) else dict(given)
+            self.entries[name] = Entry(name, options.pop("model", None), {**common, **options})
+        for name, given in settings.pipelines.items():
+            if name in self.entries:
+                raise InputError(f"The name {name!r} is given to a model and to a pipeline. Rename one of them.")
+            if not isinstance(given, str):
+                raise InputError(f"The pipeline {name!r} is {given!r}. Give the path of its TOML file.")
+            self.entries[name] = Entry(name, given, {}, is_pipeline=True)
+        if not self.entries:
+            self.entries["bundled"] = Entry("bundled", None, common)
+        for entry in self.entries.values():
+            if not entry.is_pipeline:
+                CrossEncoder(None, **{"revision": None, **entry.options, "calibration": None})  # checks the options
+        self.default = next(iter(self.entries))
+
+    # ---- for requests ------------------------------------------------------------------------------------------
+
+    def find(self, name: str | None) -> tuple[Entry, str | None]:
+        """Find what a request's model name means, and a warning if it means nothing here.
+
+        :raises UnknownModelError: If the name is unknown and only known ones are served.
+        """
+        if name is None or name in self.entries:
+            return self.entries[name or self.default], None
+        known = ", ".join(self.entries)
+        if self._settings.strict_models:
+            raise UnknownModelError(f"There is no model {name[:200]!r} here. There are: {known}.")
+        return self.entries[self.default], f"model {name[:200]!r} is not served here, {self.default!r} answered"
+
+    @asynccontextmanager
+    async def use(self, entry: Entry) -> AsyncIterator[Loaded]:
+        """Hold the version in use for one request; load it if need be.
+
+        :raises CrossRankError: If it can't be loaded.
+        """
+        loaded = await self.load(entry)
+        loaded.users += 1
+        entry.used = time.monotonic()
+        try:
+            yield loaded
+        finally:
+            loaded.users -= 1
+
+    async def load(self, entry: Entry) -> Loaded:
+        """Load a model that is not loaded, and unload others for room.
+
+        :raises CrossRankError: If it can't be loaded.
+        """
+        if entry.loaded is None:
+            async with entry.lock:
+                if entry.loaded is None:
+                    try:
+                        entry.loaded = await asyncio.to_thread(_open, entry)
+                    except CrossRankError as error:
+                        entry.error = str(error)
+                        raise
+                    entry.error = None
+                    entry.used = time.monotonic()
+                    self._make_room()
+        return entry.loaded
+
+    def _make_room(self) -> None:
+        most = self._settings.max_model_bytes
+        loaded = [(entry, entry.loaded) for entry in self.entries.values() if entry.loaded is not None]
+        total = sum(held.size for _, held in loaded)
+        for entry, held in sorted(loaded, key=lambda pair: pair[0].used)[:-1]:
+            if most is None or total <= most:
+                return
+            if held.users == 0:
+                entry.loaded = None
+                total -= held.size
+                log.info("model unloaded for room", extra={"facts": {"model": entry.name}})
+
+    # ---- changes without a gap ---------------------------------------------------------------------------------
+
+    async def reload(self, name: str | None = None) -> dict[str, dict[str, Any]]:
+        """Load what is on disk now beside what serves, check it, and let it take over; else the old goes on.
+
+        :param name: One entry; by default all that are loaded.
+        :returns: For each name what became of it.
+        """
+        entries = [self.entries[name]] if name is not None else list(self.entries.values())
+        return {entry.name: await self._reload(entry) for entry in entries if entry.loaded is not None}
+
+    async def _reload(self, entry: Entry) -> dict[str, Any]:
+        async with entry.lock:
+            old = entry.loaded
+            before = old.version if old else None
+            try:
+                new = await asyncio.to_thread(_open, entry)
+            except (CrossRankError, OSError) as error:
+                entry.error = str(error)
+                log.error("reload failed", extra={"facts": {"model": entry.name, "serving": before, "why": str(error)}})
+                return {"status": "failed", "version": before, "reason": str(error)}
+            entry.error = entry.refused = None
+            if new.version == before and not entry.is_pipeline:
+                return {"status": "unchanged", "version": before}
+            entry.loaded = new
+            log.info("reloaded", extra={"facts": {"model": entry.name, "version": new.version, "before": before}})
+            return {"status": "reloaded", "version": new.version, "before": before}
+
+    async def watch(self) -> None:
+        """Follow the registries, until cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.watch_seconds)
+            for entry in self.entries.values():
+                if entry.registry is None or entry.loaded is None:
+                    continue
+                try:
+                    current = await asyncio.to_thread(entry.registry.current)
+                except (CrossRankError, OSError) as error:
+                    entry.error = str(error)
+                    continue
+                if current is not None and current.name not in (entry.loaded.version, entry.refused):
+                    outcome = await self._reload(entry)
+                    entry.refused = current.name if outcome["status"] == "failed" else None
+
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """Say of each name what serves and what went wrong."""
+        return {
+            entry.name: {
+                "kind": "pipeline" if entry.is_pipeline else "model",
+                "loaded": entry.loaded is not None,
+                "version": entry.loaded.version if entry.loaded else None,
+                "error": entry.error,
+                **(entry.loaded.info if entry.loaded else {}),
+            }
+            for entry in self.entries.values()
+        }
+
+
+# ---- in a thread -------------------------------------------------------------------------------------------------
+
+
+def _open(entry: Entry) -> Loaded:
+    if entry.is_pipeline:
+        assert entry.where is not None
+        reranker = Reranker.from_file(entry.where).warm_up()
+        return Loaded(reranker, f"file-{Path(entry.where).stat().st_mtime_ns:x}", info={"stages": list(reranker.names)})
+    registry, version = entry.registry, None
+    if registry is not None:
+        version = _current(registry)
+        registry.check(version)
+    model = CrossEncoder(version.folder if version else entry.where, **entry.options).load()
+    info = model.info()
+    loaded = Loaded(
+        model,
+        version.name if version else model.identity,
+        activation=None if info["activation"] in _BOUNDED else "sigmoid",
+        size=sum(path.stat().st_size for path in Path(info["folder"]).rglob("*") if path.is_file()),
+        info={name: info[name] for name in ("architecture", "max_length", "precision", "threads")},
+    )
+    _check(loaded, entry.name)
+    return loaded
+
+
+def _current(registry: ModelRegistry) -> Version:
+    version = registry.current()
+    if version is None:
+        raise ModelNotFoundError(
+            f"{str(registry.folder)!r} has no version in use. Put one there: crossrank promote CANDIDATE --registry "
+            f"{str(registry.folder)!r}."
+        )
+    return version
+
+
+def _check(loaded: Loaded, name: str) -> None:
+    """Score the golden pairs.
+
+    :raises CheckpointError: If the scores can't be a working model's.
+    """
+    assert isinstance(loaded.runs, CrossEncoder)
+    result = loaded.runs.score(GOLDEN_PAIRS, activation_fn=loaded.activation, show_progress_bar=False)
+    if result.relevance is None:
+        raise InputError(
+            f"{name} has {result.logits.shape[1]} labels. Say which means relevant, in the file of --config: "
+            f"[models.{name}] with model = and label =."
+        )
+    scores = np.asarray(result.scores)
+    if not np.isfinite(result.logits).all() or scores.min() < 0 or scores.max() > 1 or np.ptp(result.logits) == 0:
+        raise CheckpointError(
+            f"{name}: two different pairs have the logits {result.logits.ravel().tolist()}, so this model is broken. "
+            "Is its weights file complete? Take another version."
+        )

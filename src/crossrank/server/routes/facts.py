@@ -1,0 +1,110 @@
+"""What is asked with GET: whether the server lives, whether it is ready, what it serves, how it does."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from crossrank.errors import CrossRankError
+from crossrank.server.dialects import DEFAULT
+from crossrank.server.routes.reading import HttpError
+
+if TYPE_CHECKING:
+    from crossrank.server.app import State
+
+CREATED = int(time.time())
+
+
+async def health(request: Request, state: State) -> Response:
+    """Say that the process lives."""
+    return JSONResponse({"status": "ok"})
+
+
+async def ready(request: Request, state: State) -> Response:
+    """Say whether the default model is loaded and has scored the golden pairs; 503 if not. A GET starts loading it."""
+    entry = state.store.entries[state.store.default]
+    try:
+        loaded = await state.store.load(entry)
+    except CrossRankError as error:
+        return JSONResponse({"status": "not ready", "model": entry.name, "reason": str(error)}, 503)
+    if not state.scheduler.alive:
+        return JSONResponse({"status": "not ready", "reason": "the scheduler has stopped; start the server anew"}, 503)
+    return JSONResponse({"status": "ready", "model": entry.name, "version": loaded.version})
+
+
+async def info(request: Request, state: State) -> Response:
+    """TEI's facts, which Dify and Continue ask for, and our own."""
+    entry = state.store.entries[state.store.default]
+    held = entry.loaded.info if entry.loaded else {}
+    length = held.get("max_length", 512)
+    return JSONResponse(
+        {
+            "model_id": entry.where or entry.name,
+            "model_sha": entry.loaded.version if entry.loaded else None,
+            "model_dtype": held.get("precision", "float32"),
+            "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
+            "max_concurrent_requests": 512,
+            "max_input_length": length,
+            "max_batch_tokens": state.settings.max_queue_tokens,
+            "max_batch_requests": None,
+            "max_client_batch_size": state.settings.max_documents,
+            "auto_truncate": True,
+            "tokenization_workers": 1,
+            "version": state.version,
+            "crossrank": {"default": entry.name, "models": state.store.facts()},
+        }
+    )
+
+
+async def models(request: Request, state: State) -> Response:
+    """OpenAI's list of models."""
+    return JSONResponse({"object": "list", "data": [_model(name, state) for name in state.store.entries]})
+
+
+async def one_model(request: Request, state: State) -> Response:
+    """One of them; Xinference's clients read its type."""
+    name = str(request.path_params["name"])
+    if name not in state.store.entries:
+        known = ", ".join(state.store.entries)
+        raise HttpError(404, f"There is no model {name[:200]!r} here. There are: {known}.", "model")
+    return JSONResponse(_model(name, state))
+
+
+async def metrics(request: Request, state: State) -> Response:
+    """All counters, for Prometheus."""
+    return Response(state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def reload(request: Request, state: State) -> Response:
+    """Load what is on disk now and let it take over if it is sound: ``?model=NAME``, by default all that are loaded."""
+    name = request.query_params.get("model")
+    if name is not None and name not in state.store.entries:
+        raise HttpError(404, f"There is no model {name[:200]!r} here. There are: {', '.join(state.store.entries)}.")
+    state.reread_keys()
+    outcome = await state.store.reload(name)
+    failed = any(each["status"] == "failed" for each in outcome.values())
+    return JSONResponse({"models": outcome}, 500 if failed else 200)
+
+
+def not_found(path: str, method: str) -> tuple[int, dict[str, Any]]:
+    """Name the path that was meant."""
+    meant = next((known for known in ("/score", "/ranking") if path.endswith(known)), "/v1/rerank")
+    message = (
+        f"There is nothing at {method} {path[:200]}. To rank, POST to {meant} (Cohere: /v2/rerank; TEI: /rerank; all "
+        "formats work on each of them). GET /docs lists all paths."
+    )
+    return 404, DEFAULT.error(404, message, None)
+
+
+def _model(name: str, state: State) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": CREATED,
+        "owned_by": "crossrank",
+        "model_type": "rerank",
+        "model_name": name,
+    }

@@ -1,0 +1,85 @@
+"""From a request's bytes to a body: bounded, and JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, NoReturn
+
+from starlette.requests import ClientDisconnect, Request
+
+from crossrank.errors import InputError
+
+
+class HttpError(Exception):
+    """An answer that is an error.
+
+    :param headers: To send with it.
+    """
+
+    def __init__(self, status: int, message: str, field: str | None = None, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.field = field
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+async def read_body(request: Request, most: int, seconds: float) -> dict[str, Any]:
+    """Read a JSON object; keys whose value is null are left out, as clients mean by it that they set nothing.
+
+    :raises HttpError: If it is too large, comes too slowly, or is no JSON object.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > most:
+        raise _too_large(most)
+    try:
+        raw = await asyncio.wait_for(_bytes(request, most), seconds)
+    except asyncio.TimeoutError:
+        raise HttpError(
+            408, f"The body did not arrive within {seconds:g} s (body_seconds).", connection="close"
+        ) from None
+    except ClientDisconnect:
+        raise HttpError(499, "The client left before its body was complete.") from None
+    return parse_body(raw)
+
+
+async def _bytes(request: Request, most: int) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise _too_large(most)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def parse_body(raw: bytes) -> dict[str, Any]:
+    """Parse a JSON object, less its nulls.
+
+    :raises HttpError: If it is none.
+    """
+    try:
+        # A BOM is let through, other encodings are not.
+        body = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_number)
+    except UnicodeDecodeError as error:
+        raise HttpError(400, f"The body is not UTF-8: byte {error.start} can't be decoded.") from None
+    except RecursionError:
+        raise HttpError(400, "The body is nested too deeply to be read.") from None
+    except ValueError as error:
+        raise HttpError(400, f"The body is not JSON: {str(error)[:200]}. Send a JSON object.") from None
+    if not isinstance(body, dict):
+        raise HttpError(400, f'The body is a JSON {type(body).__name__}, not an object. Send {{"query": ...}}.')
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _too_large(most: int) -> HttpError:
+    return HttpError(
+        413,
+        f"The body is larger than {most} bytes (max_body_bytes). Send fewer documents, or start the server with "
+        "a larger --max-body-bytes.",
+        connection="close",
+    )
+
+
+def _no_number(name: str) -> NoReturn:
+    raise InputError(f"{name} is no number in JSON")

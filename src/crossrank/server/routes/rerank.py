@@ -1,0 +1,345 @@
+"""Everything that is posted to rank: from a request, in whatever dialect, to an answer in the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+
+from crossrank.errors import CrossRankError, InputError
+from crossrank.ranking.reranker import Reranker
+from crossrank.scoring.activation import sigmoid
+from crossrank.scoring.cross_encoder import CrossEncoder
+from crossrank.server.dialects import DEFAULT, dialect_of
+from crossrank.server.dialects.body import Answer, BodyError, Question
+from crossrank.server.keys import KeyBusyError, KeyRefusedError
+from crossrank.server.logs import log
+from crossrank.server.models import Loaded, UnknownModelError
+from crossrank.server.routes.reading import HttpError, read_body
+from crossrank.server.scheduler import QueueFullError
+
+if TYPE_CHECKING:
+    from crossrank.server.app import State
+
+TIMEOUT_HEADER, ID_HEADER = "x-request-timeout-ms", "x-request-id"
+# Documents that are named in a header, which must stay short.
+_NAMED_IN_HEADER = 50
+_MOST_MS = 86_400_000
+
+
+@dataclass
+class Outcome:
+    """Scores of one request, and how they came about.
+
+    :param order: Documents that are returned, best first; those without a score behind, in their own order.
+    :param cut: Document -> tokens that it lost.
+    :param skipped: Documents without a score.
+    """
+
+    order: list[int]
+    scores: list[float]
+    tokens: int = 0
+    cut: dict[int, int] = field(default_factory=dict)
+    query_cut: int = 0
+    skipped: list[int] = field(default_factory=list)
+    degraded: str | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+async def answer_post(request: Request, state: State) -> Response:
+    """Answer one request, and write down that it was there."""
+    started = time.perf_counter()
+    given = request.headers.get(ID_HEADER, "")
+    request_id = given if 0 < len(given) <= 128 and given.isascii() and given.isprintable() else uuid.uuid4().hex
+    note: dict[str, Any] = {"request_id": request_id, "path": request.url.path, "dialect": DEFAULT.name, "model": ""}
+    headers: dict[str, str] = {ID_HEADER: request_id}
+    try:
+        with state.keys.admit(request.headers.get("authorization")).hold():
+            content, more = await _answer(request, state, request_id, note, started)
+        status, headers = 200, {**headers, **more}
+    except Exception as error:
+        failure = _failure(error)
+        status = failure.status
+        content = note.pop("said", DEFAULT).error(status, str(failure), failure.field)
+        headers |= failure.headers
+        note["error"] = str(failure)
+        if status >= 500:
+            log.error("request failed", exc_info=error, extra={"facts": note})
+    note.pop("said", None)
+    seconds = time.perf_counter() - started
+    labels = (note["model"], note["dialect"])
+    state.metrics.requests.labels(*labels, str(status)).inc()
+    state.metrics.seconds.labels(*labels).observe(seconds)
+    log.info("request", extra={"facts": {**note, "status": status, "ms": round(1000 * seconds, 1)}})
+    return Response(json.dumps(content), status, headers, "application/json")
+
+
+def _failure(error: Exception) -> HttpError:
+    match error:
+        case HttpError():
+            return error
+        case BodyError():
+            return HttpError(422, str(error), error.field)
+        case KeyRefusedError():
+            return HttpError(401, str(error), www_authenticate="Bearer")
+        case KeyBusyError():
+            return HttpError(429, str(error), retry_after="1")
+        case QueueFullError():
+            return HttpError(429, str(error), retry_after=str(error.retry_after))
+        case UnknownModelError():
+            return HttpError(404, str(error), "model")
+        case InputError():
+            return HttpError(422, str(error))
+        case CrossRankError():
+            return HttpError(503, str(error), retry_after="5")
+    return HttpError(500, "An unexpected error; the server's log has it under this request's id.")
+
+
+async def _answer(
+    request: Request, state: State, request_id: str, note: dict[str, Any], started: float
+) -> tuple[Any, dict[str, str]]:
+    settings = state.settings
+    deadline = _deadline(request, settings.timeout_ms, started)
+    body = await read_body(request, settings.max_body_bytes, settings.body_seconds)
+    dialect = dialect_of(body)
+    note["dialect"], note["said"] = dialect.name, dialect
+    question = dialect.parse(body)
+    _check_limits(question, state)
+    entry, warning = state.store.find(question.model)
+    note |= {"model": entry.name, "documents": len(question.pairs)}
+    if settings.log_texts and question.pairs:
+        note["query"] = question.pairs[0][0]
+    read = time.perf_counter()
+    async with state.store.use(entry) as loaded:
+        work = asyncio.ensure_future(rank(loaded, question, state, deadline))
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise HttpError(499, "The client left.")
+            outcome = work.result()
+        finally:
+            for task in (work, gone):
+                task.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
+        version = loaded.version
+    timings = {"total": time.perf_counter() - started, "reading": read - started, **outcome.timings}
+    warnings = ([warning] if warning else []) + _warnings(outcome)
+    facts = {
+        "request_id": request_id,
+        "model": entry.name,
+        "model_version": version,
+        "cut": [{"index": index, "tokens": tokens} for index, tokens in outcome.cut.items()],
+        "query_tokens_cut": outcome.query_cut,
+        "skipped": outcome.skipped,
+        "degraded": outcome.degraded,
+        "warnings": warnings,
+        "timings": {name: round(seconds, 6) for name, seconds in timings.items()},
+    }
+    _count(state, note, question, outcome)
+    answer = Answer(
+        question,
+        entry.name,
+        request_id,
+        outcome.order,
+        outcome.scores,
+        outcome.tokens,
+        int(time.time()),
+        facts,
+        warnings,
+    )
+    return dialect.render(answer), _headers(facts)
+
+
+def _deadline(request: Request, default_ms: int | None, started: float) -> float | None:
+    given = request.headers.get(TIMEOUT_HEADER)
+    if given is None:
+        return None if default_ms is None else started + default_ms / 1000
+    try:
+        milliseconds = float(given)
+    except ValueError:
+        milliseconds = math.nan
+    if not 0 < milliseconds <= _MOST_MS:
+        raise HttpError(
+            422, f"X-Request-Timeout-Ms is {given[:40]!r}. Send milliseconds, from 1 to {_MOST_MS}.", TIMEOUT_HEADER
+        )
+    return started + milliseconds / 1000
+
+
+def _check_limits(question: Question, state: State) -> None:
+    settings = state.settings
+    if len(question.pairs) > settings.max_documents:
+        raise HttpError(
+            413,
+            f"There are {len(question.pairs)} documents; max_documents is {settings.max_documents}. Send them in "
+            "several requests, or start the server with a larger --max-documents.",
+            "documents",
+        )
+    longest = max((len(query) for query, _ in question.pairs), default=0)
+    if longest > settings.max_query_characters:
+        raise HttpError(
+            422,
+            f"The query has {longest} characters; max_query_characters is {settings.max_query_characters}. Shorten it, "
+            "or start the server with a larger --max-query-characters.",
+            "query",
+        )
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+# ---- scores ------------------------------------------------------------------------------------------------------
+
+
+async def rank(loaded: Loaded, question: Question, state: State, deadline: float | None) -> Outcome:
+    """Score and order the documents, as far as the time goes.
+
+    :param deadline: On the clock of ``time.perf_counter``.
+    """
+    if isinstance(loaded.runs, CrossEncoder):
+        return await _rank_with_model(loaded.runs, loaded.activation, question, state, deadline)
+    async with state.pipelines:
+        return await _rank_with_pipeline(loaded.runs, question, deadline)
+
+
+async def _rank_with_model(
+    model: CrossEncoder, activation: str | None, question: Question, state: State, deadline: float | None
+) -> Outcome:
+    most = state.settings.max_document_characters
+    pairs = [(query, document[:most]) for query, document in question.pairs]
+    entered = time.perf_counter()
+    job = state.scheduler.submit(model, pairs)
+    try:
+        await asyncio.wait((job.done,), timeout=None if deadline is None else max(0.0, deadline - entered))
+        if job.done.done():
+            job.done.result()
+    finally:
+        state.scheduler.end(job)
+    finished = time.perf_counter()
+    scores, relevance = np.zeros(len(pairs)), np.full(len(pairs), -np.inf)
+    if job.logits is not None:
+        logits = job.logits[job.scored]
+        made, ranked_by = model.activate(logits, activation)
+        assert ranked_by is not None  # the golden pairs have one score each
+        scores[job.scored], relevance[job.scored] = (ranked_by if question.raw else made), ranked_by
+    cut = {int(i): int(job.document_cut[i]) for i in np.flatnonzero(job.document_cut)}
+    for index, (_, document) in enumerate(question.pairs):
+        if len(document) > most:  # what was not read has been no tokens yet: at least one for four characters
+            cut[index] = cut.get(index, 0) + (len(document) - most) // 4
+    skipped = np.flatnonzero(~job.scored).tolist()
+    return Outcome(
+        order=np.argsort(-relevance, kind="stable").tolist(),
+        scores=scores.tolist(),
+        tokens=job.tokens,
+        cut=dict(sorted(cut.items())),
+        query_cut=int(job.query_cut.max(initial=0)),
+        skipped=skipped,
+        degraded=_late(len(skipped), len(pairs)) if skipped else None,
+        timings={
+            "waiting": (job.started or finished) - entered,
+            "scoring": finished - (job.started or finished),
+        },
+    )
+
+
+async def _rank_with_pipeline(reranker: Reranker, question: Question, deadline: float | None) -> Outcome:
+    """Documents that a pipeline leaves out stand behind those it returns, with a score of 0."""
+    scores = [0.0] * len(question.pairs)
+    order: list[int] = []
+    tokens = 0
+    reasons: list[str] = []
+    skipped: list[int] = []
+    started = time.perf_counter()
+    for query in dict.fromkeys(query for query, _ in question.pairs):
+        indices = [i for i, (own, _) in enumerate(question.pairs) if own == query]
+        left = None if deadline is None else max(0.001, deadline - time.perf_counter())
+        ranking = await reranker.arank(query, [question.pairs[i][1] for i in indices], deadline=left)
+        ceiling = 1.0
+        for ranked in ranking:
+            index = indices[ranked.first_stage_position]
+            # Scores never rise along the order, whatever stages they are from.
+            ceiling = scores[index] = min(ceiling, _within_one(ranked.score, ranked.kind))
+            order.append(index)
+            if not ranked.scores:
+                skipped.append(index)
+        tokens += ranking.tokens
+        reasons += ranking.reasons
+    rest = set(range(len(scores))) - set(order)
+    return Outcome(
+        order=order + sorted(rest),
+        scores=scores,
+        tokens=tokens,
+        skipped=sorted(skipped),
+        degraded="; ".join(reasons) or None,
+        timings={"scoring": time.perf_counter() - started},
+    )
+
+
+def _within_one(score: float | None, kind: str) -> float:
+    if score is None or kind in ("unscored", "first_stage"):
+        return 0.0
+    return float(sigmoid(np.float64(score))) if kind == "logit" else min(1.0, max(0.0, score))
+
+
+def _late(skipped: int, documents: int) -> str:
+    return f"the time was up when {documents - skipped} of {documents} documents were scored"
+
+
+# ---- what is said of it ------------------------------------------------------------------------------------------
+
+
+def _warnings(outcome: Outcome) -> list[str]:
+    warnings = []
+    if outcome.cut:
+        named = ", ".join(map(str, list(outcome.cut)[:20])) + (", ..." if len(outcome.cut) > 20 else "")
+        warnings.append(f"{len(outcome.cut)} documents were longer than the model reads and were cut: {named}")
+    if outcome.query_cut:
+        warnings.append(f"the query was longer than the model reads: {outcome.query_cut} tokens were cut")
+    if outcome.degraded:
+        warnings.append(f"degraded: {outcome.degraded}")
+    return warnings
+
+
+def _headers(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The facts for dialects whose answer is a bare array, and for everyone's logs."""
+    cut = [f"{each['index']}={each['tokens']}" for each in facts["cut"]]
+    found = {
+        "x-crossrank-model": facts["model"],
+        "x-crossrank-model-version": facts["model_version"],
+        "x-crossrank-cut": _short(cut),
+        "x-crossrank-skipped": _short(facts["skipped"]),
+        "x-crossrank-degraded": facts["degraded"] or "",
+        "x-crossrank-warnings": "; ".join(facts["warnings"]),
+        "x-crossrank-timings": ", ".join(f"{name}={seconds:.6f}" for name, seconds in facts["timings"].items()),
+    }
+    return {
+        name: value.encode("ascii", "replace").decode().replace("\n", " ").replace("\r", " ")[:2000]
+        for name, value in found.items()
+        if value
+    }
+
+
+def _short(items: Sequence[Any]) -> str:
+    more = ", ..." if len(items) > _NAMED_IN_HEADER else ""
+    return ", ".join(map(str, items[:_NAMED_IN_HEADER])) + more
+
+
+def _count(state: State, note: dict[str, Any], question: Question, outcome: Outcome) -> None:
+    labels = (note["model"], note["dialect"])
+    state.metrics.pairs.labels(*labels).inc(len(question.pairs))
+    state.metrics.pairs_cut.labels(*labels).inc(len(outcome.cut))
+    state.metrics.pairs_skipped.labels(*labels).inc(len(outcome.skipped))
+    state.metrics.tokens.labels(*labels).inc(outcome.tokens)
+    note |= {"tokens": outcome.tokens, "cut": len(outcome.cut), "skipped": len(outcome.skipped)}
+    note |= {"degraded": outcome.degraded} if outcome.degraded else {}

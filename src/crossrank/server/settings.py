@@ -1,0 +1,149 @@
+"""What a server is started with: flags, then the environment, then a TOML file, then the defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from crossrank.errors import InputError
+
+PREFIX = "CROSSRANK_"
+_UNITS = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
+
+
+def _named(given: Any) -> Any:
+    """``"a=x, b=y"`` or a list of such to a dictionary; a value without a name is named by its last part."""
+    if isinstance(given, str):
+        given = [part.strip() for part in given.split(",") if part.strip()]
+    if not isinstance(given, list):
+        return given
+    pairs = [part.partition("=") for part in given]
+    return {name if sep else Path(name.partition(":")[2] or name).stem: value if sep else name
+            for name, sep, value in pairs}  # fmt: skip
+
+
+def _bytes(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    digits = given.strip().lower().rstrip("bkmg ")
+    unit = given.strip().lower()[len(digits) :].strip()
+    return int(float(digits) * _UNITS[unit]) if digits.replace(".", "", 1).isdigit() and unit in _UNITS else given
+
+
+def _file(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"there is no file {str(path)!r}")
+    return path
+
+
+Named = Annotated[dict[str, str | dict[str, Any]], NoDecode, BeforeValidator(_named)]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+ExistingFile = Annotated[Path, AfterValidator(_file)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """All settings. A field's name is the key in the file; ``CROSSRANK_`` and the name in capitals is its variable."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", env_ignore_empty=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: int = Field(7997, ge=0, le=65535, description="port to listen on; 0 for any free one")
+    models: Named = Field(
+        {}, description="NAME=FOLDER, NAME=HUB-NAME or NAME=registry:FOLDER; the first is the default"
+    )
+    pipelines: Named = Field({}, description="NAME=FILE.toml, a pipeline served like a model")
+    preload: bool = Field(False, description="load all models before listening; else each at its first request")
+    strict_models: bool = Field(False, description="answer 404 to an unknown model, not with the default model")
+    max_model_bytes: Bytes | None = Field(
+        None, description="most bytes of model files loaded at once, such as 2GB; the least recently used is unloaded"
+    )
+    precision: str = Field("auto", description="what to calculate in: auto, float32, bfloat16 or int8")
+    max_length: Count | None = Field(None, description="most tokens of a pair; by default all that the model reads")
+    num_threads: Count | None = Field(None, description="threads to use; by default all that the process may use")
+    max_documents: Count = Field(10_000, description="most documents of a request")
+    max_body_bytes: Bytes = Field(32 << 20, description="largest request body, such as 64MB")
+    max_query_characters: Count = Field(32_768, description="longest query")
+    max_document_characters: Count = Field(200_000, description="characters read of a document; the rest counts as cut")
+    max_queue_tokens: Count = Field(
+        4_000_000, description="most tokens that wait, by estimate; beyond, answers are 429"
+    )
+    timeout_ms: Count | None = Field(
+        None, description="time for a request; then the answer has what was scored. X-Request-Timeout-Ms goes before it"
+    )
+    keys_file: ExistingFile | None = Field(None, description="file of API keys, one a line: KEY, or KEY MAX-REQUESTS")
+    watch_seconds: float = Field(2.0, gt=0, description="how often registries are looked at for a new version")
+    grace_seconds: Count = Field(30, description="how long a stopping server finishes what it accepted")
+    body_seconds: Count = Field(60, description="how long a client may take to send a body")
+    log_level: str = Field("info", description="debug, info, warning or error")
+    log_texts: bool = Field(False, description="write queries into the log")
+    tls_cert: ExistingFile | None = Field(None, description="certificate file, for https")
+    tls_key: ExistingFile | None = Field(None, description="the certificate's private key")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take flags first, then the environment; :func:`read_settings` adds the file."""
+        return (init_settings,)
+
+
+def read_settings(
+    flags: Mapping[str, Any], file: str | os.PathLike[str] | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """Put the sources together; the first that has a value wins.
+
+    :param flags: Fields by name, those given on the command line.
+    :param file: A TOML file.
+    :returns: The settings, and for each field where its value came from.
+    :raises InputError: If a value can't be used, or the file can't be read.
+    """
+    sources: dict[str, Mapping[str, Any]] = {"flag": flags}
+    environment = EnvSettingsSource(Settings)()
+    sources |= {f"environment, {PREFIX}{name.upper()}": {name: value} for name, value in environment.items()}
+    if file is not None:
+        sources[os.fspath(file)] = _toml(Path(file))
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    for origin, given in sources.items():
+        for name, value in given.items():
+            if name not in values:
+                values[name], origins[name] = value, origin
+    try:
+        return Settings(**values), origins
+    except ValidationError as error:
+        raise InputError("; ".join(_complaint(detail, origins) for detail in error.errors())) from error
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"There is no file {str(path)!r} (seen from {str(Path.cwd())!r}). Check the path.")
+    try:
+        return TomlConfigSettingsSource(Settings, path)()
+    except (ValueError, OSError) as error:
+        raise InputError(f"{str(path)!r} can't be read as TOML: {error}.") from error
+
+
+def _complaint(detail: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    name = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return f"{name} is no setting ({origins.get(name)}). Settings are: {', '.join(Settings.model_fields)}."
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    return f"{name}={detail['input']!r} ({origins.get(name.partition('.')[0], 'default')}) can't be used: {message}."
