@@ -20,7 +20,7 @@ examples:
   crossrank serve --model live=registry:models/live --keys-file keys.txt --host 0.0.0.0
   crossrank serve --config server.toml --print-config
 
-A setting that no option gives is read from the environment (CROSSRANK_PORT=8080), then from --config FILE (port = 8080).
+A setting without an option is read from the environment (CROSSRANK_PORT=8080), then from --config (port = 8080).
 """
 # Settings of several values, whose option is given once for each.
 _REPEATED = {"models": "--model", "pipelines": "--pipeline"}

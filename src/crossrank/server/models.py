@@ -19,7 +19,7 @@ from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.server.logs import log
 from crossrank.server.settings import Settings
 
-REGISTRY = "registry:"
+BUNDLED, REGISTRY = "bundled", "registry:"
 # Scored by each model before it serves: what is said of it at /ready rests on that.
 GOLDEN_PAIRS = (
     ("how do I undo a commit", "git reset --soft HEAD~1 undoes the last commit and keeps its changes."),
@@ -83,7 +83,8 @@ class ModelStore:
         self.entries: dict[str, Entry] = {}
         for name, given in settings.models.items():
             options = {"model": given} if isinstance(given, str) else dict(given)
-            self.entries[name] = Entry(name, options.pop("model", None), {**common, **options})
+            where = options.pop("model", BUNDLED)
+            self.entries[name] = Entry(name, None if where == BUNDLED else where, {**common, **options})
         for name, given in settings.pipelines.items():
             if name in self.entries:
                 raise InputError(f"The name {name!r} is given to a model and to a pipeline. Rename one of them.")
@@ -91,7 +92,7 @@ class ModelStore:
                 raise InputError(f"The pipeline {name!r} is {given!r}. Give the path of its TOML file.")
             self.entries[name] = Entry(name, given, {}, is_pipeline=True)
         if not self.entries:
-            self.entries["bundled"] = Entry("bundled", None, common)
+            self.entries[BUNDLED] = Entry(BUNDLED, None, common)
         for entry in self.entries.values():
             if not entry.is_pipeline:
                 CrossEncoder(None, **{"revision": None, **entry.options, "calibration": None})  # checks the options

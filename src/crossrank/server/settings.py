@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(7997, ge=0, le=65535, description="port to listen on; 0 for any free one")
     models: Named = Field(
-        {}, description="NAME=FOLDER, NAME=HUB-NAME or NAME=registry:FOLDER; the first is the default"
+        {}, description="NAME=FOLDER, NAME=HUB-NAME, NAME=registry:FOLDER or bundled; the first is the default"
     )
     pipelines: Named = Field({}, description="NAME=FILE.toml, a pipeline served like a model")
     preload: bool = Field(False, description="load all models before listening; else each at its first request")
