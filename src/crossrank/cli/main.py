@@ -37,7 +37,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "calibrate": "turn scores into probabilities, and find a threshold",
     },
     "serve": {
-        "serve": "serve models over HTTP, in the formats of Cohere, Jina, TEI, vLLM and others",
+        "serve": "serve models over HTTP, as Cohere, Jina and others do",
     },
     "train": {
         "train": "train a model on judged pairs",

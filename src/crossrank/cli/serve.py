@@ -12,15 +12,18 @@ from crossrank.optional import require
 if TYPE_CHECKING:
     from crossrank.server.settings import Settings
 
-DESCRIPTION = "Serve models over HTTP, in the formats of Cohere, Jina, TEI, vLLM, Voyage, NVIDIA and Weaviate."
+DESCRIPTION = """\
+Serve models over HTTP, in the formats of Cohere, Jina, TEI, vLLM, Voyage,
+NVIDIA and Weaviate."""
 EPILOG = """\
 examples:
   crossrank serve
   crossrank serve --model mini=cross-encoder/ms-marco-MiniLM-L6-v2 --port 8080
-  crossrank serve --model live=registry:models/live --keys-file keys.txt --host 0.0.0.0
+  crossrank serve --model live=registry:models/live --keys-file keys.txt
   crossrank serve --config server.toml --print-config
 
-A setting without an option is read from the environment (CROSSRANK_PORT=8080), then from --config (port = 8080).
+A setting without an option is read from the environment (CROSSRANK_PORT=8080),
+then from the file of --config (port = 8080).
 """
 # Settings of several values, whose option is given once for each.
 _REPEATED = {"models": "--model", "pipelines": "--pipeline"}
