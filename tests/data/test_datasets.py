@@ -339,3 +339,12 @@ def test_a_sample_is_seeded_and_told(tmp_path):
     assert list(sample.queries) == list(dataset.sample(7, seed=3).queries) != list(dataset.sample(7, seed=4).queries)
     assert {query: ranked(dataset)[query] for query in sample.queries} == ranked(sample)
     assert dataset.sample(30) is dataset
+
+
+def test_a_damaged_gzip_file_is_told(tmp_path):
+    folder = write_beir(tmp_path)
+    whole = bytearray(gzip.compress(b"".join(b'{"_id": "%d", "text": "%d"}\n' % (i, i * i) for i in range(500))))
+    whole[100:160] = bytes(byte ^ 0x5A for byte in whole[100:160])
+    (folder / "queries-more.jsonl.gz").write_bytes(whole)
+    with pytest.raises(InputError, match=r"queries-more\.jsonl\.gz, after line \d+: it can't be read"):
+        read_beir(folder)

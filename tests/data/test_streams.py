@@ -14,7 +14,6 @@ from crossrank.data import streams
 from crossrank.data.streams import (
     Document,
     Line,
-    LineError,
     Pair,
     Pause,
     count_lines,
@@ -22,6 +21,7 @@ from crossrank.data.streams import (
     read_lines,
     read_pairs,
 )
+from crossrank.data.text_lines import RowError
 
 
 def texts_of(path: Path) -> list[str]:
@@ -83,7 +83,7 @@ def test_a_file_never_pauses(tmp_path: Path) -> None:
     path.write_text("a\tb\n\n" * 50_000)
     got = list(read_pairs(str(path), None, "query", "document"))
     assert len(got) == count_lines(str(path)) == 100_000
-    assert not any(isinstance(item, (Pause, LineError)) for item in got)
+    assert not any(isinstance(item, (Pause, RowError)) for item in got)
 
 
 def test_documents_of_json_lines(tmp_path: Path) -> None:
@@ -93,6 +93,6 @@ def test_documents_of_json_lines(tmp_path: Path) -> None:
     assert isinstance(first, Document)
     assert isinstance(last, Document)
     assert (first.text, first.is_record, last.text, last.line.number) == ("t", True, "c", 4)
-    assert isinstance(bad, LineError)
+    assert isinstance(bad, RowError)
     assert bad.place == f"{path}, line 3"
     assert bad.reason == "'null' is null, not an object"

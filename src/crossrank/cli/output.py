@@ -24,7 +24,8 @@ from crossrank.cli.terminal import (
     styled,
     to_json,
 )
-from crossrank.data.streams import Document, LineError
+from crossrank.data.streams import Document
+from crossrank.data.text_lines import RowError
 
 if TYPE_CHECKING:
     from crossrank.scoring.cross_encoder import CrossEncoder
@@ -137,7 +138,7 @@ class Report:
         self._pairs = self._tokens = self._skipped = 0
         self._documents_cut = self._document_tokens_cut = self._queries_cut = self._query_tokens_cut = 0
         self._seconds = 0.0
-        self._first: LineError | None = None
+        self._first: RowError | None = None
 
     def add(self, result: PairScores) -> None:
         """Take note of pairs that were scored."""
@@ -149,7 +150,7 @@ class Report:
         self._queries_cut += int((result.query_tokens_cut > 0).sum())
         self._query_tokens_cut = max(self._query_tokens_cut, int(result.query_tokens_cut.max(initial=0)))
 
-    def skip(self, line: LineError) -> None:
+    def skip(self, line: RowError) -> None:
         """Take note of a line that was left out."""
         self._skipped += 1
         self._first = self._first or line

@@ -13,7 +13,14 @@ import numpy as np
 from crossrank.cli.options import Parser, add_scoring_options, open_model
 from crossrank.cli.output import Report
 from crossrank.cli.terminal import to_json
-from crossrank.data.streams import Line, LineError, Pair, Pause, count_lines, read_pairs
+from crossrank.data.streams import (
+    Line,
+    Pair,
+    Pause,
+    count_lines,
+    read_pairs,
+)
+from crossrank.data.text_lines import RowError
 
 if TYPE_CHECKING:
     from crossrank.scoring.cross_encoder import CrossEncoder
@@ -44,7 +51,7 @@ examples:
   paste queries.txt documents.txt | crossrank score - --raw
 """
 
-Item = Pair | Line | LineError  # a Line is a blank one
+Item = Pair | Line | RowError  # a Line is a blank one
 
 
 def add_options(parser: Parser) -> None:
@@ -78,15 +85,15 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _chunks(items: Iterable[Pair | Line | LineError | Pause], skip_bad: bool) -> Iterator[list[Item]]:
+def _chunks(items: Iterable[Pair | Line | RowError | Pause], skip_bad: bool) -> Iterator[list[Item]]:
     """Collect lines until there are enough, or no more for now.
 
-    :raises LineError: At a line that can't be used, unless it is to be skipped; the lines before it come first.
+    :raises RowError: At a line that can't be used, unless it is to be skipped; the lines before it come first.
     """
     chunk: list[Item] = []
     size = 0
     for item in items:
-        if isinstance(item, LineError) and not skip_bad:
+        if isinstance(item, RowError) and not skip_bad:
             if chunk:
                 yield chunk
             raise item
@@ -118,7 +125,7 @@ def _scored(
     for item in chunk:
         if isinstance(item, Pair):
             lines.append(_line_of(item.number, next(scores), labels, kind, args.json))
-        elif isinstance(item, LineError):
+        elif isinstance(item, RowError):
             report.skip(item)
             lines.append(to_json({"line": item.number, "error": item.reason}) if args.json else "")
         elif not args.json:

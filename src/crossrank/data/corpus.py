@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from crossrank.data.text_lines import Notes, Place, decoded, identifier, numbered, record, text_of, wrong
+from crossrank.data.text_lines import LineError, Notes, Place, decoded, identifier, numbered, record, text_of
 from crossrank.errors import InputError
 
 DUPLICATES = "documents given twice with the same text (the first was kept)"
@@ -90,7 +90,7 @@ class FileCorpus:
             raise InputError(f"{path} holds no document. Give a JSON object a line: _id, title, text.")
 
     def _add(self, place: Place, raw: bytes, start: int, notes: Notes) -> None:
-        row = record(place, decoded(place, raw))
+        row = record(place, decoded(place, raw.rstrip(b"\r\n")))
         name, text = identifier(place, row), text_of(place, row)
         if (known := self.index.get(name)) is None:
             self.index[name] = len(self.ids)
@@ -100,7 +100,7 @@ class FileCorpus:
             return
         here = self._stream.tell()
         if self.text(known) != text:
-            raise wrong(
+            raise LineError(
                 place,
                 f"document {name!r} has another text than in line {self._numbers[known]}",
                 "Give each document an identifier of its own.",
@@ -114,7 +114,7 @@ class FileCorpus:
         with self._lock:
             self._stream.seek(self._starts[number])
             raw = self._stream.readline()
-        return text_of(place, record(place, decoded(place, raw)))
+        return text_of(place, record(place, decoded(place, raw.rstrip(b"\r\n"))))
 
 
 def read_corpus(path: Path, notes: Notes) -> Corpus:
@@ -142,7 +142,7 @@ def read_texts(paths: Sequence[Path], notes: Notes, what: str) -> dict[str, str]
         else:
             name, tab, text = line.partition("\t")
             if not tab:
-                raise wrong(place, "there is no tab in it", f"Give the {what}'s identifier, a tab and its text.")
+                raise LineError(place, "there is no tab in it", f"Give the {what}'s identifier, a tab and its text.")
         if name not in texts:
             texts[name], first[name] = text, place
         elif texts[name] == text:
@@ -151,7 +151,7 @@ def read_texts(paths: Sequence[Path], notes: Notes, what: str) -> dict[str, str]
         else:
             where = f"line {first[name].number}" if first[name].path == place.path else str(first[name])
             reason = f"{what} {name!r} has another text than in {where}"
-            raise wrong(place, reason, "Give each text an identifier of its own.")
+            raise LineError(place, reason, "Give each text an identifier of its own.")
     if not texts:
         raise InputError(f"{paths[0]} holds no {what}. Give a line each: a JSON object, or identifier, tab and text.")
     return texts

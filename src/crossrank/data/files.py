@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import itertools
-import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal
 
 from crossrank.data.beir import folder_corpus, folder_qrels, folder_queries
 from crossrank.data.corpus import Corpus, MemoryCorpus
@@ -17,7 +14,7 @@ from crossrank.data.dataset import Dataset
 from crossrank.data.forms import judgements_of
 from crossrank.data.in_memory import from_ir_dataset, is_ir_dataset, records
 from crossrank.data.judgements import Judgement, ReadReport, ReadSettings, Row, RowError, label_of_grade
-from crossrank.data.text_lines import Notes, Place, text_of
+from crossrank.data.text_lines import LineError, Notes, Place, all_lines, numbered, record, text_of
 from crossrank.data.trec import diagnose, qrels_lines
 from crossrank.errors import InputError
 from crossrank.optional import require
@@ -78,58 +75,40 @@ def rows_of(source: Source) -> Iterator[Row | RowError]:
     yield from _READERS[ending](path)
 
 
-def _open(path: str) -> IO[str]:
-    if path.lower().endswith(".gz"):
-        return cast("IO[str]", gzip.open(path, "rt", encoding="utf-8-sig", newline=""))
-    return Path(path).open(encoding="utf-8-sig", newline="")
-
-
 def _json_lines(path: str) -> Iterator[Row | RowError]:
-    with _open(path) as stream:
-        for number, line in enumerate(_lines(stream, path), 1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                remedy = "Give one JSON object a line."
-                if number == 1 and line.lstrip().startswith("["):
-                    remedy += " A file that is one array becomes lines with: jq -c '.[]'."
-                yield RowError(path, number, f"{line.strip()[:40]!r} is not JSON ({error})", remedy)
-                continue
-            if isinstance(value, dict):
-                yield Row(path, number, value)
-            else:
-                yield RowError(path, number, f"it is a {type(value).__name__}, not an object", "Give JSON objects.")
+    for place, line in numbered(Path(path)):
+        try:
+            yield Row(path, place.number, record(place, line))
+        except LineError as error:  # noqa: PERF203
+            yield RowError(path, place.number, error.reason, error.remedy)
 
 
 def _table(separator: str) -> Callable[[str], Iterator[Row | RowError]]:
     def read(path: str) -> Iterator[Row | RowError]:
         csv.field_size_limit(_LONGEST_FIELD)
-        with _open(path) as stream:
-            # In a TSV a quotation mark is a letter, as in BEIR's and MS MARCO's.
-            quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
-            reader = csv.reader(_lines(stream, path), delimiter=separator, quoting=quoting)
-            names = next(reader, None)
-            if not names:
-                raise InputError(f"{path!r} is empty. Its first line should name the columns.")
-            twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-            if twice is not None:
-                raise InputError(f"{path!r} has two columns {twice!r}. Give each a name of its own.")
-            while True:
-                start = reader.line_num + 1
-                try:
-                    cells = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    yield RowError(path, start, f"it is not CSV ({error})", "Quote fields with line ends in them.")
-                    continue
-                if cells and len(cells) != len(names):
-                    reason = f"it has {len(cells)} columns, but the first line names {len(names)}"
-                    yield RowError(path, start, reason, "Quote fields with separators in them, or give JSON lines.")
-                elif cells:
-                    yield Row(path, start, dict(zip(names, cells, strict=True)))
+        # In a TSV a quotation mark is a letter, as in BEIR's and MS MARCO's.
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
+        reader = csv.reader((line for _, line in all_lines(Path(path))), delimiter=separator, quoting=quoting)
+        names = next(reader, None)
+        if not names:
+            raise InputError(f"{path!r} is empty. Its first line should name the columns.")
+        twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+        if twice is not None:
+            raise InputError(f"{path!r} has two columns {twice!r}. Give each a name of its own.")
+        while True:
+            start = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield RowError(path, start, f"it is not CSV ({error})", "Quote fields with line ends in them.")
+                continue
+            if cells and len(cells) != len(names):
+                reason = f"it has {len(cells)} columns, but the first line names {len(names)}"
+                yield RowError(path, start, reason, "Quote fields with separators in them, or give JSON lines.")
+            elif cells:
+                yield Row(path, start, dict(zip(names, cells, strict=True)))
 
     return read
 
@@ -145,21 +124,6 @@ def _parquet(path: str) -> Iterator[Row | RowError]:
         for fields in batch.to_pylist():
             number += 1
             yield Row(path, number, fields)
-
-
-def _lines(stream: IO[str], path: str) -> Iterator[str]:
-    number = 0
-    try:
-        for line in stream:
-            number += 1
-            yield line
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}, after line {number}: a byte (0x{error.object[error.start]:02x}) is not UTF-8. Convert the file: "
-            "iconv -f WINDOWS-1252 -t UTF-8."
-        ) from error
-    except (EOFError, OSError, zlib.error) as error:
-        raise InputError(f"{path}, after line {number}: it can't be read ({error}). Copy it again.") from error
 
 
 _READERS: Mapping[str, Callable[[str], Iterator[Row | RowError]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from crossrank.errors import InputError
+from crossrank.data.text_lines import RowError as RowError
 
 
 @dataclass(frozen=True)
@@ -83,21 +83,6 @@ def grouped(judgements: Iterable[Judgement]) -> list[Group]:
     for one in judgements:
         found.setdefault(one.query, []).append(one)
     return [Group(query, tuple(judged)) for query, judged in found.items()]
-
-
-class RowError(InputError):
-    """A line or row that can't be used.
-
-    :param file: The file as it was named.
-    :param line: The line, counted from 1.
-    :param reason: What is wrong with it.
-    :param remedy: What to do about it, a sentence.
-    """
-
-    def __init__(self, file: str, line: int, reason: str, remedy: str) -> None:
-        self.reason = reason
-        self.place = f"{file}, line {line}"
-        super().__init__(f"{self.place}: {reason}. {remedy} --skip-bad leaves out lines that can't be used.")
 
 
 @dataclass

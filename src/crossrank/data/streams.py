@@ -1,6 +1,6 @@
 """Files and standard input -> lines -> documents and pairs.
 
-A line that can't be used is handed on as a value, a :class:`LineError`: whether to stop at it is the command's affair.
+A line that can't be used is handed on as a value, a :class:`RowError`: whether to stop at it is the command's affair.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from crossrank.data.text_lines import TEXT_FIELDS
+from crossrank.data.text_lines import TEXT_FIELDS, RowError
 from crossrank.errors import InputError
 
 # A file without line ends, such as a disk image, must not fill the memory before that is noticed.
@@ -73,27 +73,11 @@ class Pair:
     document: str
 
 
-class LineError(InputError):
-    """A line that can't be used.
-
-    :param file: The file as it was named.
-    :param number: The line, counted from 1.
-    :param reason: What is wrong with it.
-    :param remedy: What to do about it, a sentence.
-    """
-
-    def __init__(self, file: str, number: int, reason: str, remedy: str) -> None:
-        self.number = number
-        self.reason = reason
-        self.place = f"{_shown(file)}, line {number}"
-        super().__init__(f"{self.place}: {reason}. {remedy} --skip-bad leaves out lines that can't be used.")
-
-
 class Pause:
     """Nothing more comes for now: who collects lines should work on those that are there."""
 
 
-def read_documents(name: str, form: str | None, field: str | None) -> Iterator[Document | LineError]:
+def read_documents(name: str, form: str | None, field: str | None) -> Iterator[Document | RowError]:
     """Read a file of documents, a line each; blank lines are passed over.
 
     :param name: A file, or ``"-"``.
@@ -103,19 +87,19 @@ def read_documents(name: str, form: str | None, field: str | None) -> Iterator[D
     """
     fields = (field,) if field else TEXT_FIELDS
     for line in read_lines(name):
-        if isinstance(line, LineError):
+        if isinstance(line, RowError):
             yield line
         elif isinstance(line, Line) and not line.is_blank:
             form = form or _form_of(line, "lines")
             try:
                 text = _field(line, _record(line), fields, "--field") if form == "jsonl" else line.text
-            except LineError as bad:
+            except RowError as bad:
                 yield bad
             else:
                 yield Document(line, text, is_record=form == "jsonl")
 
 
-def read_pairs(name: str, form: str | None, query: str, document: str) -> Iterator[Pair | Line | LineError | Pause]:
+def read_pairs(name: str, form: str | None, query: str, document: str) -> Iterator[Pair | Line | RowError | Pause]:
     """Read a file of pairs, a line each. A blank line is handed on as it is.
 
     :param name: A file, or ``"-"``.
@@ -131,11 +115,11 @@ def read_pairs(name: str, form: str | None, query: str, document: str) -> Iterat
         form = form or _form_of(line, "tsv")
         try:
             yield _json_pair(line, query, document) if form == "jsonl" else _tab_pair(line)
-        except LineError as bad:
+        except RowError as bad:
             yield bad
 
 
-def read_lines(name: str) -> Iterator[Line | LineError | Pause]:
+def read_lines(name: str) -> Iterator[Line | RowError | Pause]:
     r"""Read lines of UTF-8, with or without a byte order mark, that end in ``\n`` or ``\r\n``.
 
     :raises InputError: If there is no such file, or a line is longer than :data:`LONGEST_LINE`.
@@ -201,20 +185,20 @@ def _raw_lines(stream: BinaryIO, name: str) -> Iterator[bytes | Pause]:
         yield b"".join(beginning)
 
 
-def _decoded(file: str, number: int, raw: bytes) -> Line | LineError:
+def _decoded(file: str, number: int, raw: bytes) -> Line | RowError:
     remedy = "Give a text file in UTF-8."
     if number == 1:
         if raw.startswith(_UTF16):
-            return LineError(file, number, "the file is UTF-16", "Convert it: iconv -f UTF-16 -t UTF-8.")
+            return RowError(file, number, "the file is UTF-16", "Convert it: iconv -f UTF-16 -t UTF-8.")
         raw = raw.removeprefix(codecs.BOM_UTF8)
     raw = raw.removesuffix(b"\r")
     if (position := raw.find(0)) >= 0:
-        return LineError(file, number, f"byte {position + 1} is NUL, so this looks like a binary file", remedy)
+        return RowError(file, number, f"byte {position + 1} is NUL, so this looks like a binary file", remedy)
     try:
         return Line(file, number, raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         reason = f"byte {error.start + 1} (0x{raw[error.start]:02x}) is not UTF-8"
-        return LineError(file, number, reason, f"{remedy} Older ones convert with: iconv -f WINDOWS-1252 -t UTF-8.")
+        return RowError(file, number, reason, f"{remedy} Older ones convert with: iconv -f WINDOWS-1252 -t UTF-8.")
 
 
 def _form_of(first: Line, plain: str) -> str:
@@ -231,9 +215,9 @@ def _record(line: Line) -> dict[str, Any]:
         value = json.loads(line.text)
     except (ValueError, RecursionError) as error:
         why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise LineError(line.file, line.number, f"{_cut(line.text)} is not JSON ({why})", remedy) from error
+        raise RowError(line.file, line.number, f"{_cut(line.text)} is not JSON ({why})", remedy) from error
     if not isinstance(value, dict):
-        raise LineError(line.file, line.number, f"{_cut(line.text)} is {_kind(value)}, not an object", remedy)
+        raise RowError(line.file, line.number, f"{_cut(line.text)} is {_kind(value)}, not an object", remedy)
     return value
 
 
@@ -248,7 +232,7 @@ def _field(line: Line, record: dict[str, Any], names: tuple[str, ...], option: s
         reason = f"it has no field {wanted}; its fields: {has}"
     else:
         reason = f"its field {wrong!r} is {_kind(record[wrong])}, not a string"
-    raise LineError(line.file, line.number, reason, f"Name the field to read with {option}.")
+    raise RowError(line.file, line.number, reason, f"Name the field to read with {option}.")
 
 
 def _json_pair(line: Line, query: str, document: str) -> Pair:
@@ -265,7 +249,7 @@ def _tab_pair(line: Line) -> Pair:
     if len(columns) != 2:
         count = f"{len(columns)} column{'s' if len(columns) > 1 else ''}"
         remedy = "Give a query, a tab and a document; texts with tabs in them go into JSON lines."
-        raise LineError(line.file, line.number, f"{_cut(line.text)} has {count}, not 2", remedy)
+        raise RowError(line.file, line.number, f"{_cut(line.text)} has {count}, not 2", remedy)
     return Pair(line.number, *columns)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +27,30 @@ class Place:
         return f"{self.path}, line {self.number}"
 
 
-def wrong(place: Place, reason: str, remedy: str) -> InputError:
-    """Make the error of a line that can't be used."""
-    return InputError(f"{place}: {reason}. {remedy}")
+class LineError(InputError):
+    """A line of a file that can't be used.
+
+    :param place: The file and the line, as messages show them.
+    :param reason: What is wrong with it.
+    :param remedy: What to do about it, a sentence or two.
+    """
+
+    def __init__(self, place: object, reason: str, remedy: str) -> None:
+        self.place, self.reason, self.remedy = str(place), reason, remedy
+        super().__init__(f"{place}: {reason}. {remedy}")
+
+
+class RowError(LineError):
+    """A line or row that can't be used, of a file in which such lines may be skipped.
+
+    :param file: The file as it was named, ``"-"`` for standard input.
+    :param number: The line (of Parquet: the row), counted from 1.
+    """
+
+    def __init__(self, file: str, number: int, reason: str, remedy: str) -> None:
+        self.number = number
+        place = f"{'standard input' if file == '-' else file}, line {number}"
+        super().__init__(place, reason, f"{remedy} --skip-bad leaves out lines that can't be used.")
 
 
 @dataclass
@@ -51,30 +73,42 @@ class Notes:
 
 
 def numbered(path: Path) -> Iterator[tuple[Place, str]]:
-    r"""Give each line that is not blank, without its end; ``.gz`` is read as it is.
+    """Give each line that is not blank, without its end; ``.gz`` is unpacked.
 
-    :raises InputError: If there is no such file, or a line is not UTF-8.
+    :raises InputError: If there is no such file, it is damaged, or a line is not UTF-8.
+    """
+    for place, line in all_lines(path):
+        if line.strip():
+            yield place, line.rstrip("\r\n")
+
+
+def all_lines(path: Path) -> Iterator[tuple[Place, str]]:
+    """Give each line with its end, without a byte order mark; ``.gz`` is unpacked.
+
+    :raises InputError: If there is no such file, it is damaged, or a line is not UTF-8.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder where a file is expected. Name the file in it.")
+    number = 0
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as stream:
             for number, raw in enumerate(stream, start=1):
-                if raw.strip():
-                    yield Place(path, number), decoded(Place(path, number), raw)
+                yield Place(path, number), decoded(Place(path, number), raw)
     except FileNotFoundError as error:
         raise InputError(f"There is no file {path}. Check the path.") from error
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise InputError(f"{path} is not a whole gzip file ({error}). Copy or download it again.") from error
+    except (EOFError, OSError, zlib.error) as error:
+        raise InputError(f"{path}, after line {number}: it can't be read ({error}). Copy it again.") from error
 
 
 def decoded(place: Place, raw: bytes) -> str:
-    """Read a line's bytes as UTF-8, without a byte order mark and the line's end."""
+    """Read a line's bytes as UTF-8, without a byte order mark."""
     try:
-        return raw.decode("utf-8-sig" if place.number == 1 else "utf-8").rstrip("\r\n")
+        return raw.decode("utf-8-sig" if place.number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         reason = f"byte {error.start + 1} (0x{raw[error.start]:02x}) is not UTF-8"
-        raise wrong(place, reason, "Convert the file, for instance with: iconv -f WINDOWS-1252 -t UTF-8.") from error
+        raise LineError(
+            place, reason, "Convert the file, for instance with: iconv -f WINDOWS-1252 -t UTF-8."
+        ) from error
 
 
 def record(place: Place, line: str) -> Mapping[str, Any]:
@@ -85,9 +119,12 @@ def record(place: Place, line: str) -> Mapping[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise wrong(place, f"{cut(line)} is not JSON ({error})", "Give one JSON object a line.") from error
+        remedy = "Give one JSON object a line."
+        if place.number == 1 and line.lstrip().startswith("["):
+            remedy += " A file that is one array becomes lines with: jq -c '.[]'."
+        raise LineError(place, f"{cut(line)} is not JSON ({error})", remedy) from error
     if not isinstance(value, dict):
-        raise wrong(place, f"{cut(line)} is not a JSON object", "Give one JSON object a line.")
+        raise LineError(place, f"{cut(line)} is not a JSON object", "Give one JSON object a line.")
     return value
 
 
@@ -100,7 +137,9 @@ def identifier(place: Place, row: Mapping[str, Any], names: tuple[str, ...] = ("
         if isinstance(value := row.get(name), (str, int)) and not isinstance(value, bool) and value != "":
             return str(value)
     has = ", ".join(map(repr, list(row)[:12])) or "none"
-    raise wrong(place, f"no identifier in {' or '.join(map(repr, names))}; its fields: {has}", "Give each one an _id.")
+    raise LineError(
+        place, f"no identifier in {' or '.join(map(repr, names))}; its fields: {has}", "Give each one an _id."
+    )
 
 
 def text_of(place: Place, row: Mapping[str, Any]) -> str:
@@ -113,7 +152,7 @@ def text_of(place: Place, row: Mapping[str, Any]) -> str:
         title = ""
     if not isinstance(text, str) or not isinstance(title, str):
         has = ", ".join(map(repr, list(row)[:12])) or "none"
-        raise wrong(place, f"its text or title is missing or not a string; its fields: {has}", "Give it as 'text'.")
+        raise LineError(place, f"its text or title is missing or not a string; its fields: {has}", "Give it as 'text'.")
     return encodable(f"{title} {text}".strip())
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from crossrank.data.in_memory import GRADE_COLUMNS, SCORE_COLUMNS, by_query
-from crossrank.data.text_lines import Notes, Place, cut, numbered, wrong
+from crossrank.data.text_lines import LineError, Notes, Place, cut, numbered
 from crossrank.errors import InputError
 
 Qrels = dict[str, dict[str, int]]
@@ -50,13 +50,13 @@ def read_run(path: Path) -> Iterator[RunRow]:
     for place, line in numbered(path):
         columns = line.split()
         if len(columns) not in (5, 6):
-            raise wrong(place, f"{cut(line)} has {len(columns)} columns, not 6", _RUN_ORDER)
+            raise LineError(place, f"{cut(line)} has {len(columns)} columns, not 6", _RUN_ORDER)
         query, _, document, rank, score = columns[:5]
         if document == "Q0":
-            raise wrong(place, "column 3 should be the document, but is 'Q0'", _RUN_ORDER)
+            raise LineError(place, "column 3 should be the document, but is 'Q0'", _RUN_ORDER)
         if not _is_integer(rank):
             hint = " and column 5 an integer: rank and score look swapped" if _is_integer(score) else ""
-            raise wrong(place, f"column 4 should be the rank, but is {cut(rank)}{hint}", _RUN_ORDER)
+            raise LineError(place, f"column 4 should be the rank, but is {cut(rank)}{hint}", _RUN_ORDER)
         row = RunRow(place, query, document, int(float(rank)), number(place, score, "column 5, the score,"))
         ranks_as_scores.look(row)
         yield row
@@ -80,10 +80,10 @@ def read_table(path: Path) -> Iterator[RunRow]:
             names = [name.strip().lower() for name in columns]
             if names[:2] != ["query-id", "corpus-id"]:
                 remedy = "The first line names the columns, with tabs between: query-id, corpus-id, rank, score."
-                raise wrong(place, f"{cut(line)} is no header", remedy)
+                raise LineError(place, f"{cut(line)} is no header", remedy)
             continue
         if len(columns) != len(names):
-            raise wrong(place, f"{len(columns)} columns, but the header has {len(names)}", "Check for stray tabs.")
+            raise LineError(place, f"{len(columns)} columns, but the header has {len(names)}", "Check for stray tabs.")
         values = dict(zip(names, columns, strict=True))
         count += 1
         rank = number(place, values["rank"], "the rank") if "rank" in values else float(count)
@@ -107,20 +107,22 @@ def qrels_lines(path: Path, notes: Notes) -> Iterator[tuple[Place, str, str, int
             order = "query, 0, document, grade" if width == 4 else "query, document, grade"
             if width not in (3, 4):
                 expected = "TREC's have 4 (query, 0, document, grade), BEIR's 3 with a header"
-                raise wrong(place, f"{cut(line)} has {width} columns", f"Judgements: {expected}.")
+                raise LineError(place, f"{cut(line)} has {width} columns", f"Judgements: {expected}.")
             if not _is_integer(columns[-1]) and columns[-1].strip().lower() in ("score", "grade", "relevance", "label"):
                 continue
         if len(columns) != width:
-            raise wrong(place, f"{len(columns)} columns, but the first line has {width}", f"The columns are: {order}.")
+            raise LineError(
+                place, f"{len(columns)} columns, but the first line has {width}", f"The columns are: {order}."
+            )
         if not _is_integer(columns[-1]):
             others = [i + 1 for i, column in enumerate(columns[:-1]) if i and _is_integer(column) and width == 3]
             hint = f"; column {others[0]} looks like it" if others else ""
             reason = f"column {width} should be the grade, an integer, but is {cut(columns[-1])}{hint}"
-            raise wrong(place, reason, f"The columns are: {order}.")
+            raise LineError(place, reason, f"The columns are: {order}.")
         grade = int(float(columns[-1]))
         if grade > HIGHEST_GRADE:
             remedy = "Grades are small whole numbers, 0 for not relevant; check the order of the columns."
-            raise wrong(place, f"the grade {grade} is above {HIGHEST_GRADE}", remedy)
+            raise LineError(place, f"the grade {grade} is above {HIGHEST_GRADE}", remedy)
         if grade < 0:
             notes.add(NEGATIVE, f"{place}: {grade}")
         count += 1
@@ -146,7 +148,7 @@ def read_qrels(path: Path, notes: Notes) -> tuple[Qrels, dict[str, Place]]:
             notes.add(REPEATED, f"{place}: {query!r} with {document!r}")
         else:
             reason = f"query {query!r} with document {document!r} has grade {grade} here and {judged[document]} before"
-            raise wrong(place, reason, "Keep one of the two.")
+            raise LineError(place, reason, "Keep one of the two.")
     return qrels, places
 
 
@@ -190,9 +192,9 @@ def number(place: Place, text: str, what: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise wrong(place, f"{what} is {cut(text)}, not a number", "Check the order of the columns.") from None
+        raise LineError(place, f"{what} is {cut(text)}, not a number", "Check the order of the columns.") from None
     if math.isnan(value):
-        raise wrong(place, f"{what} is NaN", "A NaN can't be ranked; find out what made it, and leave the line out.")
+        raise LineError(place, f"{what} is NaN", "A NaN can't be ranked: find out what made it, or leave it out.")
     return value
 
 
@@ -273,7 +275,7 @@ class _RanksAsScores:
         counts_up = self._from_one or self._from_zero
         if counts_up and self._longest >= 3 and not (self._down and last.rank in (0, 1)):
             reason = "column 5 counts 1, 2, 3, ... from the first line of each query to its last, as ranks do"
-            raise wrong(last.place, reason, f"A higher score is better. {_RUN_ORDER}")
+            raise LineError(last.place, reason, f"A higher score is better. {_RUN_ORDER}")
 
 
 def _is_integer(text: str) -> bool:
