@@ -26,6 +26,7 @@ from crossrank.errors import (
 
 if typing.TYPE_CHECKING:
     from crossrank.checkpoint.model_registry import ModelRegistry
+    from crossrank.ranking.breaker import CircuitBreaker
     from crossrank.ranking.cache.disk import DiskCache
     from crossrank.ranking.cache.memory import MemoryCache
     from crossrank.ranking.cross_encoder_stage import CrossEncoderStage
@@ -33,11 +34,14 @@ if typing.TYPE_CHECKING:
     from crossrank.ranking.first_stage import FirstStage
     from crossrank.ranking.judge.llm_judge import LLMJudge
     from crossrank.ranking.network.hosted import HostedReranker
+    from crossrank.ranking.network.providers import Provider
     from crossrank.ranking.ranked_documents import RankedDocument, Ranking
     from crossrank.ranking.reranker import Reranker
+    from crossrank.ranking.stage import Context, Stage, StageScores
     from crossrank.scoring.bi_encoder import BiEncoder
     from crossrank.scoring.calibration import Calibration
     from crossrank.scoring.cross_encoder import CrossEncoder
+    from crossrank.scoring.long_documents import LongDocuments
     from crossrank.scoring.registry_model import RegistryModel
     from crossrank.types import PairScores
 
@@ -47,6 +51,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "BiEncoder": "crossrank.scoring.bi_encoder",
     "Calibration": "crossrank.scoring.calibration",
+    "CircuitBreaker": "crossrank.ranking.breaker",
+    "Context": "crossrank.ranking.stage",
     "CrossEncoder": "crossrank.scoring.cross_encoder",
     "CrossEncoderStage": "crossrank.ranking.cross_encoder_stage",
     "DiskCache": "crossrank.ranking.cache.disk",
@@ -54,19 +60,25 @@ _LAZY = {
     "FirstThatWorks": "crossrank.ranking.fallback",
     "HostedReranker": "crossrank.ranking.network.hosted",
     "LLMJudge": "crossrank.ranking.judge.llm_judge",
+    "LongDocuments": "crossrank.scoring.long_documents",
     "MemoryCache": "crossrank.ranking.cache.memory",
     "ModelRegistry": "crossrank.checkpoint.model_registry",
     "PairScores": "crossrank.types",
+    "Provider": "crossrank.ranking.network.providers",
     "RankedDocument": "crossrank.ranking.ranked_documents",
     "Ranking": "crossrank.ranking.ranked_documents",
     "RegistryModel": "crossrank.scoring.registry_model",
     "Reranker": "crossrank.ranking.reranker",
+    "Stage": "crossrank.ranking.stage",
+    "StageScores": "crossrank.ranking.stage",
 }
 
 __all__ = [
     "BiEncoder",
     "Calibration",
     "CheckpointError",
+    "CircuitBreaker",
+    "Context",
     "CrossEncoder",
     "CrossEncoderStage",
     "CrossRankError",
@@ -78,6 +90,7 @@ __all__ = [
     "HostedReranker",
     "InputError",
     "LLMJudge",
+    "LongDocuments",
     "MemoryCache",
     "MissingExtraError",
     "ModelAccessError",
@@ -85,11 +98,14 @@ __all__ = [
     "ModelNotFoundError",
     "ModelRegistry",
     "PairScores",
+    "Provider",
     "RankedDocument",
     "Ranking",
     "RegistryModel",
     "Reranker",
+    "Stage",
     "StageError",
+    "StageScores",
     "UnsupportedModelError",
     "__version__",
 ]

@@ -146,10 +146,32 @@ def test_several_files_count_as_one_list(crossrank: Run, tiny_bert: Path, tmp_pa
 
 
 @pytest.mark.parametrize("content", ["", "\n \n\t\n"])
-def test_nothing_to_rank_is_no_error_and_needs_no_model(content: str, crossrank: Run, tmp_path: Path) -> None:
+def test_nothing_to_rank_is_told_and_needs_no_model(content: str, crossrank: Run, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text(content)
     ran = crossrank("rerank", QUERY, "empty.txt", "--model", "./no-such-model")
-    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err == "crossrank: warning: there are no documents in empty.txt.\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--threshold", "nan"), "threshold=nan is not a finite number"),
+        (("--max-windows", "3"), "--max-windows is for --long-documents max or mean_top_k"),
+        (("--max-windows", "3", "--long-documents", "first"), "--max-windows is for --long-documents"),
+    ],
+)
+def test_no_option_is_lost_without_a_word(options: tuple[str, ...], says: str, crossrank: Run) -> None:
+    ran = crossrank("rerank", QUERY, "-", *options, stdin="one\n")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+    assert says in ran.err
+
+
+@pytest.mark.parametrize("query", ["", " \t"])
+def test_an_empty_query_is_an_error(query: str, crossrank: Run) -> None:
+    ran = crossrank("rerank", query, "-", stdin="one\n")
+    assert (ran.code, ran.out) == (1, "")
+    assert "QUERY is empty" in ran.err
 
 
 def test_any_text_comes_out_again(crossrank: Run, tiny_bert: Path) -> None:
@@ -302,5 +324,6 @@ def test_windows_of_long_documents(crossrank: Run, tmp_path: Path, tiny_bert: Pa
     assert [row["score"] for row in got] == pytest.approx(list(expected.scores[expected.order]), abs=1e-5)
     left_out = expected.windows_left_out.sum()
     assert ran.err == (
-        f"crossrank: warning: {left_out} windows of 2 documents were not read; --max-windows sets how many are.\n"
+        f"crossrank: warning: {left_out} windows of 2 documents were not read (max_windows). "
+        "--max-windows sets how many are.\n"
     )

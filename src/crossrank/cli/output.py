@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from crossrank.cli.terminal import (
     BOLD,
@@ -28,6 +29,7 @@ from crossrank.data.streams import Document
 from crossrank.data.text_lines import RowError
 
 if TYPE_CHECKING:
+    from crossrank.ranking.ranked_documents import RankedDocument, Ranking
     from crossrank.scoring.cross_encoder import CrossEncoder
     from crossrank.types import PairScores
 
@@ -39,23 +41,22 @@ _NARROWEST = 40
 class Row:
     """A document in its new place.
 
-    :param rank: The new place, from 1.
-    :param score: As the model gives it.
-    :param index: The document's position in the input, from 0, over all files.
-    :param document: The document.
-    :param passage: Offsets of its best part in its text, where that was looked for.
+    :param ranked: The document as it was ranked.
+    :param document: Where it came from.
     """
 
-    rank: int
-    score: float
-    index: int
+    ranked: RankedDocument
     document: Document
-    passage: tuple[int, int] | None = None
+
+    @property
+    def score(self) -> float:
+        """Its score; NaN if it has none."""
+        return math.nan if self.ranked.score is None else self.ranked.score
 
     @property
     def moved(self) -> int:
         """Places gained (above 0) or lost against the order of the input."""
-        return self.index + 1 - self.rank
+        return self.ranked.first_stage_position + 1 - self.ranked.rank
 
 
 # ---- rankings
@@ -68,7 +69,7 @@ def write_table(rows: Sequence[Row], *, name_files: bool) -> None:
     """
     out = sys.stdout
     width = max(_NARROWEST, shutil.get_terminal_size().columns)
-    ranks = [str(row.rank) for row in rows]
+    ranks = [str(row.ranked.rank) for row in rows]
     scores = [f"{row.score:.4f}" for row in rows]
     moves = [_moved(row.moved, out) for row in rows]
     files = [cut(for_eyes(row.document.line.file), width // 4) if name_files else "" for row in rows]
@@ -86,7 +87,7 @@ def write_table(rows: Sequence[Row], *, name_files: bool) -> None:
         if name_files:
             cells.append(styled(file + " " * (file_width - columns(file)), DIM, out))
             left -= file_width + 2
-        print("  ".join([*cells, cut(for_eyes(row.document.text[slice(*row.passage or (None,))]), left)]))
+        print("  ".join([*cells, cut(for_eyes(row.document.text[slice(*row.ranked.passage or (None,))]), left)]))
 
 
 def write_tabs(rows: Iterable[Row]) -> None:
@@ -94,26 +95,48 @@ def write_tabs(rows: Iterable[Row]) -> None:
     for row in rows:
         line = row.document.line
         moved = f"{row.moved:+d}" if row.moved else "0"
-        print(row.rank, repr(row.score), moved, one_line(line.file), line.number, one_line(row.document.text), sep="\t")
+        print(
+            row.ranked.rank,
+            repr(row.score),
+            moved,
+            one_line(line.file),
+            line.number,
+            one_line(row.document.text),
+            sep="\t",
+        )
 
 
-def write_json(rows: Iterable[Row], kind: str) -> None:
-    """Write a ranking as JSON, an object a line; ``kind`` says what its scores are."""
+def write_json(rows: Iterable[Row], pipeline: Ranking | None) -> None:
+    """Write a ranking as JSON, one object a line.
+
+    :param pipeline: The ranking, if each row is to say what its stages did.
+    """
     for row in rows:
-        line = row.document.line
-        whole = {"document": json.loads(line.text)} if row.document.is_record else {"text": row.document.text}
+        line, facts = row.document.line, row.ranked.to_dict()
+        stages = (
+            {}
+            if pipeline is None
+            else {
+                "stage_scores": facts["scores"],
+                "stage_kinds": facts["kinds"],
+                "details": facts["details"],
+                "degraded": pipeline.degraded,
+                "reason": pipeline.reason,
+            }
+        )
         print(
             to_json(
                 {
-                    "rank": row.rank,
-                    "score": row.score,
-                    "kind": kind,
-                    "corpus_id": row.index,
+                    "rank": row.ranked.rank,
+                    "score": facts["score"],
+                    "kind": None if row.ranked.score is None else row.ranked.kind,
+                    "corpus_id": row.ranked.first_stage_position,
                     "moved": row.moved,
                     "file": line.file,
                     "line": line.number,
-                    **({"passage": row.passage} if row.passage else {}),
-                    **whole,
+                    **({"passage": facts["passage"]} if row.ranked.passage or pipeline is not None else {}),
+                    **stages,
+                    **({"document": json.loads(line.text)} if row.document.is_record else {"text": row.document.text}),
                 }
             )
         )
@@ -128,13 +151,9 @@ def _moved(places: int, out: TextIO) -> str:
 
 
 class Report:
-    """What there is to say at the end, on standard error.
+    """What to say at the end about scored pairs and bad lines, on standard error."""
 
-    :param what: What the pairs are to the user: ``"documents"`` or ``"pairs"``.
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self) -> None:
         self._pairs = self._tokens = self._skipped = 0
         self._documents_cut = self._document_tokens_cut = self._queries_cut = self._query_tokens_cut = 0
         self._seconds = 0.0
@@ -159,10 +178,11 @@ class Report:
         """Warn of what was left out or cut, with what can be done; on a terminal, say how much there was."""
         self.tell_skipped()
         if self._documents_cut or self._queries_cut:
-            complain("warning", self._cuts(model.info()))
+            complain("warning", f"{self._cuts()}. {limit_of(model)}")
         speed = f" ({self._pairs / self._seconds:.0f} a second)" if self._seconds > 1 else ""
-        what = self._what if self._pairs != 1 else self._what.removesuffix("s")
-        remark(f"{self._pairs} {what}, {self._tokens} tokens, {self._seconds * 1000:.0f} ms{speed}")
+        remark(
+            f"{self._pairs} pair{'s' * (self._pairs != 1)}, {self._tokens} tokens, {self._seconds * 1000:.0f} ms{speed}"
+        )
 
     def tell_skipped(self) -> None:
         """Warn of lines that were left out."""
@@ -170,15 +190,21 @@ class Report:
             lines = "1 line that can't be used was" if self._skipped == 1 else f"{self._skipped} bad lines were"
             complain("warning", f"{lines} left out; the first is {self._first.place}: {self._first.reason}.")
 
-    def _cuts(self, info: Mapping[str, Any]) -> str:
+    def _cuts(self) -> str:
         parts = []
         if self._documents_cut:
-            of = f"{self._documents_cut} of {self._pairs} {self._what}"
+            of = f"{self._documents_cut} of {self._pairs} pairs"
             parts.append(f"{of} were cut at the end, by {self._document_tokens_cut} tokens in all")
         if self._queries_cut:
             parts.append(f"in {self._queries_cut} the query was cut, by up to {self._query_tokens_cut} tokens")
-        limit, most = info["max_length"], info["usable_length"]
-        remedy = (
-            f"--max-length goes up to {most}" if limit < most else "split long texts, or take a model that reads more"
-        )
-        return f"{'; '.join(parts)}. The model reads {limit} tokens: {remedy}."
+        return "; ".join(parts)
+
+
+def limit_of(model: CrossEncoder) -> str:
+    """Say how much a model reads, and what to do about longer texts."""
+    info = model.info()
+    limit, usable = info["max_length"], info["usable_length"]
+    remedy = (
+        f"--max-length goes up to {usable}" if limit < usable else "split long texts, or take a model that reads more"
+    )
+    return f"The model reads {limit} tokens: {remedy}."

@@ -3,44 +3,50 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crossrank.cli.options import Parser, add_scoring_options, open_model, positive
-from crossrank.cli.output import Report, Row, write_json, write_table, write_tabs
-from crossrank.cli.terminal import complain
+from crossrank.cli.output import Report, Row, limit_of, write_json, write_table, write_tabs
+from crossrank.cli.terminal import complain, remark
 from crossrank.data.streams import Document, read_documents
 from crossrank.data.text_lines import TEXT_FIELDS
 from crossrank.errors import InputError
 from crossrank.scoring.aggregation import AGGREGATIONS
+from crossrank.validation import check_threshold
 
 if TYPE_CHECKING:
+    from crossrank.ranking.ranked_documents import Ranking
+    from crossrank.ranking.reranker import Reranker
     from crossrank.scoring.cross_encoder import CrossEncoder
-    from crossrank.types import PairScores
+
+# Options that go with --pipeline. All others are for one model, and the pipeline's file sets them.
+_WITH_PIPELINE = frozenset(
+    {"query", "files", "top_k", "threshold", "json", "field", "format", "skip_bad", "pipeline", "execute", "defaults"}
+)
 
 DESCRIPTION = "Order documents by their relevance to a query, best first."
 EPILOG = f"""\
 input:
-  A text file has a document a line; blank lines are passed over. In a file that
-  ends in .jsonl, .ndjson or .json each line is a JSON object; its text is the
-  field that --field names, else the first there is of
+  A text file has one document a line; blank lines are ignored. In a file whose
+  name ends in .jsonl, .ndjson or .json each line is a JSON object; its text is
+  the field that --field names, else the first that it has of
   {", ".join(TEXT_FIELDS)}.
   Standard input is JSON lines if it starts with a brace.
 
 output:
   On a terminal: rank, score, places moved (↑3 up, ↓1 down, = none), and the
   text, cut to the width. In a pipe: rank, score, places moved, file, line and
-  text, with tabs between; tabs and line ends in a text become spaces.
-  With --json an object a line: rank, score, kind (what the score is: logit,
+  text, separated by tabs; tabs and line ends in a text become spaces.
+  With --json one object a line: rank, score, kind (what the score is: logit,
   sigmoid, calibrated, ...), corpus_id (the position in the input, from 0),
-  moved, file, line, and the text or, from JSON lines, the whole object as
-  document.
-  With --pipeline the objects also carry stage_scores, stage_kinds, passage,
-  details, degraded and reason; without a score, score and kind are null, and
-  in a pipe nan. Why a ranking is less than what was
-  asked for is said on standard error.
+  moved, file, line, passage (with --long-documents: where the best part is),
+  and the text or, from JSON lines, the whole object as document.
+  With --pipeline the objects also have stage_scores, stage_kinds, details,
+  degraded and reason. A document without a score has nan in a pipe, and null
+  in JSON. Standard error says why a ranking is incomplete.
 
 examples:
   crossrank rerank "how do I undo a commit" notes.txt
@@ -67,13 +73,14 @@ def add_options(parser: Parser) -> None:
         "--long-documents",
         choices=tuple(AGGREGATIONS),
         default="truncate",
-        help="of what the model can't read at once, read the beginning (truncate, first), or all of it in windows, "
-        "and count the best (max) or the mean of the three best (mean_top_k)",
+        help="for documents longer than the model reads: score the beginning (truncate, first), or score windows and "
+        "take the best (max) or the mean of the three best (mean_top_k)",
     )
     parser.add_argument(
         "--max-windows", type=positive, metavar="N", help="the most windows of a document (default: 32)"
     )
     add_scoring_options(parser)
+    parser.set_defaults(defaults=vars(parser.parse_args(["", ""])))
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -81,70 +88,86 @@ def execute(args: argparse.Namespace) -> int:
 
     :raises CrossRankError: If something can't be used.
     """
-    report = Report("documents")
-    if args.pipeline is not None:
-        # Only here: its import takes time, and most rankings need no pipeline.
-        from crossrank.cli.pipeline import open_pipeline, rank
-
-        reranker = open_pipeline(args)
-        return rank(reranker, args, _read(args, report), report)
-    model = open_model(args)
+    # 1) Check what can be checked before anything is read or loaded.
+    if not args.query.strip():
+        raise InputError("QUERY is empty, so there is nothing to rank by. Check the variable it comes from.")
+    if args.files.count("-") > 1:
+        raise InputError("Standard input (-) is named more than once. It can be read once; name it once.")
+    # 2) Make the pipeline: the stages of a file, or one model.
+    model = None if args.pipeline else open_model(args)
+    reranker = _from_file(args) if model is None else _of_one_model(model, args)
+    # 3) Read the documents.
+    report = Report()
     documents = _read(args, report)
     if not documents:
-        report.tell(model)
-        return 0
-    info = model.info()
-    if len(info["labels"]) > 1 and args.label is None:
+        complain("warning", f"there are no documents in {', '.join(args.files)}.")
+    elif model is not None and args.label is None and model.num_labels > 1:
+        labels = model.info()["labels"]
         raise InputError(
-            f"{info['model']} has {len(info['labels'])} labels ({', '.join(info['labels'])}), so there is no one score "
-            f"to rank by. Name the one that means relevant: --label {info['labels'][-1]}"
+            f"{model.name} has {len(labels)} labels ({', '.join(labels)}), so there is no single score to rank by. "
+            f"Name the one that means relevant: --label {labels[-1]}"
         )
-    result, passages = _score(model, args, documents)
-    report.add(result)
-    order = [int(i) for i in result.order if args.threshold is None or result.scores[i] >= args.threshold]
-    rows = [
-        Row(rank, float(result.scores[i]), i, documents[i], passages[i] if passages else None)
-        for rank, i in enumerate(order[: args.top_k], start=1)
-    ]
+    # 4) Rank them.
+    with reranker:
+        ranking = reranker.rank(args.query, [_given(document, args) for document in documents], top_k=args.top_k)
+    # 5) Write the ranking, then what there is to say about it.
+    rows = [Row(ranked, documents[ranked.first_stage_position]) for ranked in ranking]
     if args.json:
-        write_json(rows, result.kind)
+        write_json(rows, ranking if args.pipeline else None)
     elif sys.stdout.isatty():
         write_table(rows, name_files=len(args.files) > 1)
     else:
         write_tabs(rows)
     sys.stdout.flush()
-    report.tell(model)
+    report.tell_skipped()
+    _tell(ranking, model)
     return 0
 
 
-def _score(
-    model: CrossEncoder, args: argparse.Namespace, documents: Sequence[Document]
-) -> tuple[PairScores, Sequence[tuple[int, int]] | None]:
-    """Scores, and each document's best passage where windows were asked for."""
-    pairs = [(args.query, document.text) for document in documents]
-    if args.long_documents == "truncate":
-        return model.score(pairs, batch_size=args.batch_size), None
-    from crossrank.scoring.long_documents import LongDocuments, score_long
+def _from_file(args: argparse.Namespace) -> Reranker:
+    from crossrank.ranking.reranker import Reranker
 
-    settings = LongDocuments(args.long_documents)
+    for name, default in args.defaults.items():
+        if name not in _WITH_PIPELINE and getattr(args, name) != default:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} is for one model, but --pipeline names stages. Set it in {args.pipeline!r}.")
+    reranker = Reranker.from_file(args.pipeline)
+    if args.threshold is not None:
+        reranker.threshold = check_threshold(args.threshold)
+    return reranker
+
+
+def _of_one_model(model: CrossEncoder, args: argparse.Namespace) -> Reranker:
+    # Only here: importing them takes time, which --help should not.
+    from crossrank.ranking.cross_encoder_stage import CrossEncoderStage
+    from crossrank.ranking.reranker import Reranker
+    from crossrank.scoring.long_documents import LongDocuments
+
+    long_documents = LongDocuments(args.long_documents)
     if args.max_windows is not None:
-        settings = replace(settings, max_windows=args.max_windows)
-    result = score_long(model, pairs, settings, batch_size=args.batch_size)
-    left_out = int(result.windows_left_out.sum())
-    if args.long_documents == "first" or not left_out:
-        return result, result.passages
-    documents_left = int((result.windows_left_out > 0).sum())
-    some = "1 document" if documents_left == 1 else f"{documents_left} documents"
-    complain("warning", f"{left_out} windows of {some} were not read; --max-windows sets how many are.")
-    # That says it; the report would call it a cut at the end.
-    return replace(result, document_tokens_cut=0 * result.document_tokens_cut), result.passages
+        if args.long_documents in ("truncate", "first"):
+            raise InputError(
+                "--max-windows is for --long-documents max or mean_top_k. Give one of them, or leave it out."
+            )
+        long_documents = replace(long_documents, max_windows=args.max_windows)
+    stage = CrossEncoderStage(model, batch_size=args.batch_size, long_documents=long_documents)
+    return Reranker(stage, threshold=args.threshold)
+
+
+def _given(document: Document, args: argparse.Namespace) -> Any:
+    """What the stages get: of a JSON object all fields, because a pipeline's template may name them."""
+    if not (document.is_record and args.pipeline):
+        return document.text
+    record: dict[str, Any] = json.loads(document.line.text)
+    # What --field names goes before what the stages would find for themselves; the file's own template stays.
+    return {**record, "text": document.text} if args.field else record
 
 
 def _read(args: argparse.Namespace, report: Report) -> list[Document]:
-    if args.files.count("-") > 1:
-        raise InputError("Standard input (-) is named more than once. It can be read once; name it once.")
     documents: list[Document] = []
     for name in args.files:
+        if name == "-" and sys.stdin is not None and sys.stdin.isatty():
+            complain("note", "reading documents from the terminal, one a line; Ctrl-D ends the input.")
         for item in read_documents(name, args.format, args.field):
             if isinstance(item, Document):
                 documents.append(item)
@@ -153,3 +176,30 @@ def _read(args: argparse.Namespace, report: Report) -> list[Document]:
             else:
                 raise item
     return documents
+
+
+def _tell(ranking: Ranking, model: CrossEncoder | None) -> None:
+    """Say what is missing from a ranking and, on a terminal, how it was made.
+
+    :param model: Where one model ranked: what its limits are goes with a warning.
+    """
+    if ranking.degraded:
+        complain("warning", f"the ranking is degraded: {ranking.reason}.")
+    for note in ranking.notes:
+        complain("warning", f"{note}.")
+    for stage in ranking.stages:
+        notes = list(stage.notes)
+        if model is not None and notes:
+            windows = "max_windows" in notes[0]
+            remedy = "--max-windows sets how many are." if windows else limit_of(model)
+            complain("warning", f"{'; '.join(notes)}. {remedy}")
+            notes = []
+        elif stage.pairs_cut:
+            complain("warning", f"{stage.name}: {stage.pairs_cut} of {stage.documents} documents were cut.")
+        cost = "" if stage.cost is None else f", cost {stage.cost:g}"
+        remark(
+            f"{stage.name}: {stage.scored} of {stage.documents} documents scored ({stage.kind}), {stage.kept} kept, "
+            f"{stage.tokens} tokens, {stage.seconds * 1000:.0f} ms{cost}"
+        )
+        for note in notes:
+            remark(f"{stage.name}: {note}")

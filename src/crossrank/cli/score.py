@@ -74,7 +74,7 @@ def execute(args: argparse.Namespace) -> int:
     """
     model = open_model(args)
     pairs = read_pairs(args.file, args.format, args.query_field, args.document_field)
-    report = Report("pairs")
+    report = Report()
     with _bar(args.file) as (advance, hidden):
         for chunk in _chunks(pairs, args.skip_bad):
             lines = _scored(model, chunk, args, report, advance)

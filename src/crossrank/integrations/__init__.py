@@ -1,1 +1,1 @@
-"""At home in other frameworks: one thin adapter each."""
+"""Adapters for other frameworks, one file each."""

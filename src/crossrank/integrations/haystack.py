@@ -1,6 +1,6 @@
 """Haystack: a ranker, for pipelines.
 
-Haystack sends usage events to posthog unless ``HAYSTACK_TELEMETRY_ENABLED=False`` stands in the environment before it
+Haystack sends usage events to posthog unless ``HAYSTACK_TELEMETRY_ENABLED=False`` is in the environment before it
 is imported; this module sends nothing, and leaves the choice to you.
 
 >>> from crossrank.integrations.haystack import CrossRankRanker
@@ -32,7 +32,7 @@ class CrossRankRanker:
     They come back as copies with the score in ``Document.score`` (``None`` where no stage scored one); the caller's own
     are not touched.
 
-    :param model: A name on the hub, a folder, or ``None`` for the model in the box.
+    :param model: A name on the hub, a folder, or ``None`` for the bundled model.
     :param top_k: How many documents to return; by default all.
     :param threshold: The least score with which a document is returned.
     :param text: What is read of a document, such as ``"{title}: {text}"``; by default its content.
@@ -117,7 +117,7 @@ class CrossRankRanker:
     async def run_async(
         self, query: str, documents: list[Document], top_k: int | None = None
     ) -> dict[str, list[Document]]:
-        """Rank documents without holding up the event loop; as :meth:`run` otherwise."""
+        """Rank documents without blocking the event loop; as :meth:`run` otherwise."""
         return _documents(await self.reranker.arank(query, documents, top_k=self.top_k if top_k is None else top_k))
 
 

@@ -28,7 +28,7 @@ class CrossRankCompressor(BaseDocumentCompressor):
     The documents come back as copies with their metadata and id, and with ``relevance_score`` in the metadata (left out
     where no stage scored a document); the caller's own are not touched.
 
-    :param reranker: What ranks; by default the model in the box.
+    :param reranker: What ranks; by default the bundled model.
     :param top_k: How many documents to return; by default what the reranker keeps.
     """
 
@@ -36,7 +36,7 @@ class CrossRankCompressor(BaseDocumentCompressor):
     top_k: int | None = None
 
     def model_post_init(self, context: Any, /) -> None:
-        """Take the model in the box where no reranker is given."""
+        """Take the bundled model where no reranker is given."""
         if self.reranker is None:
             self.reranker = Reranker()
 
@@ -52,7 +52,7 @@ class CrossRankCompressor(BaseDocumentCompressor):
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
-        """Rank documents without holding up the event loop.
+        """Rank documents without blocking the event loop.
 
         :raises CrossRankError: As :meth:`crossrank.ranking.reranker.Reranker.arank`.
         """

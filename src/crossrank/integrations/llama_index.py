@@ -26,9 +26,9 @@ class CrossRankPostprocessor(BaseNodePostprocessor):
     """Keeps the most relevant nodes, best first.
 
     Each comes back as a new ``NodeWithScore`` around the same node; its score is the last stage's, ``None`` where none
-    scored it. Read is what an embedding model would read of a node, its metadata included.
+    scored it. The model reads what an embedding model would read of a node, metadata included.
 
-    :param reranker: What ranks; by default the model in the box. One of your own reads nodes as it says.
+    :param reranker: What ranks; by default the bundled model. One of your own reads nodes as it says.
     :param top_k: How many nodes to return; by default what the reranker keeps.
     """
 
@@ -36,7 +36,7 @@ class CrossRankPostprocessor(BaseNodePostprocessor):
     top_k: int | None = None
 
     def model_post_init(self, context: Any, /) -> None:
-        """Take the model in the box where no reranker is given."""
+        """Take the bundled model where no reranker is given."""
         super().model_post_init(context)
         if self.reranker is None:
             self.reranker = Reranker(text=_text)

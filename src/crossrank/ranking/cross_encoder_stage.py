@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from crossrank.errors import InputError, StageError
+from crossrank.progress import progress_of
 from crossrank.ranking.deadline import DeadlineThreads
 from crossrank.ranking.stage import Context, PairScorer, Passage, Stage, StageScores
 from crossrank.scoring.cross_encoder import CrossEncoder
@@ -113,19 +114,29 @@ class CrossEncoderStage:
         :raises ModelError: If the model can't be loaded.
         :raises StageError: If the model's scores are NaN.
         """
-        results = _Results(len(documents))
+        results = _Results(len(documents), reads_windows=self.long_documents.strategy in ("max", "mean_top_k"))
         if context.deadline.is_limited:
             self._score_within(query, documents, context, results)
         else:
-            results.add(0, self._score(self._current(), query, documents, context.cancelled))
+            with progress_of(len(documents), None) as progress:
+                scores = self._score(self._current(), query, documents, context.cancelled, progress=progress)
+            results.add(0, scores)
         return results.joined(context)
 
     def _current(self) -> PairScorer:
         """The model for one call: a registry's may be another in the next."""
         return self.model.current() if isinstance(self.model, RegistryModel) else self.model
 
-    def _score(self, model: PairScorer, query: str, documents: Sequence[str], *stops: threading.Event) -> PairScores:
+    def _score(
+        self,
+        model: PairScorer,
+        query: str,
+        documents: Sequence[str],
+        *stops: threading.Event,
+        progress: Callable[[int], object] = lambda done: None,
+    ) -> PairScores:
         def check_stops(done: int) -> None:
+            progress(done)
             if any(stop.is_set() for stop in stops):
                 raise _StoppedError("nobody waits for the answer any more")
 
@@ -201,7 +212,8 @@ class _StoppedError(StageError):
 class _Results:
     """Results of chunks, put together. What comes after :meth:`joined` is not in it."""
 
-    def __init__(self, documents: int) -> None:
+    def __init__(self, documents: int, *, reads_windows: bool) -> None:
+        self._reads_windows = reads_windows
         self._scores = np.full(documents, np.nan)
         self._relevance = np.full(documents, np.nan)
         self._lock = threading.Lock()
@@ -226,7 +238,8 @@ class _Results:
             if isinstance(result, LongScores):
                 self._passages = self._passages or [None] * len(self._scores)
                 self._passages[here] = result.passages
-                self._left_out[here] = result.windows_left_out
+                if self._reads_windows:
+                    self._left_out[here] = result.windows_left_out
 
     def joined(self, context: Context) -> StageScores:
         with self._lock:

@@ -43,7 +43,7 @@ class Reranker:
     Construction is cheap: nothing is loaded before the first call or :meth:`warm_up`. One object may be used from many
     threads and tasks.
 
-    :param stages: One or more stages; ``None`` is the model in the box. A ``CrossEncoder`` is taken for a stage too.
+    :param stages: One or more stages; ``None`` is the bundled model. A ``CrossEncoder`` is taken for a stage too.
     :param text: What stages read of a document: a function, a field's name, or a template such as
         ``"{title} ({year}): {text}"``; see :class:`~crossrank.ranking.documents.DocumentReader`.
     :param score: A document's first-stage score, higher is better: a function or a field's name.
@@ -82,7 +82,7 @@ class Reranker:
             raise InputError(f"breaker={breaker!r} makes no breaker. Give CircuitBreaker, or None for none.")
         given = [CrossEncoderStage()] if stages is None else list(stages) if isinstance(stages, Iterable) else [stages]
         if not given:
-            raise InputError("stages is empty. Give at least one stage, or leave it out for the model in the box.")
+            raise InputError("stages is empty. Give at least one stage, or leave it out for the bundled model.")
         self.stages = [as_stage(stage, f"stages[{i}]") for i, stage in enumerate(given)]
         self.names = _numbered([stage.name for stage in self.stages])
         self.threshold = threshold
