@@ -193,13 +193,15 @@ def _tell(ranking: Ranking, model: CrossEncoder | None) -> None:
             windows = "max_windows" in notes[0]
             remedy = "--max-windows sets how many are." if windows else limit_of(model)
             complain("warning", f"{'; '.join(notes)}. {remedy}")
-            notes = []
         elif stage.pairs_cut:
             complain("warning", f"{stage.name}: {stage.pairs_cut} of {stage.documents} documents were cut.")
+        facts = f"{stage.tokens} tokens, {stage.seconds * 1000:.0f} ms"
+        if model is not None:
+            speed = f" ({stage.scored / stage.seconds:.0f} a second)" if stage.seconds > 1 else ""
+            remark(f"{stage.scored} document{'s' * (stage.scored != 1)}, {facts}{speed}")
+            continue
         cost = "" if stage.cost is None else f", cost {stage.cost:g}"
-        remark(
-            f"{stage.name}: {stage.scored} of {stage.documents} documents scored ({stage.kind}), {stage.kept} kept, "
-            f"{stage.tokens} tokens, {stage.seconds * 1000:.0f} ms{cost}"
-        )
+        counts = f"{stage.scored} of {stage.documents} documents scored ({stage.kind}), {stage.kept} kept"
+        remark(f"{stage.name}: {counts}, {facts}{cost}")
         for note in notes:
             remark(f"{stage.name}: {note}")
