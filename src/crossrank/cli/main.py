@@ -28,6 +28,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "rank": {
         "rerank": "order documents by their relevance to a query",
         "score": "score pairs of a query and a document",
+        "batch": "score files of any size, in parts that can be resumed",
         "explain": "show which words a score depends on",
         "info": "show what a model is and how it runs here",
     },

@@ -1,0 +1,252 @@
+"""What a job reads: a file, a folder, a glob or a cloud address -> files, and files -> parts of bounded size."""
+
+from __future__ import annotations
+
+import fnmatch
+import posixpath
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from crossrank.errors import InputError
+
+FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+# A part is what is lost if the job is stopped: a few minutes of work.
+PART_PAIRS = 20_000
+PART_BYTES = 8 << 20
+_READ = 1 << 20
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file.
+
+    :param path: In its file system.
+    :param size: Bytes.
+    :param changed: When it last changed, in nanoseconds since 1970; 0 where the file system does not say.
+    """
+
+    path: str
+    size: int
+    changed: int
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it is read through gzip."""
+        return self.path.endswith(".gz")
+
+    @property
+    def format(self) -> str:
+        """``parquet``, ``jsonl``, ``csv`` or ``tsv``, by its name."""
+        return FORMATS[posixpath.splitext(self.path.removesuffix(".gz"))[1].lower()]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of one file: the unit that is scored, written and recorded.
+
+    :param number: Its place in the job, from 0.
+    :param path: The file.
+    :param format: Of the file.
+    :param start: The first byte, or for Parquet the first row.
+    :param end: Behind the last byte or row; -1 for all of a compressed file.
+    """
+
+    number: int
+    path: str
+    format: str
+    start: int
+    end: int
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return f"part-{self.number:05d}"
+
+    @property
+    def weight(self) -> int:
+        """How much of the input it is; of two parts of one format."""
+        return max(1, self.end - self.start)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it."""
+        return asdict(self)
+
+
+def file_system(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it.
+
+    Local paths, and addresses such as ``s3://bucket/key`` or ``gs://...``; what pyarrow does not know is tried with
+    fsspec.
+
+    :raises InputError: If neither knows it, or a package is missing.
+    """
+    protocol, found, _ = address.partition("://")
+    if not found:
+        return pa.fs.LocalFileSystem(), str(Path(address).expanduser().absolute())
+    if protocol not in ("file", "s3", "gs", "gcs", "hdfs", "abfs", "abfss"):
+        try:
+            import fsspec
+
+            inner, path = fsspec.core.url_to_fs(address)
+        except (ImportError, ValueError) as error:
+            raise InputError(
+                f"{address!r}: no file system for {protocol}://. Install the fsspec package that reads it ({error})."
+            ) from error
+        return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(inner)), str(path)
+    try:
+        system, path = pa.fs.FileSystem.from_uri(address)
+    except (pa.ArrowInvalid, OSError, NotImplementedError) as error:
+        raise InputError(f"{address!r} can't be opened: {error}.") from error
+    return system, str(path)
+
+
+def find_files(address: str) -> tuple[Any, list[InputFile]]:
+    """Find what an input names: one file, a folder, or a glob; sorted by path.
+
+    Hidden files, and those whose name begins with ``_``, are left out of folders.
+
+    :raises InputError: If there is nothing, or a file of a format that is not read.
+    """
+    plain = address.partition("://")[2] or address
+    magic = any(mark in plain for mark in "*?[")
+    if magic:
+        head = address[: min(address.index(mark) for mark in "*?[" if mark in address)]
+        system, base = file_system(head[: head.rfind("/") + 1] or ".")
+        pattern = posixpath.join(base, address[head.rfind("/") + 1 :])
+    else:
+        system, base = file_system(address)
+    info = system.get_file_info(base)
+    if info.type == pa.fs.FileType.NotFound:
+        raise InputError(f"There is nothing at {address!r}. Check the path.")
+    if info.type == pa.fs.FileType.File:
+        files = [_input_file(info)]
+        if not _is_read(info.path):
+            raise InputError(
+                f"{address!r} is not a format that is read here. Give a file that ends in {', '.join(FORMATS)} "
+                "(all but Parquet also with .gz)."
+            )
+        return system, files
+    inside = system.get_file_info(pa.fs.FileSelector(base, recursive=True))
+    names = [one for one in inside if one.type == pa.fs.FileType.File and _is_read(one.path)]
+    if magic:
+        names = [one for one in names if fnmatch.fnmatchcase(one.path, pattern)]
+    else:
+        names = [one for one in names if not _hidden(one.path[len(base) :])]
+    if not names:
+        raise InputError(f"{address!r} names no file that ends in {', '.join(FORMATS)}.")
+    files = sorted((_input_file(one) for one in names), key=lambda file: file.path)
+    formats = {file.format for file in files}
+    if len(formats) > 1:
+        raise InputError(f"{address!r} has files of several formats: {', '.join(sorted(formats))}. Give one at a time.")
+    return system, files
+
+
+def split(system: Any, files: list[InputFile], *, pairs: int = PART_PAIRS, size: int = PART_BYTES) -> Iterator[Part]:
+    """Cut files into parts; the same files give the same parts.
+
+    JSON lines and CSV are cut at the ends of rows, Parquet by rows, so that a part has about so many pairs or bytes. A
+    compressed file is one part, because it can only be read from its beginning.
+
+    :param pairs: The most pairs of a part of Parquet, unless a single row has more.
+    :param size: Bytes of a part of JSON lines or CSV.
+    """
+    number = 0
+    for file in files:
+        if file.format == "parquet":
+            ranges = _row_ranges(system, file, pairs)
+        elif file.compressed:
+            ranges = iter([(0, -1)])
+        else:
+            ranges = _byte_ranges(system, file, size, quoted=file.format != "jsonl")
+        for start, end in ranges:
+            yield Part(number, file.path, file.format, start, end)
+            number += 1
+
+
+def _row_ranges(system: Any, file: InputFile, pairs: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, by the number of values of the longest column: that of the documents where there is a list."""
+    metadata = pq.read_metadata(file.path, filesystem=system)
+    start = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        values = max((group.column(i).num_values for i in range(group.num_columns)), default=0)
+        weight = max(values / pairs, group.total_byte_size / (8 * PART_BYTES), 1e-9)
+        pieces = max(1, min(group.num_rows, round(weight)))
+        for piece in range(pieces):
+            first, last = group.num_rows * piece // pieces, group.num_rows * (piece + 1) // pieces
+            if last > first:
+                yield start + first, start + last
+        start += group.num_rows
+
+
+def _byte_ranges(system: Any, file: InputFile, size: int, *, quoted: bool) -> Iterator[tuple[int, int]]:
+    """Ranges of bytes that begin and end with a row. In CSV a line end within quotes does not end a row."""
+    with system.open_input_file(file.path) as source:
+        start = 0
+        if not quoted:
+            while start < file.size:
+                end = _next_line(source, min(start + size, file.size), file.size)
+                yield start, end
+                start = end
+            return
+        # Quotes are doubled within quotes, so a row is whole where the number of them is even.
+        odd, position, header = False, 0, True
+        while block := source.read(_READ):
+            for line in block.split(b"\n")[:-1] if block.endswith(b"\n") else _lines(block, source):
+                odd ^= line.count(b'"') % 2 == 1
+                position = min(position + len(line) + 1, file.size)
+                if odd:
+                    continue
+                if header:
+                    header, start = False, position
+                elif position - start >= size:
+                    yield start, position
+                    start = position
+        if start < file.size:
+            yield start, file.size
+
+
+def _lines(block: bytes, source: Any) -> list[bytes]:
+    """The lines of a block, the last one read to its end."""
+    rest = bytearray()
+    while not rest.endswith(b"\n"):
+        more = source.read(_READ)
+        if not more:
+            break
+        end = more.find(b"\n")
+        rest += more if end < 0 else more[: end + 1]
+        if end >= 0:
+            source.seek(source.tell() - (len(more) - end - 1))
+    return (block + bytes(rest)).removesuffix(b"\n").split(b"\n")
+
+
+def _next_line(source: Any, position: int, size: int) -> int:
+    """The first byte behind the line in which ``position - 1`` is."""
+    if position >= size:
+        return size
+    source.seek(position - 1)
+    while block := source.read(_READ):
+        end = block.find(b"\n")
+        if end >= 0:
+            return int(source.tell() - len(block) + end + 1)
+    return size
+
+
+def _input_file(info: Any) -> InputFile:
+    return InputFile(info.path, info.size, 0 if info.mtime_ns is None else int(info.mtime_ns))
+
+
+def _is_read(path: str) -> bool:
+    bare = path.removesuffix(".gz")
+    suffix = posixpath.splitext(bare)[1].lower()
+    return suffix in FORMATS and not (bare != path and suffix == ".parquet")
+
+
+def _hidden(path: str) -> bool:
+    return any(name.startswith(("_", ".")) for name in path.split("/") if name)

@@ -1,0 +1,320 @@
+"""A part of a file -> tables of bounded size, and the rows that can't be used."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crossrank.batch.input_files import InputFile, Part
+from crossrank.errors import InputError
+
+# What is held at a time: so many rows, but no more than about so many bytes.
+CHUNK_ROWS = 4096
+CHUNK_BYTES = 16 << 20
+# Rows from which the columns of JSON lines are known.
+SCHEMA_ROWS = 2000
+# A row longer than this is refused rather than read into memory.
+LONGEST_ROW = 64 << 20
+
+csv.field_size_limit(LONGEST_ROW)
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that was left out.
+
+    :param path: The file.
+    :param row: Of Parquet, the row in the file, from 0. Of JSON lines the line and of CSV the row, from 1 at ``start``.
+    :param start: A byte of the file; 0 for Parquet.
+    :param reason: Why, with what would mend it.
+    :param content: The row as it was.
+    """
+
+    path: str
+    row: int
+    start: int
+    reason: str
+    content: Any
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the file of rows that were left out."""
+        return {
+            "file": self.path,
+            "row": self.row,
+            "from_byte": self.start,
+            "reason": self.reason,
+            "row_as_it_was": self.content,
+        }
+
+
+@dataclass
+class Chunk:
+    """Rows that are scored together.
+
+    :param table: The rows that can be read.
+    :param numbers: Of each of them, as in :class:`BadRow`.
+    :param bad: Those that can't.
+    :param done: How much of the part's weight this is.
+    """
+
+    table: pa.Table
+    numbers: Sequence[int]
+    bad: list[BadRow] = field(default_factory=list)
+    done: int = 0
+
+
+def schema_of(system: Any, files: list[InputFile]) -> pa.Schema:
+    """The columns of all files.
+
+    Parquet says it itself. In CSV every column is text, so that ids stay as they are. For JSON lines the first rows of
+    the first file decide.
+
+    :raises InputError: If files differ, or the first has no rows or can't be read.
+    """
+    first = files[0]
+    if first.format == "parquet":
+        schema: pa.Schema | None = None
+        for file in files:
+            try:
+                own = pq.read_schema(file.path, filesystem=system).remove_metadata()
+            except pa.ArrowInvalid as error:
+                raise InputError(f"{file.path!r} is no Parquet file, or damaged: {error}.") from error
+            if schema is not None and not own.equals(schema):
+                raise InputError(f"{file.path!r} has other columns than {first.path!r}: {_difference(schema, own)}.")
+            schema = own
+        assert schema is not None
+        return schema
+    if first.format in ("csv", "tsv"):
+        head = _header(system, first.path, first.format)
+        for file in files[1:]:
+            own_head = _header(system, file.path, file.format)
+            if own_head != head:
+                raise InputError(f"{file.path!r} has the columns {own_head}, but {first.path!r} has {head}.")
+        return pa.schema([(name, pa.string()) for name in head])
+    rows: list[dict[str, Any]] = []
+    for line, _ in _lines(system, Part(0, first.path, "jsonl", 0, -1 if first.compressed else first.size)):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+        if len(rows) >= SCHEMA_ROWS:
+            break
+    if not rows:
+        raise InputError(f"{first.path!r} has no row that is a JSON object.")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    fields = []
+    for name in names:
+        kind = _type_of([row[name] for row in rows if row.get(name) is not None])
+        fields.append((name, pa.string() if pa.types.is_null(kind) else kind))
+    return pa.schema(fields)
+
+
+def _type_of(values: list[Any]) -> pa.DataType:
+    """The type that the values have, or most of them; the rows of the others are bad rows."""
+    try:
+        return pa.array(values).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        if len(values) == 1:  # such as a list of a number and a text, which no column holds
+            return pa.string()
+        common, _ = Counter(map(type, values)).most_common(1)[0]
+        same = [value for value in values if type(value) is common]
+        return _type_of(same if len(same) < len(values) else values[:1])
+
+
+def read_part(system: Any, part: Part, schema: pa.Schema) -> Iterator[Chunk]:
+    """Read a part in chunks.
+
+    :raises InputError: If a Parquet file is damaged.
+    """
+    if part.format == "parquet":
+        yield from _parquet(system, part, schema)
+    elif part.format == "jsonl":
+        yield from _json_lines(system, part, schema)
+    else:
+        yield from _csv(system, part, schema)
+
+
+def _parquet(system: Any, part: Part, schema: pa.Schema) -> Iterator[Chunk]:
+    with system.open_input_file(part.path) as source:
+        file = pq.ParquetFile(source)
+        position = 0
+        for number in range(file.num_row_groups):
+            rows = file.metadata.row_group(number).num_rows
+            if position + rows > part.start and position < part.end:
+                at = position
+                size = max(
+                    1, min(CHUNK_ROWS, CHUNK_BYTES * rows // max(1, file.metadata.row_group(number).total_byte_size))
+                )
+                try:
+                    for batch in file.iter_batches(batch_size=size, row_groups=[number]):
+                        first, last = max(part.start, at), min(part.end, at + batch.num_rows)
+                        if last > first:
+                            table = pa.Table.from_batches([batch.slice(first - at, last - first)])
+                            plain = table.replace_schema_metadata(None).cast(schema)
+                            yield Chunk(plain, range(first, last), [], last - first)
+                        at += batch.num_rows
+                except (pa.ArrowInvalid, OSError) as error:
+                    raise InputError(f"{part.path!r} is damaged in row group {number}: {error}.") from error
+            position += rows
+
+
+def _json_lines(system: Any, part: Part, schema: pa.Schema) -> Iterator[Chunk]:
+    columns = {field.name: field.type for field in schema}
+    rows: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    bad: list[BadRow] = []
+    size = 0
+    for number, (line, length) in enumerate(_lines(system, part), start=1):
+        size += length
+        if line.strip():
+            row, reason = _json_row(line, columns)
+            if reason:
+                bad.append(
+                    BadRow(part.path, number, part.start, reason, line.decode("utf-8", "replace").rstrip("\r\n"))
+                )
+            else:
+                rows.append(row)
+                numbers.append(number)
+        if len(rows) >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield Chunk(pa.Table.from_pylist(rows, schema), numbers, bad, size)
+            rows, numbers, bad, size = [], [], [], 0
+    if rows or bad or size:
+        yield Chunk(pa.Table.from_pylist(rows, schema), numbers, bad, size)
+
+
+def _json_row(line: bytes, columns: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """A row that fits the columns, or the reason why there is none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return {}, f"not JSON: {error}"
+    if not isinstance(row, dict):
+        return {}, f"a JSON object is expected, not {type(row).__name__}"
+    for name, value in row.items():
+        if name not in columns:
+            return {}, f"the field {name!r} is in none of the first {SCHEMA_ROWS} rows. Add it there, with null"
+        if value is not None:
+            try:
+                fits = pa.array([value], columns[name]).null_count == 0
+            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+                fits = False
+            if not fits:
+                return {}, f"the field {name!r} is {type(value).__name__}; the first rows have {columns[name]}"
+    return row, ""
+
+
+def _csv(system: Any, part: Part, schema: pa.Schema) -> Iterator[Chunk]:
+    names = schema.names
+    size = 0
+
+    def text() -> Iterator[str]:
+        nonlocal size
+        for line, length in _lines(system, part):
+            size += length
+            yield line.decode("utf-8", "replace")
+
+    rows: list[dict[str, str]] = []
+    numbers: list[int] = []
+    bad: list[BadRow] = []
+    number = 0
+    reader = csv.reader(text(), delimiter="\t" if part.format == "tsv" else ",")
+    if part.end < 0:
+        next(reader, None)  # the header; the other parts begin behind it
+    while (values := _next_row(reader)) is not None:
+        number += 1
+        if isinstance(values, csv.Error):
+            bad.append(BadRow(part.path, number, part.start, str(values), None))
+        elif len(values) == len(names):
+            rows.append(dict(zip(names, values, strict=True)))
+            numbers.append(number)
+        elif values:
+            reason = f"{len(values)} values, but the header has {len(names)} columns"
+            bad.append(BadRow(part.path, number, part.start, reason, values))
+        if len(rows) >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield Chunk(pa.Table.from_pylist(rows, schema), numbers, bad, size)
+            rows, numbers, bad, size = [], [], [], 0
+    if rows or bad or size:
+        yield Chunk(pa.Table.from_pylist(rows, schema), numbers, bad, size)
+
+
+def _next_row(reader: Any) -> list[str] | csv.Error | None:
+    """The next row, or what is wrong with it; ``None`` at the end."""
+    try:
+        row: list[str] | None = next(reader, None)
+    except csv.Error as error:
+        return error
+    return row
+
+
+def _header(system: Any, path: str, kind: str) -> list[str]:
+    part = Part(0, path, kind, 0, -1)
+    lines = (line.decode("utf-8-sig", "replace") for line, _ in _lines(system, part, compressed=path.endswith(".gz")))
+    head = next(csv.reader(lines, delimiter="\t" if kind == "tsv" else ","), None)
+    if not head:
+        raise InputError(f"{path!r} is empty; a header with the columns' names is expected.")
+    if len(set(head)) < len(head):
+        raise InputError(f"{path!r} has two columns of one name: {', '.join(head)}.")
+    return head
+
+
+def _lines(system: Any, part: Part, *, compressed: bool | None = None) -> Iterator[tuple[bytes, int]]:
+    """The lines of a part and their lengths; a line that is too long comes cut, and is then no JSON."""
+    with system.open_input_file(part.path) as source:
+        if part.end < 0 and (part.path.endswith(".gz") if compressed is None else compressed):
+            reader: Any = gzip.GzipFile(fileobj=source)
+            left = None
+        else:
+            source.seek(part.start)
+            reader, left = io.BufferedReader(_Raw(source), 1 << 20), None if part.end < 0 else part.end - part.start
+        while left is None or left > 0:
+            line = reader.readline(LONGEST_ROW)
+            if not line:
+                break
+            length = len(line)
+            while not line.endswith(b"\n") and length % LONGEST_ROW == 0:
+                more = reader.readline(LONGEST_ROW)
+                if not more:
+                    break
+                length += len(more)
+                if more.endswith(b"\n"):
+                    break
+            if left is not None:
+                left -= length
+            yield line, length
+
+
+class _Raw(io.RawIOBase):
+    """What pyarrow opens, as what Python buffers."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._source.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _difference(schema: pa.Schema, own: pa.Schema) -> str:
+    for expected in schema:
+        if expected.name not in own.names:
+            return f"it lacks {expected.name!r}"
+        found = own.field(expected.name)
+        if not found.type.equals(expected.type):
+            return f"{expected.name!r} is {found.type}, not {expected.type}"
+    more = [name for name in own.names if name not in schema.names]
+    return f"it also has {', '.join(map(repr, more))}" if more else "they are in another order"

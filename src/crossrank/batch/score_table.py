@@ -1,0 +1,356 @@
+"""One function from table to table: rows in, the same rows with their scores out. All engines call it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from crossrank.data.columns import roles_of
+from crossrank.errors import CrossRankError, InputError
+from crossrank.ranking.documents import DocumentReader
+from crossrank.ranking.reranker import Reranker
+from crossrank.scoring.cross_encoder import CrossEncoder
+from crossrank.validation import check_top_k
+
+# What is added to the columns of the input.
+SCORE, SCORES, RANKS, POSITIONS, ERROR = (
+    "rerank_score",
+    "rerank_scores",
+    "rerank_ranks",
+    "rerank_positions",
+    "rerank_error",
+)
+
+
+@dataclass
+class Counts:
+    """What was done."""
+
+    rows: int = 0
+    pairs: int = 0
+    cut: int = 0
+    bad: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: Counts | Mapping[str, Any]) -> None:
+        """Count another's as well."""
+        for field in fields(Counts):
+            more = other[field.name] if isinstance(other, Mapping) else getattr(other, field.name)
+            setattr(self, field.name, getattr(self, field.name) + more)
+
+
+class RankBatch:
+    """Scores the rows of tables; the model is loaded once, at the first call.
+
+    For ``map_batches`` of Ray Data, a pandas UDF, or a loop of your own. It can be pickled: another process loads the
+    model again. A row is a query with a document, or a query with a list of documents (strings, or structs with a field
+    for the text).
+
+    - A pair gets ``rerank_score``.
+    - A list gets ``rerank_scores`` and ``rerank_ranks`` (1 is best), aligned with its documents; what a pipeline left
+      out has null. With ``top_k`` the list of documents itself is cut to the best, in their order, with
+      ``rerank_scores`` and ``rerank_positions`` (places in the input's list, from 0).
+    - A row that can't be scored has null there, and the reason in ``rerank_error``.
+
+    All other columns are kept as they are.
+
+    :param model: As for :class:`~crossrank.CrossEncoder`; ``None`` for the bundled model.
+    :param pipeline: A pipeline's TOML file, instead of a model. It needs lists of documents.
+    :param query: The column of queries; by default found by its name.
+    :param documents: The column of documents, or of lists of them; by default found by its name.
+    :param text: Which field of a document is its text, or a template; see ``Reranker``.
+    :param top_k: Keep the best documents of each list only.
+    :param settings: For :class:`~crossrank.CrossEncoder`, such as ``precision`` or ``max_length``.
+    :raises InputError: If a setting can't be used.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        pipeline: str | os.PathLike[str] | None = None,
+        query: str | None = None,
+        documents: str | None = None,
+        text: str | None = None,
+        top_k: int | None = None,
+        **settings: Any,
+    ) -> None:
+        if pipeline is not None and (model is not None or settings):
+            given = ", ".join(["model"] * (model is not None) + sorted(settings))
+            raise InputError(f"pipeline={os.fspath(pipeline)!r} brings its own models; leave out {given}.")
+        check_top_k(top_k)
+        self._arguments = {
+            "model": model,
+            "pipeline": pipeline,
+            "query": query,
+            "documents": documents,
+            "text": text,
+            "top_k": top_k,
+            **settings,
+        }
+        self._given = {
+            role: name for role, name in (("query", query), ("document", documents), ("documents", documents)) if name
+        }
+        self._text = text
+        self.top_k = top_k
+        self._reader = DocumentReader(text)
+        self._model: CrossEncoder | None = None
+        self._reranker: Reranker | None = None
+        if pipeline is None:
+            self._model = CrossEncoder(model, **settings)
+        else:
+            self._reranker = Reranker.from_file(pipeline)
+        self.counts = Counts()
+
+    def __reduce__(self) -> Any:
+        return _again, (self._arguments,)
+
+    def load(self) -> RankBatch:
+        """Load the model now.
+
+        :raises ModelError: If that fails.
+        """
+        if self._model is not None:
+            self._model.load()
+        elif self._reranker is not None:
+            self._reranker.warm_up()
+        return self
+
+    @property
+    def identity(self) -> str:
+        """What the scores depend on besides the settings: the model's identity, or the text of the pipeline's file."""
+        if self._model is not None:
+            return self._model.identity
+        return "pipeline " + hashlib.sha256(Path(self._arguments["pipeline"]).read_bytes()).hexdigest()[:16]
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """What it was made with."""
+        return self._arguments
+
+    def columns(self, schema: pa.Schema) -> tuple[str, str]:
+        """The column of queries and that of documents.
+
+        :raises InputError: If one of them is missing or of a type that can't be used.
+        """
+        names = schema.names
+        for argument in ("query", "documents"):
+            if (name := self._arguments[argument]) is not None and name not in names:
+                raise InputError(f"{argument}={name!r} is not a column. There are: {', '.join(names)}.")
+        roles = roles_of(names, self._given)
+        query = next(iter(roles.get("query", [])), None)
+        found = roles.get("documents") or roles.get("document") or []
+        documents = self._arguments["documents"] or next(iter(found), None)
+        if query is None or documents is None:
+            missing = "queries" if query is None else "documents"
+            raise InputError(
+                f"No column of {missing} was found among {', '.join(names)}. Name it with query= or documents= "
+                "(--query-column, --documents-column)."
+            )
+        if not _is_text(schema.field(query).type):
+            raise InputError(f"The column {query!r} is {schema.field(query).type}; queries are text.")
+        for name in (SCORE, SCORES, RANKS, POSITIONS, ERROR):
+            if name in names:
+                raise InputError(f"There is a column {name!r} already, which would be overwritten. Rename it first.")
+        kind = schema.field(documents).type
+        inner = kind.value_type if _is_list(kind) else kind
+        if not (_is_text(inner) or pa.types.is_struct(inner)):
+            raise InputError(f"The column {documents!r} is {kind}; documents are text, structs, or lists of these.")
+        if not _is_list(kind) and self._reranker is not None:
+            raise InputError(
+                f"A pipeline ranks lists of documents, but the column {documents!r} has one document a row."
+            )
+        if not _is_list(kind) and self.top_k is not None:
+            raise InputError(f"top_k is for lists of documents, but the column {documents!r} has one document a row.")
+        return query, documents
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        """The columns of the result, ``rerank_error`` among them.
+
+        :raises InputError: As :meth:`columns`.
+        """
+        _, documents = self.columns(schema)
+        if not _is_list(schema.field(documents).type):
+            return schema.append(pa.field(SCORE, pa.float64())).append(pa.field(ERROR, pa.string()))
+        if self.top_k is not None:
+            index = schema.get_field_index(documents)
+            schema = schema.set(index, pa.field(documents, pa.list_(schema.field(documents).type.value_type)))
+        second = RANKS if self.top_k is None else POSITIONS
+        for name, kind in ((SCORES, pa.float64()), (second, pa.int32())):
+            schema = schema.append(pa.field(name, pa.list_(kind)))
+        return schema.append(pa.field(ERROR, pa.string()))
+
+    def __call__(self, batch: Any) -> Any:
+        """Score a table.
+
+        :param batch: A pyarrow table or record batch, a pandas data frame, or a dictionary of columns; the same kind
+            comes back.
+        :raises InputError: If a column is missing.
+        :raises CrossRankError: If the model fails.
+        """
+        if isinstance(batch, pa.Table):
+            return self.score_table(batch)
+        if isinstance(batch, pa.RecordBatch):
+            return self.score_table(pa.Table.from_batches([batch])).combine_chunks().to_batches()[0]
+        if isinstance(batch, Mapping):
+            table = pa.table({name: pa.array(list(values)) for name, values in batch.items()})
+            scored = self.score_table(table)
+            return {**batch, **{name: scored[name].to_pylist() for name in scored.column_names if name not in batch}}
+        if hasattr(batch, "iloc"):
+            return self.score_table(pa.Table.from_pandas(batch, preserve_index=False)).to_pandas()
+        raise InputError(f"A batch of type {type(batch).__name__} can't be read. Give a pyarrow table or a data frame.")
+
+    def score_table(self, table: pa.Table) -> pa.Table:
+        """Score a table; see :meth:`__call__`. What was done is added to ``counts``."""
+        started = time.perf_counter()
+        query_column, document_column = self.columns(table.schema)
+        queries = table[query_column].to_pylist()
+        documents = table[document_column].to_pylist()
+        lists = _is_list(table.schema.field(document_column).type)
+        texts, errors = self._texts(queries, documents, lists)
+        good = [i for i, error in enumerate(errors) if error is None]
+        if self._reranker is None:
+            scores, ranks = self._scores(queries, texts, good)
+        else:
+            scores, ranks = self._rankings(queries, documents, good, errors)
+        self.counts.rows += len(queries)
+        self.counts.pairs += sum(len(texts[i]) for i in good)
+        self.counts.bad += sum(error is not None for error in errors)
+        self.counts.seconds += time.perf_counter() - started
+        return self._table(table, document_column, lists, documents, scores, ranks, errors)
+
+    def _texts(self, queries: list[Any], documents: list[Any], lists: bool) -> tuple[list[list[str]], list[str | None]]:
+        """The texts of each row's documents, and why a row has none."""
+        texts: list[list[str]] = []
+        errors: list[str | None] = []
+        for query, given in zip(queries, documents, strict=True):
+            row: list[str] = []
+            error = None
+            if query is None:
+                error = "the query is null"
+            elif given is None:
+                error = "the documents are null" if lists else "the document is null"
+            else:
+                try:
+                    row = [candidate.text for candidate in self._reader.read(given if lists else [given])]
+                except InputError as problem:
+                    error = str(problem)
+            texts.append(row)
+            errors.append(error)
+        return texts, errors
+
+    def _scores(
+        self, queries: list[Any], texts: list[list[str]], good: list[int]
+    ) -> tuple[list[list[float | None]], list[list[int | None]]]:
+        """Scores and ranks of each row, all pairs of the table in one call."""
+        assert self._model is not None
+        scores: list[list[float | None]] = [[] for _ in queries]
+        ranks: list[list[int | None]] = [[] for _ in queries]
+        pairs = [(queries[i], text) for i in good for text in texts[i]]
+        if not pairs:
+            return scores, ranks
+        result = self._model.score(pairs, show_progress_bar=False)
+        if result.relevance is None:
+            raise InputError(
+                f"The model has {result.logits.shape[1]} labels. Name the one that means relevant: label= (--label)."
+            )
+        self.counts.cut += result.pairs_cut
+        self.counts.tokens += result.tokens
+        start = 0
+        for i in good:
+            here = slice(start, start + len(texts[i]))
+            scores[i] = result.scores[here].tolist()
+            order = np.argsort(-result.relevance[here], kind="stable")
+            places = np.empty(len(order), np.int64)
+            places[order] = np.arange(1, len(order) + 1)
+            ranks[i] = places.tolist()
+            start = here.stop
+        return scores, ranks
+
+    def _rankings(
+        self, queries: list[Any], documents: list[Any], good: list[int], errors: list[str | None]
+    ) -> tuple[list[list[float | None]], list[list[int | None]]]:
+        """Scores and ranks of each row through the pipeline; what it leaves out has none."""
+        assert self._reranker is not None
+        scores: list[list[float | None]] = [[] for _ in queries]
+        ranks: list[list[int | None]] = [[] for _ in queries]
+        for i in good:
+            scores[i], ranks[i] = [None] * len(documents[i]), [None] * len(documents[i])
+            try:
+                ranking = self._reranker.rank(queries[i], documents[i])
+            except CrossRankError as error:
+                errors[i] = str(error)
+                continue
+            for ranked in ranking:
+                scores[i][ranked.first_stage_position] = ranked.score
+                ranks[i][ranked.first_stage_position] = ranked.rank
+            self.counts.cut += sum(stage.pairs_cut for stage in ranking.stages)
+            self.counts.tokens += sum(stage.tokens for stage in ranking.stages)
+        return scores, ranks
+
+    def _table(
+        self,
+        table: pa.Table,
+        column: str,
+        lists: bool,
+        documents: list[Any],
+        scores: list[list[float | None]],
+        ranks: list[list[int | None]],
+        errors: list[str | None],
+    ) -> pa.Table:
+        """The table with what was found."""
+        schema = self.schema(table.schema)
+        columns = {name: table[name] for name in table.column_names}
+        none = [error is not None for error in errors]
+        if not lists:
+            columns[SCORE] = pa.array(
+                [None if bad else row[0] for bad, row in zip(none, scores, strict=True)], pa.float64()
+            )
+        elif self.top_k is None:
+            columns[SCORES] = _lists(scores, none, pa.float64())
+            columns[RANKS] = _lists(ranks, none, pa.int32())
+        else:
+            best = [_best(row, self.top_k) for row in ranks]
+            columns[column] = pa.array(
+                [
+                    given if bad else [given[j] for j in kept]
+                    for bad, given, kept in zip(none, documents, best, strict=True)
+                ],
+                schema.field(column).type,
+            )
+            chosen = [[row[j] for j in kept] for row, kept in zip(scores, best, strict=True)]
+            columns[SCORES] = _lists(chosen, none, pa.float64())
+            columns[POSITIONS] = _lists(best, none, pa.int32())
+        columns[ERROR] = pa.array(errors, pa.string())
+        return pa.table(columns, schema=schema)
+
+
+def _best(ranks: list[int | None], top_k: int) -> list[int]:
+    """Places of the best documents, best first."""
+    placed = sorted((rank, place) for place, rank in enumerate(ranks) if rank is not None)
+    return [place for _, place in placed[:top_k]]
+
+
+def _lists(rows: list[Any], none: list[bool], kind: pa.DataType) -> pa.Array:
+    return pa.array([None if bad else row for bad, row in zip(none, rows, strict=True)], pa.list_(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view")
+
+
+def _again(arguments: dict[str, Any]) -> RankBatch:
+    return RankBatch(**arguments)
