@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -19,6 +20,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 # What a marked test needs, and whether it is there.
 NEEDS = {"shared_data": (SHARED, SHARED.exists), "gpu": ("a CUDA device", torch.cuda.is_available)}
 NEEDS["browser"] = ("chromium", lambda: browser.PROGRAM is not None)
+NEEDS["java"] = ("a Java runtime", lambda: shutil.which("java") is not None)
 NEEDS["proc"] = ("Linux's /proc", Path("/proc/self/status").exists)
 _left_out = pytest.StashKey[dict[str, int]]()
 

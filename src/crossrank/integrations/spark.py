@@ -25,12 +25,11 @@ def rerank_udf(model: str | None = None, **settings: Any) -> Any:
     :raises MissingExtraError: If Spark is not installed.
     """
     require("pyspark", extra="spark", purpose="rerank_udf")
+    import pandas as pd
     from pyspark.sql.functions import pandas_udf
     from pyspark.sql.types import DoubleType
 
     def rerank(query: Any, document: Any) -> Any:
-        import pandas as pd
-
         known = _models.setdefault(repr((model, sorted(settings.items()))), CrossEncoder(model, **settings))
         there = query.notna() & document.notna()
         scores = pd.Series([None] * len(query), dtype="float64", index=query.index)
@@ -39,6 +38,8 @@ def rerank_udf(model: str | None = None, **settings: Any) -> Any:
             scores[there] = known.score(pairs, show_progress_bar=False).scores
         return scores
 
+    # Spark reads from the annotations that columns come as pandas Series.
+    rerank.__annotations__ = {"query": pd.Series, "document": pd.Series, "return": pd.Series}
     return pandas_udf(rerank, DoubleType())
 
 
