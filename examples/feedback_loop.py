@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossrank.checkpoint.model_registry import ModelRegistry
-from crossrank.cli.learn import training_settings
 from crossrank.data.bm25 import Bm25, best
 from crossrank.errors import ModelNotFoundError
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.scoring.registry_model import RegistryModel
+from crossrank.training import Settings
 from crossrank.training.held_out import ndcg
-from crossrank.training.learn import Rules, learn
+from crossrank.training.learning import Rules, learn
 
 CLICKS_RELEVANT, CLICKS_OTHER = 0.9, 0.03
 SHOWN = 10
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace, folder: Path) -> list[float]:
             registry,
             base=args.base,
             rules=Rules(min_judgements=args.min_judgements, eval_share=0.3),
-            training=training_settings(args.set),
+            training=Settings.parse(args.set),
             guard=args.guard,
         )
         after = serving.current() if outcome.version else base
@@ -154,14 +154,14 @@ def main(argv: Sequence[str] | None = None) -> list[float]:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="a BEIR folder with queries-train.jsonl and qrels/train.tsv")
-    parser.add_argument("--base", help="model to start from (default: the model in the box)")
+    parser.add_argument("--base", help="model to start from (default: the bundled model)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--queries", type=int, default=300, help="of each part")
     parser.add_argument("--candidates", type=int, default=10, help="documents of a query")
     parser.add_argument("--words", type=int, default=60, help="documents are cut to so many")
     parser.add_argument("--sessions", type=int, default=5, help="how often each query is asked")
     parser.add_argument("--min-judgements", type=int, default=100)
-    parser.add_argument("--guard", default="box")
+    parser.add_argument("--guard", default="bundled")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the training")
     parser.add_argument("--output", type=Path, help="keep registry and feedback here")
     args = parser.parse_args(argv)

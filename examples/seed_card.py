@@ -15,9 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from crossrank.data.judgements import ReadSettings
-from crossrank.training.plan import Sources, make_plan
-from crossrank.training.settings import Settings
+from crossrank.training import Settings, train
 
 # Of the card: per_device_train_batch_size 1, num_train_epochs 1, learning_rate 5e-05, lr_scheduler_type linear,
 # warmup 0, weight_decay 0, seed 42, no evaluation, all weights learn, maximum sequence length 128.
@@ -66,7 +64,6 @@ def random_base(folder: Path, tokenizer: Path, shape: dict[str, int] | None = No
 def main(argv: Sequence[str] | None = None) -> None:
     """Run it."""
     from crossrank.checkpoint.source import BUNDLED
-    from crossrank.training.trainer import train
 
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("pairs", help="query, document and label; the card had 45 of them")
@@ -74,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args(argv)
     base = args.base or str(random_base(args.output.with_name(f"{args.output.name}-base"), BUNDLED))
-    plan = make_plan(Sources([args.pairs]), CARD, ReadSettings())
-    result = train(plan, args.output, CARD, base=base)
+    result = train(args.pairs, args.output, CARD, base=base)
     print(f"{result.output}: {result.steps} steps in {result.seconds:.0f} s")  # noqa: T201
 
 

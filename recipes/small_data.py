@@ -26,19 +26,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crossrank.cli.learn import training_settings
 from crossrank.data.bm25 import Bm25, best
-from crossrank.data.judgements import Group, Judgement, ReadSettings
+from crossrank.data.judgements import Group, Judgement
 from crossrank.evaluation.significance import permutation_p
-from crossrank.training import base as bases
+from crossrank.training import base_model, train
 from crossrank.training.comparison import asks_for
 from crossrank.training.guard_set import load_guard
 from crossrank.training.held_out import measure, sentence_transformers_logits
 from crossrank.training.negatives import Mining, bm25_ranker, mine
-from crossrank.training.plan import Sources, make_plan
 from crossrank.training.settings import Settings
-from crossrank.training.split_bert import KeptStates
-from crossrank.training.trainer import train
+from crossrank.training.split_bert_torch import KeptStates
 
 Row = dict[str, Any]
 CORPUS, MEASURED, DEPTH = 3000, 150, 25
@@ -164,18 +161,18 @@ class Bench:
         self.folder, self.tasks, self.base = folder, tasks, base
         # Texts are the same in every run, and so are layers that do not learn.
         self.kept: dict[int, KeptStates] = {}
-        bases.KeptStates = lambda layers: self.kept.setdefault(layers, KeptStates(layers, MOST_KEPT))  # type: ignore[assignment, misc]
+        base_model.KeptStates = lambda layers: self.kept.setdefault(layers, KeptStates(layers, MOST_KEPT))  # type: ignore[assignment, misc]
         self.measured = {"guard": guard(), **{name: task.measured for name, task in tasks.items()}}
         model = self._open(base, Settings())
-        self.weights = bases.weights_of(model)
+        self.weights = base_model.weights_of(model)
         self.before = {name: ndcg_of(self.measured[name], model) for name in self.measured}
         for name, values in self.before.items():
             print(f"base on {name}: {values.mean():.4f} ({len(values)} queries)", flush=True)
 
     def _open(self, name: str | None, settings: Settings) -> Any:
-        found = bases.find_base(name, self.folder / "base")
-        model = bases.open_model(found, settings, "cpu")
-        bases.freeze(model, found, settings)
+        found = base_model.find_base(name, self.folder / "base")
+        model = base_model.open_model(found, settings, "cpu")
+        base_model.freeze(model, found, settings)
         return model
 
     def run(self, task: str, size: int, seed: int, tried: str, shares: Sequence[float]) -> Row:
@@ -185,7 +182,7 @@ class Bench:
             pairs to mix in ``mix=FILE``.
         """
         given = [one for one in tried.split(",") if one]
-        settings = training_settings([one for one in given if not one.startswith(("mine.", "mix="))])
+        settings = Settings.parse([one for one in given if not one.startswith(("mine.", "mix="))])
         general = [one[4:] for one in given if one.startswith("mix=")]
         started = time.perf_counter()
         pool = list(self.tasks[task].pool)
@@ -194,15 +191,13 @@ class Bench:
         corpus = self.tasks[task].corpus
         mined, _ = mine(groups, corpus, [bm25_ranker(corpus)], _mining(given, seed))
         with tempfile.TemporaryDirectory() as place:
-            file, output = Path(place) / "data.jsonl", Path(place) / "model"
-            rows = [{"query": one.query, "positives": one.positives, "negatives": one.negatives} for one in mined]
-            file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
             settings = replace(settings, seed=seed, average_with_base=0.0)
-            plan = make_plan(Sources([str(file)], general=general), settings, ReadSettings())
-            result = train(plan, output, settings, base=self.base)
+            result = train(
+                [vars(one) for one in mined], Path(place) / "model", settings, base=self.base, general=general
+            )
             trained = time.perf_counter() - started
-            model = self._open(str(output), settings)
-        learnt = bases.weights_of(model)
+            model = self._open(str(result.output), settings)
+        learnt = base_model.weights_of(model)
         network, kept = model.model, getattr(model.model, "kept", None)
         # Queries on which a gain can't be memory of a document.
         documents = {one.document for group in groups for one in group.judged}
@@ -210,7 +205,7 @@ class Bench:
         row: Row = {"queries": len(mined), "steps": result.steps, "seconds": round(trained, 1)}
         for share in shares:
             model.model.load_state_dict(learnt)
-            bases.average(model, self.weights, share)
+            base_model.average(model, self.weights, share)
             if settings.lora_rank or kept is None:
                 network.kept = KeptStates(network.config.num_hidden_layers, MOST_KEPT)
             elif kept.layers < network.config.num_hidden_layers:

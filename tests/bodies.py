@@ -48,7 +48,7 @@ def random_head(config: Any, *, seed: int = 0, noise: float = 0.5) -> Any:
     """A head in which nothing is at its start: what starts at 0 or 1 would not show if it were forgotten."""
     import torch
 
-    from crossrank.training.split_bert import SplitHead
+    from crossrank.training.split_bert_torch import SplitHead
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -9,10 +9,9 @@ from typing import Any
 from safetensors.numpy import load_file
 
 import texts
-from crossrank.data.judgements import ReadSettings
-from crossrank.training.plan import Sources, make_plan
 from crossrank.training.settings import Settings
-from crossrank.training.trainer import TrainingResult, train
+from crossrank.training.trainer import train
+from crossrank.training.training_result import TrainingResult
 
 MakePairs = Callable[..., Path]
 PAIRS = [pair for pair in texts.pairs(80, queries=8) if len(pair[1]) < 600]
@@ -26,8 +25,7 @@ def quick(**changes: Any) -> Settings:
 
 
 def run(pairs: Path, base: Path | None, output: Path, settings: Settings = QUICK, **more: Any) -> TrainingResult:
-    plan = make_plan(Sources([str(pairs)]), settings, ReadSettings())
-    return train(plan, output, settings, base=str(base) if base else None, **more)
+    return train(pairs, output, settings, base=base, **more)
 
 
 def weights(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from crossrank.training.split_bert import SplitBertConfig, SplitHead
+from crossrank.training.split_bert_torch import SplitBertConfig, SplitHead
 from recipes.bundled.prepared import Prepared
 from recipes.bundled.train import load_head
 

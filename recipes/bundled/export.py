@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from crossrank.training.split_bert import SplitBertConfig, SplitHead
+from crossrank.training.split_bert_torch import SplitBertConfig, SplitHead
 from recipes.bundled.train import load_head
 
 # Below this many numbers a tensor stays float32: it would save nothing, and norms and gates matter.

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from crossrank.training.split_bert import SplitBertConfig, SplitHead
+from crossrank.training.split_bert_torch import SplitBertConfig, SplitHead
 from recipes.bundled.prepared import Prepared, Texts
 from recipes.bundled.processor import native
 

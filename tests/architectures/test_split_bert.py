@@ -27,7 +27,7 @@ from crossrank.checkpoint.source import BUNDLED
 from crossrank.checkpoint.weights import load_weights
 from crossrank.engines.openvino_engine import CompiledGraph
 from crossrank.tokenization.tokenizer import load_tokenizer
-from crossrank.training.split_bert import SplitBertConfig, SplitBertForSequenceClassification
+from crossrank.training.split_bert_torch import SplitBertConfig, SplitBertForSequenceClassification
 
 TOLERANCE = 1e-4
 LONG = max(texts.passages(), key=len)

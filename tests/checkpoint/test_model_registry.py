@@ -18,6 +18,7 @@ import pytest
 
 from crossrank.checkpoint.locks import FileLock
 from crossrank.checkpoint.model_registry import ModelRegistry
+from crossrank.cli.main import main
 from crossrank.errors import CheckpointError, CrossRankError, InputError
 
 
@@ -166,6 +167,7 @@ def test_full_disk_while_switching(registry: ModelRegistry, tmp_path: Path, limi
 LOOP = """
 import sys
 from crossrank.checkpoint.model_registry import ModelRegistry
+from crossrank.cli.main import main
 registry = ModelRegistry(sys.argv[1])
 print("on", flush=True)
 while True:
@@ -252,3 +254,45 @@ def test_what_is_no_registry_is_told_and_left_alone(registry: ModelRegistry, tmp
     (registry.folder / "current").write_bytes(b"\xff\xfe")
     with pytest.raises(CheckpointError, match="does not name a version"):
         registry.current()
+
+
+def test_pruning_keeps_what_is_in_use_and_the_way_back(registry: ModelRegistry, tmp_path: Path) -> None:
+    for text in "bcde":
+        registry.switch(registry.publish(checkpoint(tmp_path / text, text)))
+    waiting = registry.publish(checkpoint(tmp_path / "f", "f"))  # somebody is about to use it
+    one, two, three, four, five, _ = registry.versions()
+    assert registry.prune(2, dry_run=True) == [one, two]
+    assert len(registry.versions()) == 6
+    assert registry.prune(2) == [one, two]
+    assert registry.versions() == [three, four, five, waiting]
+    assert registry.history()[-1]["deleted"] == [one.name, two.name]
+    assert [registry.rollback(), registry.rollback()] == [four, three]
+    with pytest.raises(InputError, match="no earlier version"):
+        registry.rollback()
+    # After going back, what is newer stays.
+    assert registry.prune(0) == []
+    with pytest.raises(InputError, match="keep=-1"):
+        registry.prune(-1)
+
+
+def test_the_registry_command(registry: ModelRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry.switch(registry.publish(checkpoint(tmp_path / "b", "b")), record={"decision": {"reasons": ["Better: b."]}})
+    first, second = registry.versions()
+    folder = str(registry.folder)
+    assert main(["registry", "list", folder]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [first.name, second.name]
+    assert lines[0].endswith("in use before")
+    assert lines[1].endswith("in use")
+    assert main(["registry", "show", folder]) == 0
+    assert "    Better: b." in capsys.readouterr().out.splitlines()
+    assert main(["registry", "show", folder, "1", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["name"], shown["bytes"]) == (first.name, 2 + 1000 + 1)
+    assert main(["registry", "prune", folder, "--keep", "0", "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"would delete: {first.name}\n"
+    assert main(["registry", "prune", folder, "--keep", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["deleted"] == [first.name]
+    assert main(["registry", "list", folder, "--json"]) == 0
+    assert [one["name"] for one in json.loads(capsys.readouterr().out)["versions"]] == [second.name]
+    assert main(["registry", "list", str(tmp_path / "none")]) == 1

@@ -159,7 +159,7 @@ def test_data_of_which_nothing_is_left(crossrank: Run, tmp_path: Path) -> None:
     write_pairs(tmp_path / "pairs.jsonl")
     (tmp_path / "empty.jsonl").touch()
     assert (
-        "No pairs are in the evaluation data (empty.jsonl)"
+        "The evaluation data (empty.jsonl) has no pairs"
         in crossrank("train", "pairs.jsonl", "--eval", "empty.jsonl", "--dry-run").err
     )
     assert "there were none" in crossrank("train", "empty.jsonl", "--dry-run").err

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from crossrank.training.sessions import split_signals
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,6 @@ from crossrank.data.files import read_judgements
 from crossrank.data.judgements import ReadReport, ReadSettings, Row, RowError, grouped, is_positive
 from crossrank.data.open_dataset import read_beir
 from crossrank.errors import InputError
-from crossrank.training.sessions import split_signals
 from small_collection import DOCUMENTS, write_beir
 
 

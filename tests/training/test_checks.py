@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crossrank.data.judgements import Group, Judgement, ReadReport, grouped
 from crossrank.errors import InputError
-from crossrank.training import rows
+from crossrank.training import loss_inputs
 from crossrank.training.checks import check, need_both_classes, split_by_query
 from crossrank.training.settings import Settings
 
@@ -86,7 +86,7 @@ GROUPS: list[Group] = grouped(
 
 
 def test_lists_keep_every_document_and_rank() -> None:
-    made = rows.lists(GROUPS, Settings(list_size=4))
+    made = loss_inputs.lists(GROUPS, Settings(list_size=4))
     assert made.data["query"] == ["q", "q"]
     assert sorted(itertools.chain(*made.data["documents"])) == ["n0", "n1", "n2", "n3", "n4", "p1", "p2"]
     assert all(len(documents) <= 4 for documents in made.data["documents"])
@@ -95,26 +95,26 @@ def test_lists_keep_every_document_and_rank() -> None:
 
 
 def test_margins_are_the_teachers() -> None:
-    made = rows.margins(GROUPS, Settings(loss="margin-mse", negatives=2))
+    made = loss_inputs.margins(GROUPS, Settings(loss="margin-mse", negatives=2))
     teacher = {one.document: one.teacher for one in GROUPS[0].judged}
     assert set(made.data["negative"]) == {"n0", "n1", "n2", "n3", "n4"}
     assert set(made.data["positive"]) == {"p1", "p2"}
     for positive, negative, label in zip(*(made.data[name] for name in ("positive", "negative", "label")), strict=True):
         assert label == teacher[positive] - teacher[negative]
     with pytest.raises(InputError, match=r"f, line 1: .*teacher"):
-        rows.margins(grouped(judged(("q", "a", 1), ("q", "b", 0))), Settings(loss="margin-mse"))
+        loss_inputs.margins(grouped(judged(("q", "a", 1), ("q", "b", 0))), Settings(loss="margin-mse"))
 
 
 def test_a_query_without_negatives_has_its_positive_in_their_place() -> None:
-    assert list(rows.triplets(grouped(judged(("q", "a", 1))), Settings()).data) == ["query", "positive"]
+    assert list(loss_inputs.triplets(grouped(judged(("q", "a", 1))), Settings()).data) == ["query", "positive"]
     some = grouped([*judged(("q", "a", 1), ("q", "b", 0)), *judged(("alone", "c", 1))])
-    made = rows.triplets(some, Settings(negatives=2)).data
+    made = loss_inputs.triplets(some, Settings(negatives=2)).data
     assert list(zip(*made.values(), strict=True)) == [("q", "a", "b", "b"), ("alone", "c", "c", "c")]
 
 
 @pytest.mark.parametrize(("most", "expected"), [(1, 5), (2, 3), (3, 2), (9, 2)])
 def test_every_positive_and_every_negative_is_in_a_triplet(most: int, expected: int) -> None:
-    made = rows.triplets(GROUPS[:1], Settings(negatives=most))
+    made = loss_inputs.triplets(GROUPS[:1], Settings(negatives=most))
     assert len(made.data["query"]) == expected
     assert made.rows == 2  # an epoch: each positive once
     assert set(made.data["positive"]) == {"p1", "p2"}

@@ -99,7 +99,7 @@ def test_an_equal_candidate_passes_as_seldom_as_is_said() -> None:
 
 
 def test_criteria_out_of_range() -> None:
-    with pytest.raises(InputError, match=r"alpha=0\.9 is outside 0\.0001 to 0\.5"):
+    with pytest.raises(InputError, match=r"alpha=0\.9 is outside 1e-09 to 0\.5"):
         Criteria(alpha=0.9)
 
 

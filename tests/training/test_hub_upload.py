@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from crossrank.errors import DownloadError, InputError, ModelAccessError
-from crossrank.training.hub import check_repository, push
+from crossrank.training.push import check_repository, push
 
 
 class Hub(ThreadingHTTPServer):

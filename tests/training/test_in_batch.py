@@ -15,7 +15,7 @@ from sentence_transformers.cross_encoder import losses
 
 from checkpoints import transformers_logits
 from crossrank.training.in_batch import CachedInBatchLoss, InBatchLoss, SimilarBatches, in_batch_loss
-from crossrank.training.rows import Columns
+from crossrank.training.loss_inputs import Columns
 
 WORDS = st.sampled_from(["cat", "ship", "Cat ", "ship sails", "the", "日本", ""])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from crossrank.checkpoint.model_registry import ModelRegistry
 from crossrank.checkpoint.source import BUNDLED
 from crossrank.cli.main import main
 from crossrank.data.open_dataset import open_dataset
-from crossrank.errors import InputError, ModelNotFoundError
+from crossrank.errors import CrossRankWarning, InputError, ModelNotFoundError
+from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.training import promotion
+from crossrank.training.checks import digest_of_query
 from crossrank.training.guard_set import load_guard
 from crossrank.training.promotion import promote
 
@@ -136,6 +139,40 @@ def test_a_rollback_meanwhile_stops_the_switch(
     assert not (tmp_path / "decision.json").exists()
 
 
+def test_a_candidate_that_was_trained_on_the_queries_is_told(data: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    candidate = tmp_path / "candidate"
+    shutil.copytree(tiny_bert, candidate)
+    queries = [json.loads(line)["query"] for line in data.read_text().splitlines()]
+    (candidate / "training.json").write_text(json.dumps({"queries": [digest_of_query(one) for one in queries[:7]]}))
+    with pytest.warns(CrossRankWarning, match="was trained on 7 of the 29 queries"):
+        decision = promote(candidate, data=data, against=tiny_bert, guard="none", settings=SETTINGS)
+    assert decision.trained_on == 7
+
+
+def test_a_comparison_that_is_broken_off_goes_on(
+    data: Path, tiny_bert: Path, other_tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, scored = tmp_path / "decision.json", []
+    score = CrossEncoder.score
+
+    def counting(self: CrossEncoder, pairs: list, **options: object) -> object:
+        if len(scored) == 1:
+            raise KeyboardInterrupt
+        scored.append(len(pairs))
+        return score(self, pairs, **options)
+
+    options = {"data": data, "against": other_tiny, "guard": "none", "settings": SETTINGS, "decision_file": file}
+    monkeypatch.setattr(CrossEncoder, "score", counting)
+    with pytest.raises(KeyboardInterrupt):
+        promote(tiny_bert, **options)
+    assert not file.exists()
+    monkeypatch.setattr(CrossEncoder, "score", score)
+    before = sum(len(path.read_text().splitlines()) for path in tmp_path.rglob("*.jsonl"))
+    assert before > 1
+    promote(tiny_bert, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["decision.json"]
+
+
 def test_the_guard_set_is_sound() -> None:
     guard = load_guard()
     assert len(guard.queries) > 300
@@ -170,8 +207,12 @@ def test_the_command(
     assert capsys.readouterr().out.startswith("in use: 1-")
     assert main(["rollback", "r", "--to", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["in_use"] == in_use
-    assert main(["rollback", "r", "--list"]) == 0
-    assert f"{in_use}  in use" in capsys.readouterr().out
+    monkeypatch.chdir(tiny_bert)
+    assert main(["promote", ".", "--decision", str(tmp_path / "f.json"), "--against", str(BUNDLED), *common]) == 3
+    monkeypatch.chdir(tmp_path)
+    assert main(["promote", str(tiny_bert), "--registry", "r", "--decision", str(data), *common]) == 1
+    assert "is not a decision" in capsys.readouterr().err
+    assert data.read_text().startswith('{"query"')
     main(["rollback", "r"])
     assert main(["rollback", "r"]) == 1
     assert "no earlier version" in capsys.readouterr().err
@@ -181,6 +222,9 @@ def test_a_decision_that_can_t_be_written_changes_nothing(data: Path, tiny_bert:
     registry = ModelRegistry(tmp_path / "registry")
     first = registry.switch(registry.publish(tiny_bert))
     (tmp_path / "a folder").mkdir()
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(InputError, match="is not a decision"):
         box_takes_over(data, registry, tmp_path / "a folder")
+    (tmp_path / "a file").touch()
+    with pytest.raises(OSError, match="a file"):
+        box_takes_over(data, registry, tmp_path / "a file" / "decision.json")
     assert registry.current() == first

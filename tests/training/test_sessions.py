@@ -12,7 +12,7 @@ from crossrank.data.forms import judgements_of
 from crossrank.data.judgements import ReadReport, ReadSettings, Row, RowError, grouped
 from crossrank.errors import InputError
 from crossrank.evaluation.measures import parse, per_query
-from crossrank.training.sessions import Held, as_dataset, split_signals
+from crossrank.training.held_out_feedback import Held, as_dataset, split_signals
 
 READING = ReadSettings()
 SHOWN = 6

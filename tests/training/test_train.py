@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -21,11 +22,15 @@ from sentence_transformers import CrossEncoder as TheirCrossEncoder
 
 from checkpoints import edit_config, make_checkpoint, transformers_logits
 from crossrank import CrossEncoder
+from crossrank.data.judgements import ReadReport, ReadSettings
+from crossrank.data.open_dataset import open_dataset
 from crossrank.errors import CrossRankError, InputError, MissingExtraError, UnsupportedModelError
+from crossrank.training import train
 from crossrank.training.checks import digest_of_query
+from crossrank.training.data_split import judgements_in, split_data
 from crossrank.training.saving import queries_learnt
-from crossrank.training.trainer import TrainingResult
-from training_runs import PAIRS, MakePairs, quick, run, weights
+from crossrank.training.training_result import TrainingResult
+from training_runs import PAIRS, QUICK, MakePairs, quick, run, weights
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -443,3 +448,31 @@ def test_a_second_run_keeps_away(pairs: Path, tiny_bert: Path, tmp_path: Path) -
     run(pairs, tiny_bert, tmp_path / "m", progress=progress)
     assert "the training of m" in said[0]
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+# ---- data in memory
+
+
+def test_data_in_memory_is_the_same_as_in_a_file(
+    trained: tuple[Path, Any], pairs: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    result = train(rows, tmp_path / "rows", base=tiny_bert, **QUICK.changed())
+    assert_same(trained[0], result.output)
+    table = datasets.Dataset.from_list(rows)
+    splits = [split_data(data, QUICK).fingerprint for data in (rows, iter(rows), table, pairs, [pairs], [str(pairs)])]
+    assert len(set(splits)) == 1
+    # Lists of judgements, as another program has them; a row that can't be used is named.
+    found = split_data(judgements_in(rows, ReadSettings(), ReadReport()), QUICK)
+    assert found.train == split_data(rows, QUICK).train
+    with pytest.raises(InputError, match="data, line 2: its label is 7"):
+        split_data([rows[0], {**rows[1], "label": 7}], QUICK)
+
+
+def test_a_test_collection_is_training_data(tmp_path: Path) -> None:
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "corpus.jsonl").write_text("".join(f'{{"_id": "d{i}", "text": "text {i}"}}\n' for i in range(3)))
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "a query"}\n')
+    (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td0\t2\nq\td1\t1\nq\td2\t0\n")
+    [group] = split_data(open_dataset(tmp_path), quick(held_out=0)).train
+    assert [(one.document, one.label) for one in group.judged] == [("text 0", 1), ("text 1", 0.5), ("text 2", 0)]

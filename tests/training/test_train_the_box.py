@@ -13,11 +13,9 @@ from sentence_transformers import CrossEncoder as TheirCrossEncoder
 
 from crossrank import CrossEncoder
 from crossrank.checkpoint.source import BUNDLED
-from crossrank.data.judgements import ReadSettings
 from crossrank.errors import InputError
-from crossrank.training import base as bases
-from crossrank.training import split_bert
-from crossrank.training.plan import Sources, count_long, make_plan
+from crossrank.training import base_model, split_bert_torch
+from crossrank.training.data_split import count_long, split_data
 from training_runs import PAIRS, MakePairs, quick, run, weights
 
 
@@ -53,26 +51,26 @@ def test_frozen_layers_read_each_text_once_and_alone(
     freeze: str, layers: int, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[tuple[int, ...]] = []
-    lower = split_bert.SplitBertForSequenceClassification.lower_layers
+    lower = split_bert_torch.SplitBertForSequenceClassification.lower_layers
 
     def counting(self: Any, ids: torch.Tensor, layers: int) -> torch.Tensor:
         assert len(ids) == 1
         read.append(tuple(ids[0].tolist()))
         return lower(self, ids, layers)
 
-    base = bases.find_base(None, pairs.parent / "work")
-    model = bases.open_model(base, quick(), "cpu")
+    base = base_model.find_base(None, pairs.parent / "work")
+    model = base_model.open_model(base, quick(), "cpu")
     assert model.model.kept is None
     expected = model.predict(PAIRS, activation_fn=torch.nn.Identity())
-    bases.freeze(model, base, quick(freeze=freeze))
+    base_model.freeze(model, base, quick(freeze=freeze))
     assert model.model.kept.layers == layers
-    monkeypatch.setattr(split_bert.SplitBertForSequenceClassification, "lower_layers", counting)
+    monkeypatch.setattr(split_bert_torch.SplitBertForSequenceClassification, "lower_layers", counting)
     for batch_size in (1, 7, 32):
         found = model.predict(PAIRS, activation_fn=torch.nn.Identity(), batch_size=batch_size)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     assert len(read) == len(set(read)) > 20
     # Without room they are read again.
-    model.model.kept = split_bert.KeptStates(layers, most_bytes=0)
+    model.model.kept = split_bert_torch.KeptStates(layers, most_bytes=0)
     before = len(read)
     np.testing.assert_allclose(
         model.predict(PAIRS, activation_fn=torch.nn.Identity(), batch_size=1), expected, rtol=0, atol=1e-4
@@ -82,16 +80,16 @@ def test_frozen_layers_read_each_text_once_and_alone(
 
 @pytest.mark.parametrize("freeze", ["none", "embeddings"])
 def test_where_the_lowest_layer_learns_nothing_is_kept(freeze: str, pairs: Path) -> None:
-    base = bases.find_base(None, pairs.parent / "work")
-    model = bases.open_model(base, quick(), "cpu")
-    bases.freeze(model, base, quick(freeze=freeze))
+    base = base_model.find_base(None, pairs.parent / "work")
+    model = base_model.open_model(base, quick(), "cpu")
+    base_model.freeze(model, base, quick(freeze=freeze))
     assert model.model.kept is None
 
 
 def test_a_text_is_read_once_in_a_batch_and_learns_from_all_its_pairs(pairs: Path) -> None:
     """Gradients are those of reading every pair by itself."""
-    base = bases.find_base(None, pairs.parent / "work")
-    model = bases.open_model(base, quick(), "cpu")
+    base = base_model.find_base(None, pairs.parent / "work")
+    model = base_model.open_model(base, quick(), "cpu")
     texts = [("undo a commit", one) for one in ("git revert takes a commit back", "git log", "git log")]
 
     def gradients(batches: list[list[tuple[str, str]]]) -> dict[str, torch.Tensor]:
@@ -151,6 +149,6 @@ def test_a_document_that_is_cut_is_told(words: int, cut: int, tmp_path: Path) ->
     """Of a pair that would fit in 512 tokens: a document has 449 of them, two of which frame it."""
     rows = [{"query": "q", "document": " ".join(["word"] * n), "label": label} for n, label in ((words, 1), (3, 0))]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    plan = make_plan(Sources([str(tmp_path / "p.jsonl")]), quick(max_length=None), ReadSettings())
+    plan = split_data(tmp_path / "p.jsonl", quick(max_length=None))
     count_long(plan, BUNDLED, quick(max_length=None))
     assert [one.count for one in plan.report.findings if "documents of more than 449 tokens" in one.what] == [cut]

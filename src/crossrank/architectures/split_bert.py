@@ -13,7 +13,7 @@ document's states could be kept. The head reads the query's and the document's t
   et al. 2020, arXiv 2004.14255). Attention has a learned bias for equal tokens, and an empty place to look at.
 
 The body may run in bfloat16; the head costs a few per cent of it and runs in float32. Its torch twin, which the recipe
-trains, is ``crossrank/training/split_bert.py``; a test holds the two together.
+trains, is ``crossrank/training/split_bert_torch.py``; a test holds the two together.
 """
 
 from __future__ import annotations

@@ -236,6 +236,31 @@ class ModelRegistry:
             self._point("rollback", rest, None)
         return found
 
+    def prune(self, keep: int = 5, *, dry_run: bool = False) -> list[Version]:
+        """Delete old versions. Those in use, before it (the latest ``keep``) and published after it stay.
+
+        :param keep: How many versions that were in use before stay, to go back to.
+        :param dry_run: Delete nothing.
+        :returns: The deleted versions, oldest first.
+        :raises InputError: If ``keep`` is below 0.
+        :raises CrossRankError: If the registry is being changed.
+        """
+        if keep < 0:
+            raise InputError(f"keep={keep} is below 0. Give the number of earlier versions to keep.")
+        self.must_be_there()
+        with self._changing("prune") as versions:
+            names = self._pointer()
+            stay = names[: keep + 1]
+            newest = self._version(stay[0]).number if stay else 0
+            old = [one for one in self.versions() if one.name not in stay and one.number < newest]
+            if old and not dry_run:
+                # First out of the way back, then off the disk: a version that is there is always a whole one.
+                self._point("prune", stay, {"deleted": [one.name for one in old]})
+                for one in old:
+                    one.folder.rename(versions / _INCOMING)
+                    shutil.rmtree(versions / _INCOMING)
+        return old
+
     # ---- within ------------------------------------------------------------------------------------------------
 
     def _version(self, name: str) -> Version:

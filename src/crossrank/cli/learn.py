@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crossrank.cli.options import Parser, positive
 from crossrank.cli.promote import NOT_PROMOTED, add_decision_options, criteria_of, running_of
 from crossrank.cli.terminal import complain, one_line, to_json
-from crossrank.errors import InputError
+from crossrank.cli.train import add_settings, settings_of
 
 if TYPE_CHECKING:
-    from crossrank.training.learn import Outcome
-    from crossrank.training.settings import Settings
+    from crossrank.training.learning import Outcome
 
 DESCRIPTION = """\
 Read feedback, train a candidate from the model in use, and compare the two on
@@ -26,7 +23,7 @@ feedback, a JSON object a line:
   {"query": "...", "documents": ["as shown", "from the top"], "clicked": [2]}
   {"query": "...", "documents": ["...", "..."], "stars": [4, null]}
   {"query": "...", "documents": ["...", "..."], "votes": ["up", "down"]}
-and all else that 'crossrank train' reads.
+and everything else that 'crossrank train' reads.
 
 examples:
   crossrank learn --feedback ./feedback --registry ./registry
@@ -35,27 +32,39 @@ examples:
 
 exit codes:
   0 a better model is in use, or there was nothing to do; 3 not promoted;
-  1 something can't be used, or another 'learn' is at it; 2 wrong usage
+  1 error, or another 'learn' is running in the registry; 2 wrong usage
 """
 
 
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument("--feedback", metavar="FOLDER", required=True, help="a folder of feedback, or one file")
-    parser.add_argument("--registry", metavar="FOLDER", required=True, help="where the versions are; it is made")
-    parser.add_argument("--base", metavar="MODEL", help="what to start from at first (default: the model in the box)")
-    parser.add_argument("--min-judgements", type=positive, default=100, metavar="N", help="new ones (default: 100)")
-    parser.add_argument("--eval-share", type=float, default=0.2, metavar="X", help="of the queries (default: 0.2)")
+    parser.add_argument("--registry", metavar="FOLDER", required=True, help="the registry; created if it is not there")
+    parser.add_argument("--base", metavar="MODEL", help="model for the first round (default: the bundled model)")
+    parser.add_argument(
+        "--min-judgements",
+        type=positive,
+        default=100,
+        metavar="N",
+        help="do nothing with fewer new judgements than this (default: 100)",
+    )
+    parser.add_argument(
+        "--eval-share", type=float, default=0.2, metavar="X", help="share of the queries to decide on (default: 0.2)"
+    )
     parser.add_argument("--data", metavar="DATA", help="decide on these judged queries instead of on held-out feedback")
     parser.add_argument("--mix", metavar="FILE", nargs="+", default=[], help="general pairs to mix in")
     parser.add_argument(
-        "--click-bias", type=float, default=1.0, metavar="ETA", help="place k is seen by one in k ** ETA (default: 1)"
+        "--click-bias",
+        type=float,
+        default=1.0,
+        metavar="ETA",
+        help="assume that one user in k ** ETA looks at place k (default: 1)",
     )
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the training")
-    parser.add_argument("--skip-bad", action="store_true", help="go on at lines that can't be used, and count them")
+    parser.add_argument("--skip-bad", action="store_true", help="skip and count lines that can't be used")
     parser.add_argument("--dry-run", action="store_true", help="only read and count")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     add_decision_options(parser)
+    add_settings(parser.add_argument_group("training"), without="precision")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -65,14 +74,14 @@ def execute(args: argparse.Namespace) -> int:
     """
     from crossrank.checkpoint.model_registry import ModelRegistry
     from crossrank.data.judgements import ReadSettings
-    from crossrank.training.learn import REFUSED, Rules, learn
+    from crossrank.training.learning import REFUSED, Rules, learn
 
     outcome = learn(
         args.feedback,
         ModelRegistry(args.registry),
         base=args.base,
         rules=Rules(args.min_judgements, args.eval_share, args.click_bias),
-        training=training_settings(args.set),
+        training=settings_of(args),
         criteria=criteria_of(args),
         guard=args.guard,
         data=args.data,
@@ -87,29 +96,6 @@ def execute(args: argparse.Namespace) -> int:
     else:
         print_outcome(outcome)
     return NOT_PROMOTED if outcome.state == REFUSED else 0
-
-
-def training_settings(given: Sequence[str]) -> Settings:
-    """Read ``NAME=VALUE``, each a setting of :class:`~crossrank.training.settings.Settings`.
-
-    :raises InputError: If a name is not known or a value can't be read.
-    """
-    from crossrank.training.settings import Settings
-
-    # "float | None" as the class states it; numbers first, for there is no setting of both.
-    kinds = {one.name: str(one.type).partition(" ")[0] for one in fields(Settings)}
-    readers: dict[str, Any] = {"int": int, "float": float, "str": str}
-    values: dict[str, Any] = {}
-    for one in given:
-        name, mark, text = one.partition("=")
-        name = name.strip().replace("-", "_")
-        if not mark or name not in kinds:
-            raise InputError(f"--set {one!r} is not NAME=VALUE of a setting. Settings: {', '.join(kinds)}.")
-        try:
-            values[name] = readers[kinds[name]](text.strip())
-        except ValueError as error:
-            raise InputError(f"--set {one!r}: the value is not of the kind {kinds[name]}.") from error
-    return Settings(**values)
 
 
 def print_outcome(outcome: Outcome) -> None:

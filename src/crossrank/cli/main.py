@@ -46,6 +46,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "learn": "train on feedback, and use the result if it is better",
         "promote": "use a new model if it is better",
         "rollback": "return to the version used before",
+        "registry": "list, show and delete the versions of a model",
     },
 }
 COMMANDS: Mapping[str, str] = {name: summary for group in GROUPS.values() for name, summary in group.items()}

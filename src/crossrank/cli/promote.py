@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from crossrank.cli.options import Parser, positive
 from crossrank.cli.terminal import one_line, to_json
 from crossrank.engines.select import PRECISIONS
-from crossrank.errors import InputError
 
 if TYPE_CHECKING:
     from crossrank.training.decision import Criteria, Decision
@@ -39,30 +38,32 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("candidate", metavar="CANDIDATE", help="the folder of a model")
     parser.add_argument("--data", metavar="DATA", required=True, help="held-out queries to compare on")
     parser.add_argument("--against", metavar="MODEL", help="hub name or folder (default: what the registry has in use)")
-    parser.add_argument("--registry", metavar="FOLDER", help="put the candidate to use here, if it is better")
-    parser.add_argument("--split", default="test", metavar="NAME", help="of folders with qrels (default: test)")
+    parser.add_argument("--registry", metavar="FOLDER", help="use the candidate here if it is better")
+    parser.add_argument("--split", default="test", metavar="NAME", help="split of folders with qrels (default: test)")
     parser.add_argument(
         "--decision",
         metavar="FILE",
         type=Path,
-        help="where the figures go (default: CANDIDATE with .decision.json at its end)",
+        help="file for the decision and its figures (default: CANDIDATE.decision.json)",
     )
     parser.add_argument("--json", action="store_true", help="the decision as one JSON object on standard output")
     add_decision_options(parser)
 
 
 def add_decision_options(parser: Parser) -> None:
-    """Add what is asked of a candidate, to the commands that promote one."""
-    group = parser.add_argument_group("what is asked of a candidate")
+    """Add the options of the decision, to the commands that promote a model."""
+    group = parser.add_argument_group("the decision")
     group.add_argument(
-        "--guard", default="box", metavar="DATA", help="general queries: box (the default), none, or a dataset"
+        "--guard", default="bundled", metavar="DATA", help="general queries: bundled (the default), none, or a dataset"
     )
     group.add_argument(
-        "--margin", type=float, default=0.02, metavar="X", help="may be lost on the guard (default: 0.02)"
+        "--margin", type=float, default=0.02, metavar="X", help="loss allowed on the general queries (default: 0.02)"
     )
-    group.add_argument("--alpha", type=float, default=0.05, metavar="P", help="p has to be below it (default: 0.05)")
-    group.add_argument("--measure", default="nDCG@10", metavar="NAME", help="what is compared (default: nDCG@10)")
-    group.add_argument("--depth", type=positive, default=100, metavar="N", help="candidates of a query (default: 100)")
+    group.add_argument(
+        "--alpha", type=float, default=0.05, metavar="P", help="the p-value must be below this (default: 0.05)"
+    )
+    group.add_argument("--measure", default="nDCG@10", metavar="NAME", help="measure to compare (default: nDCG@10)")
+    group.add_argument("--depth", type=positive, default=100, metavar="N", help="candidates per query (default: 100)")
     running = parser.add_argument_group("how both models run")
     running.add_argument("--precision", choices=PRECISIONS, default="auto", help="number format of the calculation")
     parser.also("--precision", "--run-precision")
@@ -94,11 +95,9 @@ def execute(args: argparse.Namespace) -> int:
     from crossrank.training.promotion import promote
 
     candidate = Path(args.candidate)
-    name = f"{candidate.resolve().name}.decision.json"
-    file = args.decision or (candidate if candidate.name else candidate.resolve()).with_name(name)
+    whole = candidate.resolve()
+    file = args.decision or whole.with_name(f"{whole.name}.decision.json")
     check_output(file, [args.data, args.guard])
-    if file.exists() and b'"promoted"' not in file.read_bytes():
-        raise InputError(f"{file} exists and is no decision of an earlier promotion. Name another file.")
     decision = promote(
         candidate,
         data=args.data,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 
 from crossrank.cli.options import Parser
-from crossrank.cli.terminal import one_line, to_json
+from crossrank.cli.terminal import to_json
 
 DESCRIPTION = "Return to the version that was in use before. Running it twice goes back twice."
 EPILOG = """\
 examples:
   crossrank rollback ./registry
   crossrank rollback ./registry --to 3
-  crossrank rollback ./registry --list
 """
 
 
@@ -20,7 +19,6 @@ def add_options(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument("registry", metavar="FOLDER", help="the registry")
     parser.add_argument("--to", metavar="VERSION", help="a version's name or number (default: the one before)")
-    parser.add_argument("--list", action="store_true", help="only say which versions there are")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
@@ -34,17 +32,12 @@ def execute(args: argparse.Namespace) -> int:
     registry = ModelRegistry(args.registry)
     registry.must_be_there()
     was = registry.current()
-    if not args.list:
-        registry.rollback(args.to)
+    registry.rollback(args.to)
     current = registry.current()
     in_use, before = current.name if current else None, [version.name for version in registry.before()]
     if args.json:
         versions = [version.name for version in registry.versions()]
         print(to_json({"in_use": in_use, "was": was.name if was else None, "before": before, "versions": versions}))
-    elif args.list:
-        for version in registry.versions():
-            note = "in use" if version == current else "in use before" if version.name in before else ""
-            print(one_line(f"{version.name}  {note}").rstrip())
     else:
         print(f"in use: {in_use}" + (f" (was {was.name})" if was is not None and was != current else ""))
     return 0

@@ -10,19 +10,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossrank.cli.options import Parser, positive
+from crossrank.cli.options import Parser
 from crossrank.cli.terminal import complain, one_line, to_json
 from crossrank.errors import InputError
 from crossrank.optional import require
-from crossrank.training.settings import FREEZE, PRECISIONS, SCHEDULES, Settings
+from crossrank.training.settings import Settings, kind_of
 
 if TYPE_CHECKING:
-    from crossrank.data.judgements import ReadSettings
     from crossrank.training.checks import DataReport
     from crossrank.training.comparison import Comparison
-    from crossrank.training.plan import Sources
-
-LOSS_NAMES = ("bce", "lambda", "listnet", "ranknet", "mse", "margin-mse", "mnrl", "cached-mnrl")
 
 DESCRIPTION = "Train a model on judged pairs. Needs the extra 'train'."
 EPILOG = """\
@@ -44,72 +40,58 @@ examples:
 
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("data", metavar="DATA", nargs="+", help="files or BEIR folders of judgements")
-    parser.add_argument(
-        "--base", metavar="MODEL", help="hub name or folder to start from (default: the model in the box)"
-    )
+    parser.add_argument("data", metavar="DATA", nargs="+", help="files or BEIR folders with judgements")
+    parser.add_argument("--base", metavar="MODEL", help="hub name or folder to start from (default: the bundled model)")
     parser.add_argument("-o", "--output", metavar="FOLDER", type=Path, help="where the model goes; not for --dry-run")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
     parser.add_argument("--dry-run", action="store_true", help="only check the data")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--push-to-hub", metavar="REPO", help="upload the result: owner/name")
     _add_data_options(parser.add_argument_group("data"))
-    _add_settings(parser.add_argument_group("training"))
+    add_settings(parser.add_argument_group("training"))
 
 
 def _add_data_options(group: Any) -> None:
     group.add_argument("--eval", metavar="DATA", nargs="+", default=[], help="held-out data (default: a part of DATA)")
     group.add_argument(
-        "--mix", metavar="DATA", nargs="+", default=[], help="general pairs, so that nothing is forgotten"
+        "--mix", metavar="DATA", nargs="+", default=[], help="general pairs to mix in, so that the model forgets less"
     )
-    group.add_argument("--teacher-scores", metavar="FILE", help="query, document, teacher_score of another model")
-    group.add_argument("--split", default="train", metavar="NAME", help="of BEIR folders (default: train)")
-    group.add_argument("--eval-split", default="test", metavar="NAME", help="of BEIR folders in --eval (default: test)")
+    group.add_argument("--teacher-scores", metavar="FILE", help="file with query, document and teacher_score")
+    group.add_argument("--split", default="train", metavar="NAME", help="split of BEIR folders (default: train)")
+    group.add_argument("--eval-split", default="test", metavar="NAME", help="split of --eval folders (default: test)")
     group.add_argument(
-        "--max-label", type=float, default=1.0, metavar="N", help="what means fully relevant (default: 1)"
+        "--max-label", type=float, default=1.0, metavar="N", help="label that means fully relevant (default: 1)"
     )
-    group.add_argument("--columns", type=columns, default={}, metavar="ROLE=NAME,...", help="which column is which")
-    group.add_argument("--skip-bad", action="store_true", help="go on at lines that can't be used, and count them")
+    group.add_argument("--columns", type=columns, default={}, metavar="ROLE=NAME,...", help="roles of the columns")
+    group.add_argument("--skip-bad", action="store_true", help="skip and count lines that can't be used")
 
 
-def _add_settings(group: Any) -> None:
-    """Add an option for each setting; what is not given stays at the default in :class:`Settings`."""
-    default = Settings()
-    for name, names, kind, text in _OPTIONS:
-        shown = getattr(default, name)
+def add_settings(group: Any, *, without: str = "") -> None:
+    """Add an option for each setting but one; what is not given stays at the default in :class:`Settings`."""
+    for one in fields(Settings):
+        text, choices, option = (one.metadata[key] for key in ("text", "choices", "option"))
+        if option == "" or one.name == without:
+            continue
+        names = dict.fromkeys(f"--{name.replace('_', '-')}" for name in (option or one.name, one.name))
+        kind = kind_of(one)
         more: dict[str, Any] = {"type": kind, "metavar": "NAME" if kind is str else "N"}
-        if isinstance(kind, tuple):
-            # Named in the text: in the usage line, which is not broken, they would not fit a terminal.
-            more = {"choices": kind, "metavar": "NAME"}
-            text += f": {', '.join(kind)}"
-        text += "" if shown is None else f" (default: {shown})"
-        group.add_argument(*names, dest=name, default=argparse.SUPPRESS, help=text.replace("%", "%%"), **more)
+        if choices:
+            # Listed in the text: argparse does not break them in the usage line.
+            more = {"choices": choices, "metavar": "NAME"}
+            text += f": {', '.join(choices)}"
+        text += "" if one.default is None else f" (default: {one.default})"
+        group.add_argument(*names, dest=one.name, default=argparse.SUPPRESS, help=text.replace("%", "%%"), **more)
 
 
-_OPTIONS: tuple[tuple[str, tuple[str, ...], Any, str], ...] = (
-    ("loss", ("--loss",), LOSS_NAMES, "what is learnt"),
-    ("epochs", ("--epochs",), float, "passes over the data"),
-    ("learning_rate", ("--lr", "--learning-rate"), float, "learning rate (default: 2e-5; 5e-5 for a head alone)"),
-    ("batch_size", ("--batch-size",), positive, "pairs of a batch; queries, for mnrl and cached-mnrl"),
-    ("accumulate", ("--accumulate",), positive, "batches of a step"),
-    ("warmup", ("--warmup",), float, "share of the steps in which the rate rises"),
-    ("schedule", ("--schedule",), SCHEDULES, "how it falls"),
-    ("weight_decay", ("--weight-decay",), float, "weight decay"),
-    ("max_length", ("--max-length",), positive, "the most tokens of a pair (default: the base's)"),
-    ("train_length", ("--train-length",), positive, "the most tokens read while it learns (default: --max-length)"),
-    ("freeze", ("--freeze",), str, f"what stays as it is: {', '.join(FREEZE)}, or a number of the lowest layers"),
-    ("average_with_base", ("--average-with-base",), float, "share of the base in the saved weights"),
-    ("mix_share", ("--mix-share",), float, "general pairs for each pair of the data"),
-    ("held_out", ("--held-out",), float, "share of the queries to hold out"),
-    ("patience", ("--patience",), int, "evaluations without gain before it stops; 0: never"),
-    ("pos_weight", ("--pos-weight",), float, "weight of relevant pairs in bce"),
-    ("list_size", ("--list-size",), positive, "documents of a list"),
-    ("negatives", ("--negatives",), positive, "negatives of a triplet"),
-    ("in_batch", ("--in-batch",), positive, "other documents of the batch as negatives, for mnrl and cached-mnrl"),
-    ("lora_rank", ("--lora",), positive, "train low-rank additions of this rank; needs the extra 'lora'"),
-    ("precision", ("--precision",), PRECISIONS, "what to calculate in"),
-    ("seed", ("--seed",), int, "same seed, same model"),
-)
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Read the options that :func:`add_settings` added.
+
+    :raises InputError: If a value is out of range.
+    """
+    given = {one.name: getattr(args, one.name) for one in fields(Settings) if hasattr(args, one.name)}
+    if given.get("precision") == "int8":  # of the models that are compared; nothing is trained in it
+        given["precision"] = "auto"
+    return Settings(**given)
 
 
 def columns(text: str) -> dict[str, str]:
@@ -133,27 +115,33 @@ def execute(args: argparse.Namespace) -> int:
 
     :raises CrossRankError: If something can't be used.
     """
-    from crossrank.data.judgements import ReadSettings
-    from crossrank.training.plan import Sources
-
-    settings = Settings(**{f.name: getattr(args, f.name) for f in fields(Settings) if hasattr(args, f.name)})
-    sources = Sources(args.data, args.eval, args.mix, args.teacher_scores, args.eval_split)
-    reading = ReadSettings(args.split, args.max_label, args.skip_bad, args.columns)
-    if args.dry_run:
-        return _dry_run(args, settings, sources, reading)
-    if args.output is None:
-        raise InputError("Where should the model go? Give --output DIR, or --dry-run to check the data alone.")
     from crossrank.checkpoint.source import resolve
-    from crossrank.training.hub import check_repository, push
-    from crossrank.training.plan import count_long, make_plan
+    from crossrank.data.judgements import ReadSettings
+    from crossrank.training.data_split import count_long, split_data
+    from crossrank.training.push import check_repository, push
 
+    settings = settings_of(args)
+    if args.output is None and not args.dry_run:
+        raise InputError("Where should the model go? Give --output DIR, or --dry-run to check the data alone.")
     if args.push_to_hub:
         check_repository(args.push_to_hub)
     # Before the slow import of torch, so that a mistake in the data is reported at once.
-    plan = make_plan(sources, settings, reading)
-    count_long(plan, resolve(args.base).folder, settings)
+    split = split_data(
+        args.data,
+        settings,
+        evaluation=args.eval,
+        general=args.mix,
+        teacher_scores=args.teacher_scores,
+        reading=ReadSettings(args.split, args.max_label, args.skip_bad, args.columns),
+        evaluation_split=args.eval_split,
+    )
+    count_long(split, resolve(args.base).folder, settings)
     if not args.json:
-        print_report(plan.report)
+        print_report(split.report)
+    if args.dry_run:
+        if args.json:
+            print(to_json({"data": split.report.as_dict()}))
+        return 0
     for module in ("torch", "sentence_transformers", "datasets", "accelerate"):
         require(module, extra="train", purpose="Training")
     from crossrank.training.trainer import train
@@ -161,7 +149,7 @@ def execute(args: argparse.Namespace) -> int:
     try:
         with _bar() as (progress, tell):
             result = train(
-                plan, args.output, settings, base=args.base, resume=args.resume, progress=progress, tell=tell
+                split, args.output, settings, base=args.base, resume=args.resume, progress=progress, tell=tell
             )
     except KeyboardInterrupt:
         complain("interrupted", "The same command with --resume goes on from the last save point.")
@@ -170,7 +158,13 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         facts = {key: value for key, value in vars(result).items() if key not in ("output", "comparison")}
         comparison = result.comparison.as_dict() if result.comparison else None
-        whole = {"output": str(args.output), **facts, "data": plan.report.as_dict(), "held_out": comparison, "url": url}
+        whole = {
+            "output": str(args.output),
+            **facts,
+            "data": split.report.as_dict(),
+            "held_out": comparison,
+            "url": url,
+        }
         print(to_json(whole))
         return 0
     stopped = " (stopped early: nothing got better)" if result.stopped_early else ""
@@ -178,19 +172,6 @@ def execute(args: argparse.Namespace) -> int:
     _print_comparison(result.comparison)
     if url:
         print(f"uploaded to {url}")
-    return 0
-
-
-def _dry_run(args: argparse.Namespace, settings: Settings, sources: Sources, reading: ReadSettings) -> int:
-    from crossrank.checkpoint.source import resolve
-    from crossrank.training.plan import count_long, make_plan
-
-    plan = make_plan(sources, settings, reading)
-    count_long(plan, resolve(args.base).folder, settings)
-    if args.json:
-        print(to_json({"data": plan.report.as_dict()}))
-    else:
-        print_report(plan.report)
     return 0
 
 

@@ -17,7 +17,7 @@ CUT = "documents cut at the end"
 
 
 @dataclass(frozen=True)
-class Finding:
+class DataIssue:
     """One kind of trouble.
 
     :param what: What was found.
@@ -43,7 +43,7 @@ class DataReport:
     negatives: int = 0
     queries_that_rank: int = 0
     teacher_scores: int = 0
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[DataIssue] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -90,10 +90,10 @@ def check(
             "left out of training",
         ),
     ):
-        report.findings.append(Finding(what, len(places), done, tuple(places[:EXAMPLES])))
+        report.findings.append(DataIssue(what, len(places), done, tuple(places[:EXAMPLES])))
     first = (read.first_skipped,) if read.first_skipped else ()
-    report.findings.append(Finding("lines that can't be used", read.skipped, "left out (--skip-bad)", first))
-    report.findings += [Finding(what, count, "left out") for what, count in sorted(read.notes.items())]
+    report.findings.append(DataIssue("lines that can't be used", read.skipped, "left out (--skip-bad)", first))
+    report.findings += [DataIssue(what, count, "left out") for what, count in sorted(read.notes.items())]
     return groups, report
 
 
@@ -145,7 +145,7 @@ def count_cut(report: DataReport, groups: Sequence[Group], lengths: Callable[[An
             one.place for one, length in zip(part, lengths([one.pair for one in part]), strict=True) if length > most
         ]
     share = f" ({len(cut) / len(judged):.0%})" if judged else ""
-    report.findings.append(Finding(f"{what} of more than {most} tokens{share}", len(cut), CUT, tuple(cut[:EXAMPLES])))
+    report.findings.append(DataIssue(f"{what} of more than {most} tokens{share}", len(cut), CUT, tuple(cut[:EXAMPLES])))
 
 
 def split_by_query(groups: Sequence[Group], share: float, seed: int) -> tuple[list[Group], list[Group]]:

@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError
-from crossrank.evaluation.significance import intervals, permutation_p
+from crossrank.evaluation.significance import DRAWS, intervals, permutation_p
 
 Floats = NDArray[np.float64]
+MOST_DRAWS = 1_000_000
 # Differences of a measure that are smaller are the tool's own rounding.
 _SAME = 1e-9
 
@@ -52,9 +53,41 @@ class Criteria:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least, most in (("alpha", 1e-4, 0.5), ("margin", 0.0, 1.0), ("power", 0.5, 0.999)):
+        for name, least, most in (("alpha", 1e-9, 0.5), ("margin", 0.0, 1.0), ("power", 0.5, 0.999)):
             if not least <= getattr(self, name) <= most:
                 raise InputError(f"{name}={getattr(self, name)!r} is outside {least:g} to {most:g}. Take one between.")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a round of :func:`.learning.learn` may spend of the alpha that all rounds against one version share.
+
+    :param alpha: The budget.
+    :param number: The round, from 1.
+    """
+
+    alpha: float
+    number: int
+
+    @property
+    def this_round(self) -> float:
+        """What this round may spend."""
+        return self.alpha / (self.number * (self.number + 1))
+
+    @property
+    def left(self) -> float:
+        """What is left for later rounds."""
+        return self.alpha / (self.number + 1)
+
+    def as_dict(self) -> dict[str, float]:
+        """All of it, for JSON."""
+        return {**asdict(self), "this_round": self.this_round, "left": self.left}
+
+    def __str__(self) -> str:
+        return (
+            f"Round {self.number} against the version in use: it may spend {self.this_round:.2g} of the alpha of "
+            f"{self.alpha:g}; {self.left:.2g} is left for later rounds."
+        )
 
 
 @dataclass(frozen=True)
@@ -103,6 +136,8 @@ def figures(dataset: str, before: Floats, after: Floats, criteria: Criteria, wei
     raw = after - before
     differences = np.where(np.abs(raw) < _SAME, 0.0, raw) * shares
     low, high = intervals(differences[:, None], seed=criteria.seed)[0]
+    # So many that a p-value well below alpha can come out.
+    draws = min(MOST_DRAWS, max(DRAWS, math.ceil(20 / criteria.alpha)))
     return Figures(
         dataset=dataset,
         measure=criteria.measure,
@@ -112,7 +147,7 @@ def figures(dataset: str, before: Floats, after: Floats, criteria: Criteria, wei
         difference=float(differences.mean()),
         interval=(float(low), float(high)),
         deviation=float(differences.std(ddof=1)) if len(differences) > 1 else 0.0,
-        p=float(permutation_p(differences[:, None], seed=criteria.seed)[0]),
+        p=float(permutation_p(differences[:, None], draws=draws, seed=criteria.seed)[0]),
         won=int((differences > 0).sum()),
         lost=int((differences < 0).sum()),
         tied=int((differences == 0).sum()),
@@ -134,6 +169,8 @@ class Decision:
     :param detectable: The smallest difference that the data would have shown.
     :param version: What the registry calls the candidate now; ``None`` if it was not promoted or there is no registry.
     :param candidate: What it is: name and digest; likewise ``against``.
+    :param trained_on: Queries of the data that the candidate was trained on.
+    :param budget: In a round of :func:`.learning.learn`: what it may spend of alpha.
     """
 
     promoted: bool
@@ -148,10 +185,12 @@ class Decision:
     time: str
     version: str | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    trained_on: int = 0
+    budget: Budget | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
-        return asdict(self)
+        return {**asdict(self), "budget": self.budget.as_dict() if self.budget else None}
 
     def write(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""

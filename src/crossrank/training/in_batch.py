@@ -17,7 +17,7 @@ from torch.utils.data import BatchSampler
 
 from crossrank.data.bm25 import Bm25
 from crossrank.training.checks import same_query
-from crossrank.training.rows import Columns
+from crossrank.training.loss_inputs import Columns
 
 
 class SimilarBatches(BatchSampler):  # type: ignore[misc]

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossrank.data.judgements import Group
-from crossrank.errors import InputError
-from crossrank.training import rows
-from crossrank.training.rows import Columns
+from crossrank.training import loss_inputs
+from crossrank.training.loss_inputs import Columns
 from crossrank.training.settings import Settings
 
 
@@ -17,13 +16,11 @@ from crossrank.training.settings import Settings
 class Loss:
     """A loss.
 
-    :param what: What it asks of the model, in a line.
-    :param rows: Makes what it reads.
+    :param rows: Makes the columns that it reads.
     :param both_classes: Whether it needs positives and negatives.
-    :param make: From sentence-transformers' module of losses, a model, the settings and the rows to the loss itself.
+    :param make: From sentence-transformers' module of losses, a model, the settings and the columns to the loss itself.
     """
 
-    what: str
     rows: Callable[[Sequence[Group], Settings], Columns]
     both_classes: bool
     make: Callable[[Any, Any, Settings, Columns], Any]
@@ -55,53 +52,16 @@ def _cached_mnrl(losses: Any, model: Any, settings: Settings, columns: Columns) 
     )
 
 
-# What a batch has many of: queries with their documents.
+# A batch of these has many queries, each with its documents.
 IN_BATCH = ("mnrl", "cached-mnrl")
 
 LOSSES: Mapping[str, Loss] = {
-    "bce": Loss("each pair's label, as a probability", rows.pairs, True, _bce),
-    "lambda": Loss(
-        "the order of a query's documents, weighed by nDCG",
-        rows.lists,
-        True,
-        lambda of, model, *_: of.LambdaLoss(model),
-    ),
-    "listnet": Loss(
-        "which of a query's documents is on top", rows.lists, True, lambda of, model, *_: of.ListNetLoss(model)
-    ),
-    "ranknet": Loss(
-        "which of two documents is better, for all pairs of a query's documents",
-        rows.lists,
-        True,
-        lambda of, model, *_: of.RankNetLoss(model),
-    ),
-    "mse": Loss("a teacher's scores themselves", rows.teacher_pairs, False, lambda of, model, *_: of.MSELoss(model)),
-    "margin-mse": Loss(
-        "by how much a teacher prefers a positive to a negative",
-        rows.margins,
-        True,
-        lambda of, model, *_: of.MarginMSELoss(model),
-    ),
-    "mnrl": Loss(
-        "the positive among the other documents of the batch; needs no negatives",
-        rows.triplets,
-        False,
-        _mnrl,
-    ),
-    "cached-mnrl": Loss(
-        "the same with large batches: computed in parts, each part twice",
-        rows.triplets,
-        False,
-        _cached_mnrl,
-    ),
+    "bce": Loss(loss_inputs.pairs, True, _bce),
+    "lambda": Loss(loss_inputs.lists, True, lambda of, model, *_: of.LambdaLoss(model)),
+    "listnet": Loss(loss_inputs.lists, True, lambda of, model, *_: of.ListNetLoss(model)),
+    "ranknet": Loss(loss_inputs.lists, True, lambda of, model, *_: of.RankNetLoss(model)),
+    "mse": Loss(loss_inputs.teacher_pairs, False, lambda of, model, *_: of.MSELoss(model)),
+    "margin-mse": Loss(loss_inputs.margins, True, lambda of, model, *_: of.MarginMSELoss(model)),
+    "mnrl": Loss(loss_inputs.triplets, False, _mnrl),
+    "cached-mnrl": Loss(loss_inputs.triplets, False, _cached_mnrl),
 }
-
-
-def find_loss(name: str) -> Loss:
-    """Find a loss.
-
-    :raises InputError: If there is none of that name.
-    """
-    if name not in LOSSES:
-        raise InputError(f"loss={name!r} is not known. Take one of {', '.join(LOSSES)}.")
-    return LOSSES[name]

@@ -6,7 +6,11 @@ more than a margin on a guard set of general queries; :mod:`crossrank.training.d
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -19,13 +23,15 @@ from crossrank.checkpoint.model_registry import ModelRegistry, digest_of
 from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.data.dataset import Dataset
 from crossrank.data.open_dataset import open_dataset
-from crossrank.errors import InputError
+from crossrank.errors import CrossRankWarning, InputError
 from crossrank.evaluation.evaluate_models import evaluate
 from crossrank.scoring.cross_encoder import CrossEncoder
-from crossrank.training.decision import Criteria, Decision, Figures, figures, judge
+from crossrank.training.checks import digest_of_query
+from crossrank.training.decision import Budget, Criteria, Decision, Figures, figures, judge
 from crossrank.training.guard_set import load_guard
+from crossrank.training.saving import queries_learnt
 
-BOX, NONE = "box", "none"
+BUNDLED, NONE = "bundled", "none"
 
 
 def promote(
@@ -33,12 +39,13 @@ def promote(
     *,
     data: str | os.PathLike[str] | Dataset,
     against: str | os.PathLike[str] | None = None,
-    guard: str | os.PathLike[str] | Dataset = BOX,
+    guard: str | os.PathLike[str] | Dataset = BUNDLED,
     registry: ModelRegistry | None = None,
     criteria: Criteria | None = None,
     split: str = "test",
     weights: Mapping[str, float] | None = None,
     settings: Mapping[str, Any] | None = None,
+    budget: Budget | None = None,
     decision_file: Path | None = None,
     show_progress: bool | None = None,
 ) -> Decision:
@@ -47,14 +54,16 @@ def promote(
     :param candidate: A checkpoint's folder.
     :param data: Held-out queries that the candidate did not learn from: what
         :func:`crossrank.data.open_dataset.open_dataset` reads, or a dataset.
-    :param against: A name on the hub or a folder; by default the registry's version in use, else the model in the box.
-    :param guard: General queries: ``"box"`` for those that come with crossrank, ``"none"``, or a dataset of one's own.
+    :param against: A name on the hub or a folder; by default the registry's version in use, else the bundled model.
+    :param guard: General queries: ``"bundled"`` for those that come with crossrank, ``"none"``, or a dataset.
     :param registry: Where the candidate becomes the version in use. In an empty one ``against`` becomes the first
         version, so that there is something to go back to.
     :param split: Of ``data`` and ``guard``, where they are folders.
     :param weights: Query -> how much it counts in ``data``.
     :param settings: How both models run, as :class:`~crossrank.scoring.cross_encoder.CrossEncoder` takes it.
-    :param decision_file: Where to write the decision as JSON.
+    :param budget: Where several rounds share one alpha: this one's part, which ``criteria`` has; it is only reported.
+    :param decision_file: Where to write the decision as JSON. Until it is there, the scores are kept beside it, so that
+        a comparison that was broken off goes on where it was.
     :raises InputError: If something can't be used.
     :raises ModelError: If a model can't be loaded.
     :raises OSError: If the disk is full; the version in use stays.
@@ -65,9 +74,21 @@ def promote(
     old, new = _models(candidate, against, registry)
     held_out = data if isinstance(data, Dataset) else open_dataset(os.fspath(data), split=split)
     general = guard if isinstance(guard, Dataset) else _guard(guard, split)
+    if decision_file is not None:
+        _check_decision_file(decision_file)
+    learnt = queries_learnt(new.folder)
+    trained_on = sum(digest_of_query(text) in learnt for text in held_out.queries.values())
+    if trained_on:
+        warnings.warn(
+            f"The candidate was trained on {trained_on} of the {len(held_out.queries)} queries of {held_out.name}, so "
+            "it looks better on them than it is. Decide on queries that it was not trained on.",
+            CrossRankWarning,
+            stacklevel=2,
+        )
     models = tuple(CrossEncoder(files.folder, **(settings or {})) for files in (old, new))
-    on_data = _compare(held_out, models, criteria, weights, show_progress)
-    on_guard = _compare(general, models, criteria, None, show_progress) if general is not None else None
+    scores = decision_file.with_name(f".{decision_file.name}.scores") if decision_file is not None else None
+    on_data = _compare(held_out, models, criteria, weights, scores, show_progress)
+    on_guard = _compare(general, models, criteria, None, scores, show_progress) if general is not None else None
     promoted, reasons, needed = judge(on_data, on_guard, criteria)
     decision = Decision(
         promoted=promoted,
@@ -81,6 +102,8 @@ def promote(
         against=_facts(old),
         time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         left_out=held_out.left_out,
+        trained_on=trained_on,
+        budget=budget,
     )
     if promoted and registry is not None:
         if in_use is None:
@@ -88,8 +111,9 @@ def promote(
         version = registry.publish(new.folder)
         decision = replace(decision, version=version.name)
     # Before the switch: where it can't be written, the version in use stays.
-    if decision_file is not None:
+    if decision_file is not None and scores is not None:
         decision.write(decision_file)
+        shutil.rmtree(scores, ignore_errors=True)
     if promoted and registry is not None:
         try:
             registry.switch(version, instead_of=in_use, record={"decision": decision.as_dict()})
@@ -118,7 +142,7 @@ def _models(
 def _guard(guard: str | os.PathLike[str], split: str) -> Dataset | None:
     if guard == NONE:
         return None
-    return load_guard() if guard == BOX else open_dataset(os.fspath(guard), split=split)
+    return load_guard() if guard == BUNDLED else open_dataset(os.fspath(guard), split=split)
 
 
 def _compare(
@@ -126,11 +150,18 @@ def _compare(
     models: tuple[CrossEncoder, ...],
     criteria: Criteria,
     weights: Mapping[str, float] | None,
+    scores: Path | None,
     show_progress: bool | None,
 ) -> Figures:
+    # A folder of its own for whatever is compared: other models or data start anew.
+    key = hashlib.sha256(f"{dataset.fingerprint()} {criteria.depth}".encode())
+    for model in models:
+        key.update(json.dumps(model.info(), default=str).encode())
     found = evaluate(
         dataset,
         models,
+        work=scores / key.hexdigest()[:16] if scores is not None else None,
+        resume=scores is not None,
         measures=[criteria.measure],
         depth=criteria.depth,
         seed=criteria.seed,
@@ -140,6 +171,18 @@ def _compare(
     before, after = (system.values[found.measures[0]] for system in found.systems[1:])
     counting = None if weights is None else np.array([weights[query] for query in found.queries])
     return figures(found.dataset, before, after, criteria, counting)
+
+
+def _check_decision_file(file: Path) -> None:
+    """Refuse to write over anything but an earlier decision."""
+    if not file.exists():
+        return
+    try:
+        old = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        old = None
+    if not isinstance(old, dict) or "promoted" not in old:
+        raise InputError(f"{str(file)!r} exists and is not a decision. Name another file for the decision.")
 
 
 def _facts(files: ModelFiles) -> dict[str, Any]:

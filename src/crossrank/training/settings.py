@@ -1,125 +1,129 @@
-"""All that a training run depends on besides its data, in one place; the defaults suit 50 to 5,000 pairs."""
+"""All that a training run depends on besides its data; the defaults suit 50 to 5,000 pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
 from crossrank.errors import InputError
 
+LOSS_NAMES = ("bce", "lambda", "listnet", "ranknet", "mse", "margin-mse", "mnrl", "cached-mnrl")
 FREEZE = ("auto", "none", "embeddings", "half", "body")
-PRECISIONS = ("auto", "float32", "bfloat16")
+_ANY = 1e9
+
+
+def _of(
+    default: Any,
+    text: str,
+    least: float | None = None,
+    most: float = _ANY,
+    *,
+    choices: tuple[str, ...] = (),
+    option: str | None = None,
+) -> Any:
+    """Make a field.
+
+    :param text: What it does, for ``--help``.
+    :param least: The smallest value; ``most`` is the largest.
+    :param choices: The values that there are.
+    :param option: The option's name on the command line, where it is not the field's; ``""`` if it has none.
+    """
+    return field(default=default, metadata={"text": text, "range": (least, most), "choices": choices, "option": option})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is made with.
+    """What a run is made with. Each field's ``metadata`` says what it does and which values it may have.
 
-    :param loss: A name in :data:`crossrank.training.losses.LOSSES`.
-    :param epochs: Passes over the data; a part of one may be given.
-    :param learning_rate: Where the schedule starts; ``None`` takes ``learning_rate_head`` where only a head is
-        trained, else ``learning_rate_all``.
-    :param batch_size: Pairs of a step (before accumulation); lists and triplets are counted by their pairs. Queries,
-        for in-batch losses.
-    :param accumulate: Batches whose gradients make one step.
-    :param warmup: Share of the steps over which the rate rises from 0.
-    :param schedule: How it falls then: ``"linear"``, ``"cosine"`` or ``"constant"``.
-    :param max_length: The most tokens of a pair (of a document, for a model as in the box), also written into the saved
-        model; ``None`` leaves the base's.
-    :param train_length: The same while it learns; ``None`` is ``max_length``. A smaller one saves time; the saved model
-        and evaluations on the way read up to ``max_length``.
-    :param freeze: What does not learn: nothing, the embeddings, these and the lower half of the layers, or all but the
-        head; a number is these and so many of the lowest layers; ``"auto"`` is the body for the model in the box, else
-        the embeddings.
-    :param average_with_base: Share of the base in the weights that are saved (WiSE-FT: Wortsman et al. 2022, arXiv
-        2109.01903): 0 is the trained weights alone.
-    :param mix_share: With general pairs: how many of them, as a share of the training pairs.
-    :param held_out: Share of the queries that are kept for early stopping and for the figures in the card, where no
-        evaluation data is given.
-    :param least_held_out: With fewer held-out queries than this, none are held out.
-    :param patience: Evaluations without a better figure after which training stops; 0 never stops early.
-    :param evaluations: How often to evaluate and to save a point from which a run can go on.
-    :param pos_weight: Weight of positive pairs in ``bce``; ``None`` is 1.
-    :param list_size: The most documents of a list, for losses on lists.
-    :param negatives: Negatives of a triplet, for losses on triplets.
-    :param in_batch: Documents of other queries in the batch that a positive is set against, for in-batch losses.
-    :param lora_rank: Train low-rank additions of this rank instead of the weights themselves; they are merged at the
-        end.
-    :param precision: What forward and backward passes calculate in: bfloat16 where the processor has it, if ``"auto"``.
+    :raises InputError: If a value is out of range.
     """
 
-    loss: str = "bce"
-    epochs: float = 3
-    learning_rate: float | None = None
-    learning_rate_all: float = 2e-5
-    learning_rate_head: float = 5e-5
-    batch_size: int = 16
-    accumulate: int = 1
-    warmup: float = 0.1
-    schedule: str = "linear"
-    weight_decay: float = 0.01
-    max_length: int | None = None
-    train_length: int | None = None
-    freeze: str = "auto"
-    average_with_base: float = 0.5
-    mix_share: float = 0.5
-    held_out: float = 0.15
-    least_held_out: int = 10
-    patience: int = 3
-    evaluations: int = 10
-    pos_weight: float | None = None
-    list_size: int = 10
-    negatives: int = 1
-    in_batch: int = 6
-    lora_rank: int | None = None
-    precision: str = "auto"
-    seed: int = 0
+    loss: str = _of("bce", "what the model learns", choices=LOSS_NAMES)
+    epochs: float = _of(3, "passes over the data", 1e-6, 1e6)
+    learning_rate: float | None = _of(
+        None, "learning rate (default: 2e-5; 5e-5 if only the head learns)", 0, 1, option="lr"
+    )
+    learning_rate_all: float = _of(2e-5, "the default where more than the head learns", 0, 1, option="")
+    learning_rate_head: float = _of(5e-5, "the default where only the head learns", 0, 1, option="")
+    batch_size: int = _of(16, "pairs in a batch; with mnrl and cached-mnrl, queries", 1)
+    accumulate: int = _of(1, "batches whose gradients make one step", 1)
+    warmup: float = _of(0.1, "share of the steps in which the learning rate rises from 0", 0, 1)
+    schedule: str = _of("linear", "how the learning rate falls after that", choices=("linear", "cosine", "constant"))
+    weight_decay: float = _of(0.01, "weight decay", 0, 10)
+    max_length: int | None = _of(
+        None, "most tokens of a pair (bundled model: of a document); saved with the model (default: the base's)", 4
+    )
+    train_length: int | None = _of(
+        None, "most tokens while training; fewer save time, the saved model still reads --max-length", 4
+    )
+    freeze: str = _of(
+        "auto",
+        f"what stays as it is: {', '.join(FREEZE)}, or a number of the lowest layers; auto is body for the bundled "
+        "model, else embeddings",
+    )
+    average_with_base: float = _of(
+        0.5, "share of the base in the saved weights (WiSE-FT: Wortsman et al. 2022, arXiv 2109.01903)", 0, 1
+    )
+    mix_share: float = _of(0.5, "general pairs to mix in, for each training pair", 0, 100)
+    held_out: float = _of(0.15, "share of the queries to hold out, if no evaluation data is given", 0, 0.9)
+    least_held_out: int = _of(10, "hold out no queries if there would be fewer than this", 0, option="")
+    patience: int = _of(3, "stop after this many evaluations without improvement; 0: never", 0)
+    evaluations: int = _of(10, "how often to evaluate and to save", 1, 10_000)
+    pos_weight: float | None = _of(None, "weight of relevant pairs in bce", 1e-6, 1e6)
+    list_size: int = _of(10, "most documents of a list, for lambda, listnet and ranknet", 2, 10_000)
+    negatives: int = _of(1, "negatives of a triplet", 1, 1000)
+    in_batch: int = _of(6, "documents of other queries used as negatives, for mnrl and cached-mnrl", 1, 1000)
+    lora_rank: int | None = _of(
+        None, "train low-rank additions of this rank, merged at the end; needs the extra 'lora'", 1, 4096, option="lora"
+    )
+    precision: str = _of(
+        "auto",
+        "number format while training; auto is bfloat16 where the processor supports it",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    seed: int = _of(0, "same seed, same model", 0, 2**32 - 1)
 
     def __post_init__(self) -> None:
-        for name, least, most in _LIMITS:
-            value = getattr(self, name)
-            if value is not None and not (least <= value <= most):
-                raise InputError(f"{name}={value!r} is outside {least:g} to {most:g}. Take a value between.")
-        for name, known in (("freeze", FREEZE), ("precision", PRECISIONS), ("schedule", SCHEDULES)):
-            value = getattr(self, name)
-            if value not in known and not (name == "freeze" and str(value).isdecimal()):
-                also = " or a number of layers" if name == "freeze" else ""
-                raise InputError(f"{name}={value!r} is not known. Take one of {', '.join(known)}{also}.")
+        for one in fields(self):
+            value, (least, most), choices = getattr(self, one.name), one.metadata["range"], one.metadata["choices"]
+            if choices and value not in choices:
+                raise InputError(f"{one.name}={value!r} is unknown. Choose from {', '.join(choices)}.")
+            if least is not None and value is not None and not least <= value <= most:
+                raise InputError(f"{one.name}={value!r} is outside {least:g} to {most:g}. Take a value between.")
+        if self.freeze not in FREEZE and not str(self.freeze).isdecimal():
+            raise InputError(
+                f"freeze={self.freeze!r} is unknown. Choose from {', '.join(FREEZE)}, or give a number of layers."
+            )
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Settings:
+        """Make settings from texts ``NAME=VALUE``.
+
+        :raises InputError: If a name is unknown or a value can't be read.
+        """
+        known = {one.name: one for one in fields(cls)}
+        values = {}
+        for text in texts:
+            name, mark, value = text.partition("=")
+            name = name.strip().replace("-", "_")
+            if not mark or name not in known:
+                raise InputError(f"{text!r} is not NAME=VALUE of a setting. The settings are {', '.join(known)}.")
+            try:
+                values[name] = kind_of(known[name])(value.strip())
+            except ValueError as error:
+                raise InputError(f"{text!r}: the value is not a number.") from error
+        return cls(**values)
 
     def changed(self) -> Mapping[str, Any]:
         """What differs from the defaults."""
-        return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) != field.default
-        }
+        return {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
         return asdict(self)
 
 
-SCHEDULES = ("linear", "cosine", "constant")
-_ANY = 1e9
-_LIMITS: tuple[tuple[str, float, float], ...] = (
-    ("epochs", 1e-6, 1e6),
-    ("learning_rate", 0, 1),
-    ("batch_size", 1, _ANY),
-    ("accumulate", 1, _ANY),
-    ("warmup", 0, 1),
-    ("weight_decay", 0, 10),
-    ("max_length", 4, _ANY),
-    ("train_length", 4, _ANY),
-    ("average_with_base", 0, 1),
-    ("mix_share", 0, 100),
-    ("held_out", 0, 0.9),
-    ("patience", 0, _ANY),
-    ("evaluations", 1, 10_000),
-    ("pos_weight", 1e-6, 1e6),
-    ("list_size", 2, 10_000),
-    ("negatives", 1, 1000),
-    ("in_batch", 1, 1000),
-    ("lora_rank", 1, 4096),
-    ("seed", 0, 2**32 - 1),
-)
+def kind_of(one: Field[Any]) -> Any:
+    """What makes a field's value from a text: ``int``, ``float`` or ``str``."""
+    return {"int": int, "float": float, "str": str}[str(one.type).partition(" ")[0]]

@@ -1,4 +1,4 @@
-"""One run: the base learns from the plan's pairs, and what comes out is a checkpoint with its card.
+"""One run: the base learns from pairs, and what comes out is a checkpoint with its card.
 
 The loop is sentence-transformers' CrossEncoderTrainer. What is added: what does not learn stays in evaluation mode,
 save points hold the weights that learn and nothing else, a batch that does not fit in memory is halved, and the model
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,67 +23,54 @@ import torch
 from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainingArguments, losses
 from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 
-from crossrank.data.judgements import is_positive
+from crossrank.data.judgements import ReadSettings, is_positive
 from crossrank.engines.threads import available_threads
 from crossrank.errors import CrossRankError, InputError
 from crossrank.optional import require
-from crossrank.training import base as bases
-from crossrank.training.callbacks import Epochs, Figures, Marks, last_whole
-from crossrank.training.card import write_card
+from crossrank.training import base_model
 from crossrank.training.checks import digest_of_query
-from crossrank.training.comparison import Comparison, compare
+from crossrank.training.comparison import compare
+from crossrank.training.data_split import Data, DataSplit, count_long, lengths, split_data
 from crossrank.training.held_out import HeldOutEvaluator, sentence_transformers_logits
+from crossrank.training.hf_trainer import Epochs, Marks, Trainer, TrainingLog, last_whole, quiet
 from crossrank.training.in_batch import SimilarBatches
-from crossrank.training.loop import Trainer
-from crossrank.training.losses import IN_BATCH, find_loss
-from crossrank.training.plan import Plan, count_long, lengths
-from crossrank.training.quiet import quiet
-from crossrank.training.rows import Columns
+from crossrank.training.loss_inputs import Columns
+from crossrank.training.losses import IN_BATCH, LOSSES
+from crossrank.training.model_card import write_card
 from crossrank.training.saving import RUN, check_output, full_disk_told, only_one, queries_learnt, write_folder
 from crossrank.training.settings import Settings
+from crossrank.training.training_result import TrainingResult
 
 Progress = Callable[[int, int, dict[str, float]], object]
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a run made.
-
-    :param output: The model's folder.
-    :param steps: Optimizer steps that were taken.
-    :param stopped_early: Whether that was before the end, because nothing got better.
-    :param batch_size: Pairs (or lists, or triplets) of a forward pass, after any halving for want of memory.
-    :param seconds: Of this process.
-    :param comparison: Base, BM25 and the result on the held-out queries; ``None`` where nothing was held out.
-    """
-
-    output: Path
-    steps: int
-    stopped_early: bool
-    batch_size: int
-    accumulate: int
-    seconds: float
-    comparison: Comparison | None
-
-
 def train(
-    plan: Plan,
-    output: Path,
-    settings: Settings,
+    data: Data | DataSplit,
+    output: str | os.PathLike[str],
+    settings: Settings | None = None,
     *,
-    base: str | None = None,
+    base: str | os.PathLike[str] | None = None,
+    evaluation: Data = (),
+    general: Data = (),
+    reading: ReadSettings | None = None,
     resume: bool = False,
     progress: Progress | None = None,
     tell: Callable[[str], object] = lambda message: None,
+    **changes: Any,
 ) -> TrainingResult:
     """Train a model and write it, with its card.
 
-    :param plan: The data.
-    :param output: The model's folder; a model that is there is replaced once the new one is whole.
-    :param base: A name on the hub, a folder, or ``None`` for the model in the box.
+    :param data: What to train on: dictionaries, a DataFrame, a dataset or files, see :func:`.data_split.split_data`; or
+        what that made of them.
+    :param output: The model's folder; a model that is there is replaced once the new one is complete.
+    :param base: A name on the hub, a folder, or ``None`` for the bundled model.
+    :param evaluation: Held-out data, as ``data``; by default a part of ``data`` is held out.
+    :param general: General pairs to mix in, as ``data``.
+    :param reading: How the data is read.
     :param resume: Go on from the last save point of a run that was stopped; it must have been the same run.
-    :param progress: Is told the step, of how many, and figures where there are some.
-    :param tell: Is told in a sentence what the user should know.
+    :param progress: Called with the step, the number of steps, and figures where there are some.
+    :param tell: Called with a sentence that the user should read.
+    :param changes: Fields of :class:`.settings.Settings`, such as ``epochs=1``.
     :raises InputError: If something can't be used.
     :raises ModelError: If the base can't be loaded or is no cross-encoder.
     :raises MissingExtraError: If a package is not installed.
@@ -92,12 +80,17 @@ def train(
     for module in ("datasets", "accelerate"):
         require(module, extra="train", purpose="Training")
     started = time.perf_counter()
-    work = output.parent / f".{output.name}.run"
-    full_disk = full_disk_told(output, "Free some space and go on with --resume.")
-    with quiet(), _own_threads(), full_disk, only_one(output):
-        check_output(output)
+    settings, folder, name = replace(settings or Settings(), **changes), Path(output), os.fspath(base) if base else None
+    if isinstance(data, DataSplit):
+        split = data
+    else:
+        split = split_data(data, settings, evaluation=evaluation, general=general, reading=reading)
+    work = folder.parent / f".{folder.name}.run"
+    full_disk = full_disk_told(folder, "Free some space and go on with --resume.")
+    with quiet(), _own_threads(), full_disk, only_one(folder):
+        check_output(folder)
         try:
-            return _train(plan, output, settings, base, resume, progress, tell, work, started)
+            return _train(split, folder, settings, name, resume, progress, tell, work, started)
         except CrossRankError:
             # Refused before there was anything to go on from.
             if not any(work.glob("checkpoint-*")):
@@ -120,7 +113,7 @@ def _own_threads() -> Iterator[None]:
 
 
 def _train(
-    plan: Plan,
+    split: DataSplit,
     output: Path,
     settings: Settings,
     base_name: str | None,
@@ -130,18 +123,18 @@ def _train(
     work: Path,
     started: float,
 ) -> TrainingResult:
-    prepared = find_loss(settings.loss).rows(plan.train, settings)
+    prepared = LOSSES[settings.loss].rows(split.train, settings)
     if not prepared.rows:
-        raise InputError(f"None of the {len(plan.train)} queries has what --loss {settings.loss} reads. Take another.")
+        raise InputError(f"None of the {len(split.train)} queries has what --loss {settings.loss} reads. Take another.")
     for what, count in prepared.left_out.items():
         tell(f"{what.capitalize()}: {count}, which --loss {settings.loss} can't use")
-    point = _save_point(work, plan, base_name, resume, tell)
-    base = bases.find_base(base_name, work)
+    point = _save_point(work, split, base_name, resume, tell)
+    base = base_model.find_base(base_name, work)
     if base.folder.resolve() == output.resolve():
         raise InputError(f"{str(output)!r} is the base itself. Name another folder, so that the base stays.")
     if (output / "config.json").is_file():
         tell(f"The model in {str(output)!r} stays until the new one is whole, and is then replaced")
-    count_long(plan, base.folder, settings)
+    count_long(split, base.folder, settings)
     in_batch = settings.loss in IN_BATCH
     most_rows = max(1, settings.batch_size // (1 if in_batch else prepared.pairs_per_row))
     rows, accumulate = min(most_rows, prepared.rows), settings.accumulate
@@ -153,7 +146,7 @@ def _train(
         )
     while True:
         try:
-            model, before, trainer = _attempt(base, plan, prepared, settings, work, rows, accumulate, progress, point)
+            model, before, trainer = _attempt(base, split, prepared, settings, work, rows, accumulate, progress, point)
             break
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
@@ -173,18 +166,18 @@ def _train(
             )
             point = last_whole(work)
     if settings.lora_rank:
-        bases.merge_lora(model)
+        base_model.merge_lora(model)
     logits = sentence_transformers_logits(model, _at_once(settings, prepared, rows))
     comparison = None
     if settings.average_with_base:
-        bases.average(model, before, settings.average_with_base)
-    if plan.held_out:
-        trained = bases.weights_of(model)
+        base_model.average(model, before, settings.average_with_base)
+    if split.held_out:
+        trained = base_model.weights_of(model)
         comparison = compare(
-            plan.held_out,
+            split.held_out,
             result=logits,
             base=lambda pairs: _with_weights(model, before, trained, lambda: logits(pairs)),
-            learnt={one.document for group in plan.train for one in group.judged if is_positive(one.label)},
+            learnt={one.document for group in split.train for one in group.judged if is_positive(one.label)},
         )
     result = TrainingResult(
         output,
@@ -202,11 +195,11 @@ def _train(
         shutil.copyfile(work / "training_log.csv", folder / "training_log.csv")
         if (work / "runs").is_dir():  # TensorBoard's
             shutil.copytree(work / "runs", folder / "runs")
-        write_card(folder, plan, settings, base, result, _machine(model.device.type))
+        write_card(folder, split, settings, base, result, _machine(model.device.type))
         facts = {
-            "fingerprint": _fingerprint(plan, base_name),
+            "fingerprint": _fingerprint(split, base_name),
             "settings": settings.as_dict(),
-            "queries": sorted(queries_learnt(base.files.folder) | {digest_of_query(one.query) for one in plan.train}),
+            "queries": sorted(queries_learnt(base.files.folder) | {digest_of_query(one.query) for one in split.train}),
         }
         (folder / RUN).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
@@ -216,8 +209,8 @@ def _train(
 
 
 def _attempt(
-    base: bases.Base,
-    plan: Plan,
+    base: base_model.Base,
+    split: DataSplit,
     prepared: Columns,
     settings: Settings,
     work: Path,
@@ -228,17 +221,17 @@ def _attempt(
 ) -> tuple[CrossEncoder, dict[str, torch.Tensor], Trainer]:
     """Train with one size of batch: the model, the weights it started from, and the trainer."""
     set_seed(settings.seed)
-    model = bases.open_model(base, settings, "cuda" if torch.cuda.is_available() else "cpu")
-    before = bases.weights_of(model)
-    trainer = _trainer(model, base, plan, prepared, settings, work, rows, accumulate, progress)
+    model = base_model.open_model(base, settings, "cuda" if torch.cuda.is_available() else "cpu")
+    before = base_model.weights_of(model)
+    trainer = _trainer(model, base, split, prepared, settings, work, rows, accumulate, progress)
     trainer.train(resume_from_checkpoint=str(point) if point else None)
     return model, before, trainer
 
 
 def _trainer(
     model: CrossEncoder,
-    base: bases.Base,
-    plan: Plan,
+    base: base_model.Base,
+    split: DataSplit,
     prepared: Columns,
     settings: Settings,
     work: Path,
@@ -247,15 +240,15 @@ def _trainer(
     progress: Progress | None,
 ) -> Trainer:
     datasets = require("datasets", extra="train", purpose="Training")
-    asleep = bases.freeze(model, base, settings)
-    rate = bases.learning_rate(model, base, settings)
+    asleep = base_model.freeze(model, base, settings)
+    rate = base_model.learning_rate(model, base, settings)
     if settings.lora_rank:
-        bases.add_lora(model, settings.lora_rank)
+        base_model.add_lora(model, settings.lora_rank)
         asleep = []
     total = math.ceil(math.ceil(prepared.rows / (rows * accumulate)) * settings.epochs)
     interval = max(1, math.ceil(total / settings.evaluations))
     on_cpu = model.device.type == "cpu"
-    evaluates = bool(plan.held_out) and settings.patience > 0
+    evaluates = bool(split.held_out) and settings.patience > 0
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
@@ -285,15 +278,15 @@ def _trainer(
         disable_tqdm=True,
         dataloader_pin_memory=not on_cpu,
     )
-    callbacks: list[Any] = [Marks(), Figures(work / "training_log.csv", progress)]
+    callbacks: list[Any] = [Marks(), TrainingLog(work / "training_log.csv", progress)]
     if evaluates:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.patience))
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=datasets.Dataset.from_dict(dict(prepared.data)),
-        loss=find_loss(settings.loss).make(losses, model, replace(settings, batch_size=rows), prepared),
-        evaluator=HeldOutEvaluator(plan.held_out, _at_once(settings, prepared, rows)) if evaluates else None,
+        loss=LOSSES[settings.loss].make(losses, model, replace(settings, batch_size=rows), prepared),
+        evaluator=HeldOutEvaluator(split.held_out, _at_once(settings, prepared, rows)) if evaluates else None,
         callbacks=callbacks,
     )
     trainer.asleep, trainer.lengths = asleep, lengths(base.config, settings)
@@ -309,12 +302,14 @@ def _at_once(settings: Settings, prepared: Columns, rows: int) -> int:
     return min(settings.batch_size, rows * prepared.pairs_per_row)
 
 
-def _save_point(work: Path, plan: Plan, base: str | None, resume: bool, tell: Callable[[str], object]) -> Path | None:
+def _save_point(
+    work: Path, split: DataSplit, base: str | None, resume: bool, tell: Callable[[str], object]
+) -> Path | None:
     """The save point to go on from, in a folder that is ready for the run.
 
     :raises InputError: If the run that was stopped was another one.
     """
-    marker, print_of_this = work / RUN, _fingerprint(plan, base)
+    marker, print_of_this = work / RUN, _fingerprint(split, base)
     if resume and marker.is_file():
         if json.loads(marker.read_text(encoding="utf-8")) != print_of_this:
             raise InputError(
@@ -340,8 +335,8 @@ def _save_point(work: Path, plan: Plan, base: str | None, resume: bool, tell: Ca
     return None
 
 
-def _fingerprint(plan: Plan, base: str | None) -> str:
-    return f"{plan.fingerprint} {base or 'bundled'}"
+def _fingerprint(split: DataSplit, base: str | None) -> str:
+    return f"{split.fingerprint} {base or 'bundled'}"
 
 
 def _with_weights(

@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crossrank.data.judgements import is_positive
+from crossrank.training.base_model import Base
 from crossrank.training.comparison import LEARNT, Comparison, Part
-from crossrank.training.plan import Plan
+from crossrank.training.data_split import DataSplit
 from crossrank.training.settings import Settings
-
-if TYPE_CHECKING:
-    from crossrank.training.base import Base
-    from crossrank.training.trainer import TrainingResult
+from crossrank.training.training_result import TrainingResult
 
 TAG = "crossrank"
 METRIC = "ndcg_at_10"
@@ -22,7 +20,9 @@ _SAMPLES = 3
 _MOST_LETTERS = 300
 
 
-def write_card(folder: Path, plan: Plan, settings: Settings, base: Base, result: TrainingResult, machine: str) -> None:
+def write_card(
+    folder: Path, split: DataSplit, settings: Settings, base: Base, result: TrainingResult, machine: str
+) -> None:
     """Add sections, a tag and the figure on held-out queries to the ``README.md`` that sentence-transformers wrote.
 
     :param machine: What it was trained on.
@@ -40,9 +40,9 @@ def write_card(folder: Path, plan: Plan, settings: Settings, base: Base, result:
     sections: list[Callable[[], str]] = [
         lambda: _usage(base),
         lambda: _evaluation(result.comparison),
-        lambda: _data(plan),
+        lambda: _data(split),
         lambda: _run(settings, base, result, machine),
-        lambda: _limits(plan, settings),
+        lambda: _limits(split, settings),
     ]
     added = "\n\n".join(section() for section in sections)
     # Before what is only citations, where readers stop.
@@ -67,7 +67,7 @@ def _figure_for_the_hub(found: Comparison) -> Any:
 
 
 def _usage(base: Base) -> str:
-    register = "import crossrank.training.split_bert  # registers the architecture\n" if base.is_split else ""
+    register = "import crossrank.training.split_bert_torch  # registers the architecture\n" if base.is_split else ""
     return f"""## How to load it
 
 With [crossrank](https://pypi.org/project/crossrank/), which needs no torch:
@@ -126,17 +126,17 @@ def _by_documents(parts: Mapping[str, Part]) -> str:
     return f"{' '.join(told)} Where there was one, a gain may be memory of it."
 
 
-def _data(plan: Plan) -> str:
-    judged = [one for group in plan.train for one in group.judged]
+def _data(split: DataSplit) -> str:
+    judged = [one for group in split.train for one in group.judged]
     positives = sum(is_positive(one.label) for one in judged)
     lines = [
         "## Data",
         "",
-        f"- Trained on {len(judged)} pairs of {len(plan.train)} queries: {positives} relevant, "
-        f"{len(judged) - positives} not; {plan.general} of them general pairs that were mixed in.",
-        f"- Held out: {sum(len(group.judged) for group in plan.held_out)} pairs of {len(plan.held_out)} queries.",
+        f"- Trained on {len(judged)} pairs of {len(split.train)} queries: {positives} relevant, "
+        f"{len(judged) - positives} not; {split.general} of them general pairs that were mixed in.",
+        f"- Held out: {sum(len(group.judged) for group in split.held_out)} pairs of {len(split.held_out)} queries.",
     ]
-    lines += [f"- {one.what}: {one.count}, {one.done}." for one in plan.report.findings if one.count]
+    lines += [f"- {one.what}: {one.count}, {one.done}." for one in split.report.findings if one.count]
     lines += ["", "| query | document | label |", "|---|---|---|"]
     lines += [f"| {_cell(one.query)} | {_cell(one.document)} | {one.label:g} |" for one in judged[:_SAMPLES]]
     return "\n".join(lines)
@@ -164,8 +164,8 @@ def _run(settings: Settings, base: Base, result: TrainingResult, machine: str) -
     return "\n".join(lines)
 
 
-def _limits(plan: Plan, settings: Settings) -> str:
-    pairs = sum(len(group.judged) for group in plan.train)
+def _limits(split: DataSplit, settings: Settings) -> str:
+    pairs = sum(len(group.judged) for group in split.train)
     small = " That is little: expect it to do better on texts much like these, and hardly elsewhere." * (pairs < 5000)
     length = f" {settings.max_length}" if settings.max_length else ""
     return (

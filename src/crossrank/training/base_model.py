@@ -1,4 +1,4 @@
-"""The model that training starts from: any cross-encoder of transformers, or the model in the box."""
+"""The model that training starts from: any cross-encoder of transformers, or the bundled model."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.checkpoint.weights import load_weights
 from crossrank.errors import InputError, UnsupportedModelError
 from crossrank.optional import require
-from crossrank.training.plan import lengths
+from crossrank.training.data_split import lengths
 from crossrank.training.settings import Settings
 
-# Importing it registers the model in the box with transformers.
-from crossrank.training.split_bert import KeptStates, SplitBertConfig
+# Importing it registers the bundled model with transformers.
+from crossrank.training.split_bert_torch import KeptStates, SplitBertConfig
 
 _LAYER = re.compile(r"\.layers?\.(\d+)\.")
 # Matrices of attention and feed-forward parts by the names that the architectures here give them.
@@ -45,14 +45,14 @@ class Base:
 
     @property
     def is_split(self) -> bool:
-        """Whether it is a model as in the box: a body that reads each text alone, and a small head."""
+        """Whether it is a model like the bundled one: a body that reads each text alone, and a small head."""
         return self.config.model_type == "split_bert"
 
 
 def find_base(name: str | None, work: Path) -> Base:
     """Find a model and see that it can be trained.
 
-    :param name: A name on the hub, a folder, or ``None`` for the model in the box.
+    :param name: A name on the hub, a folder, or ``None`` for the bundled model.
     :param work: Where a copy may be put.
     :raises ModelError: If it can't be found or read.
     :raises UnsupportedModelError: If it is no cross-encoder with one score for a pair.
@@ -64,7 +64,7 @@ def find_base(name: str | None, work: Path) -> Base:
         raise UnsupportedModelError(
             f"{files.name!r} is no cross-encoder but {kind}: what makes a score of a pair would have to be made up of "
             "random numbers. Take a model whose config.json has architectures=[...ForSequenceClassification], such as "
-            "cross-encoder/ms-marco-MiniLM-L6-v2, or leave --base out for the model in the box."
+            "cross-encoder/ms-marco-MiniLM-L6-v2, or leave --base out for the bundled model."
         )
     if len(config.labels) != 1:
         raise UnsupportedModelError(
@@ -120,7 +120,7 @@ def open_model(base: Base, settings: Settings, device: str) -> CrossEncoder:
 
 
 def read_up_to(model: CrossEncoder, length: int) -> None:
-    """Cut pairs at so many tokens; for a model as in the box, documents."""
+    """Cut pairs at so many tokens; for a model like the bundled one, documents."""
     config = model.model.config
     model.tokenizer.model_max_length = config.cut_pairs_at(length) if isinstance(config, SplitBertConfig) else length
     # A fast tokenizer keeps where it cut last, and would be saved with that.

@@ -1,7 +1,13 @@
 """learn(): from a folder of feedback to a better model in use, or to the reason why not; one call for a scheduler.
 
-A query is held out or learnt from by a digest of its text, now and in all later rounds, so that the queries which
-decide were never learnt from. Training goes on from the version in use, with all feedback that there is, old and new.
+A digest of a query's text says whether it is held out or learnt from, in this round and in all later ones. A model
+keeps the digests of the queries that it learnt from, so that none of them decides about its successor. Training starts
+from the version in use, with all feedback that there is, old and new.
+
+Every round is one more chance for a candidate to look better by luck. So all rounds against one version in use share
+the budget ``alpha``: the k-th of them may use ``alpha / (k * (k + 1))`` of it (alpha spending: K. K. G. Lan, D. L.
+DeMets, Discrete sequential boundaries for clinical trials, Biometrika 1983; these shares sum up to ``alpha``). The
+chance that a version is ever replaced by one that is not better is at most ``alpha``, however many rounds there are.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +31,11 @@ from crossrank.data.forms import judgements_of
 from crossrank.data.judgements import Group, Judgement, ReadReport, ReadSettings, Row, RowError
 from crossrank.data.open_dataset import open_dataset
 from crossrank.errors import InputError
-from crossrank.training.checks import same_query, split_by_query
-from crossrank.training.decision import Criteria, Decision, fewest_queries
-from crossrank.training.promotion import BOX, promote
-from crossrank.training.sessions import ETA, Held, HeldOutFeedback, as_dataset, query_of
+from crossrank.training.checks import digest_of_query, same_query, split_by_query
+from crossrank.training.decision import Budget, Criteria, Decision, fewest_queries
+from crossrank.training.held_out_feedback import ETA, Held, HeldOutFeedback, as_dataset, query_of
+from crossrank.training.promotion import BUNDLED, promote
+from crossrank.training.saving import queries_learnt
 from crossrank.training.settings import Settings
 
 STATE, LOCK, WORK, DECISIONS = "learned.json", "learn.lock", ".learn", "decisions"
@@ -43,8 +50,8 @@ class Rules:
     """When to learn, and on what to decide.
 
     :param min_judgements: With fewer new ones nothing is done.
-    :param eval_share: Share of the queries that decide. It may not grow later: some had been learnt from.
-    :param eta: How fast attention to clicks falls with the place, see :mod:`crossrank.training.sessions`.
+    :param eval_share: Share of the queries that decide, unless the version in use learnt from them.
+    :param eta: How fast attention to clicks falls with the place, see :mod:`crossrank.training.held_out_feedback`.
     :raises InputError: If a value is out of range.
     """
 
@@ -67,7 +74,7 @@ class Outcome:
     :param reasons: Why, in sentences.
     :param rows: Lines of feedback, and how many of them were not learnt from before; ``judgements`` likewise.
     :param train_queries: Queries to learn from.
-    :param decided_on: Held-out queries that can tell two models apart; ``by_clicks`` of them rest on clicks.
+    :param decided_on: Held-out queries on which two models can differ; ``by_clicks`` of them rest on clicks.
     :param notes: What was passed over -> how often.
     :param version: The version in use at the end.
     """
@@ -113,7 +120,7 @@ def learn(
     rules: Rules | None = None,
     training: Settings | None = None,
     criteria: Criteria | None = None,
-    guard: str | os.PathLike[str] | Dataset = BOX,
+    guard: str | os.PathLike[str] | Dataset = BUNDLED,
     data: str | os.PathLike[str] | None = None,
     general: Sequence[str] = (),
     reading: ReadSettings | None = None,
@@ -125,7 +132,7 @@ def learn(
     """Read feedback, train, compare, and promote what is better.
 
     :param feedback: A folder of files as ``crossrank train`` reads them, or one file.
-    :param base: What to start from while the registry is empty; ``None`` for the model in the box.
+    :param base: What to start from while the registry is empty; ``None`` for the bundled model.
     :param guard: As :func:`crossrank.training.promotion.promote` takes it.
     :param data: Decide on this dataset instead of on held-out feedback; then all other queries are learnt from.
     :param general: Files of general pairs to mix in.
@@ -146,9 +153,12 @@ def learn(
         if lock is not None and lock.left_by:
             tell(f"An earlier {lock.left_by} ended in the middle; what it left is cleared away")
         state = _State(registry.folder / STATE)
-        state.check(rules.eval_share)
+        in_use = registry.current()
+        budget = Budget(criteria.alpha, state.rounds.get(in_use.name if in_use else "", 0) + 1)
+        criteria = replace(criteria, alpha=budget.this_round)
         trusted = open_dataset(os.fspath(data)) if data is not None else None
-        read = _read(Path(feedback), state, rules, reading or ReadSettings(), trusted)
+        learnt = queries_learnt(in_use.folder) if in_use is not None else set()
+        read = _read(Path(feedback), state, rules, reading or ReadSettings(), trusted, learnt)
         held = as_dataset(read.held, Path(feedback), eta=rules.eta) if trusted is None else None
         dataset = trusted if held is None else held.dataset
         decision: Decision | None = None
@@ -161,10 +171,23 @@ def learn(
         else:
             weights = held.weights if held is not None else None
             decision = _round(
-                registry, base, read, dataset, weights, training, criteria, guard, general, settings, progress, tell
+                registry,
+                state,
+                base,
+                read,
+                dataset,
+                weights,
+                training,
+                criteria,
+                budget,
+                guard,
+                general,
+                settings,
+                progress,
+                tell,
             )
-            state.keep(read.rows, rules.eval_share)
-            name, reasons = (PROMOTED if decision.promoted else REFUSED), decision.reasons
+            state.keep(read.rows)
+            name, reasons = (PROMOTED if decision.promoted else REFUSED), (*decision.reasons, str(budget))
         in_use = registry.current()
         return Outcome(
             state=name,
@@ -185,12 +208,14 @@ def learn(
 
 def _round(
     registry: ModelRegistry,
+    state: _State,
     base: str | None,
     read: _Read,
     dataset: Dataset,
     weights: Mapping[str, float] | None,
     training: Settings,
     criteria: Criteria,
+    budget: Budget,
     guard: str | os.PathLike[str] | Dataset,
     general: Sequence[str],
     settings: Mapping[str, Any] | None,
@@ -198,7 +223,6 @@ def _round(
     tell: Callable[[str], object],
 ) -> Decision:
     # Here, because counting feedback needs no torch.
-    from crossrank.training.plan import Sources, make_plan
     from crossrank.training.trainer import train
 
     in_use = registry.current()
@@ -206,15 +230,13 @@ def _round(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
-        pairs = work / "pairs.jsonl"
-        with pairs.open("w", encoding="utf-8") as stream:
-            for one in read.train:
-                row = {"query": one.query, "document": one.document, "label": one.label}
-                stream.write(json.dumps(row) + "\n")
-        plan = make_plan(Sources([str(pairs)], general=general), training, ReadSettings())
-        start = str(in_use.folder) if in_use is not None else base
-        result = train(plan, work / "candidate", training, base=start, progress=progress, tell=tell)
+        start = in_use.folder if in_use is not None else base
+        result = train(
+            read.train, work / "candidate", training, base=start, general=general, progress=progress, tell=tell
+        )
         tell(f"Trained {result.steps} steps in {result.seconds:.0f} s; now the candidate is compared")
+        # Before the comparison: one that is broken off has looked at the held-out queries all the same.
+        state.spend(in_use.name if in_use is not None else "")
         decision = promote(
             result.output,
             data=dataset,
@@ -224,6 +246,7 @@ def _round(
             criteria=criteria,
             weights=weights,
             settings=settings,
+            budget=budget,
         )
         name = f"{decision.time.replace(':', '').partition('+')[0]}-{decision.candidate['sha256'][:8]}.json"
         decision.write(registry.folder / DECISIONS / name)
@@ -232,7 +255,9 @@ def _round(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _read(path: Path, state: _State, rules: Rules, reading: ReadSettings, trusted: Dataset | None) -> _Read:
+def _read(
+    path: Path, state: _State, rules: Rules, reading: ReadSettings, trusted: Dataset | None, learnt: set[str]
+) -> _Read:
     read = _Read()
     left = Counter(state.rows)
     not_to_train_on = {same_query(text) for text in trusted.queries.values()} if trusted is not None else set()
@@ -258,7 +283,7 @@ def _read(path: Path, state: _State, rules: Rules, reading: ReadSettings, truste
                 read.new_rows += 1
                 read.new_judgements += len(found)
             query = found[0].query if found else query_of(row, reading)
-            if trusted is None and _is_held_out(query, rules.eval_share):
+            if trusted is None and _is_held_out(query, rules.eval_share) and digest_of_query(query) not in learnt:
                 read.held.add(row, reading)
             elif same_query(query) in not_to_train_on:
                 read.report.note("rows of queries that the decision is made on, not learnt from")
@@ -281,8 +306,8 @@ def _why_not(read: _Read, dataset: Dataset | None, rules: Rules, criteria: Crite
         where = "the data to decide on" if trusted else "the held-out feedback"
         more = "" if trusted else " More feedback, or --data with judged queries, will do it."
         return (
-            f"{there} queries of {where} have documents of different worth, and with fewer than {fewest} nothing can "
-            f"be shown (p below {criteria.alpha:g}).{more}"
+            f"{there} queries of {where} have documents of different labels, but it takes {fewest} or more to show a "
+            f"difference (p below {criteria.alpha:.2g}).{more}"
         )
     return None
 
@@ -318,7 +343,7 @@ def _notes(report: ReadReport) -> dict[str, int]:
 
 
 class _State:
-    """Which rows were learnt from, and the smallest share that was ever held out.
+    """Which rows were learnt from, and how many rounds there were against each version (``""``: before the first).
 
     :raises InputError: If the file is damaged.
     """
@@ -326,28 +351,25 @@ class _State:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: Counter[str] = Counter()
-        self.least_share: float | None = None
+        self.rounds: Counter[str] = Counter()
         if path.is_file():
             try:
                 known = json.loads(path.read_text(encoding="utf-8"))
-                self.rows, self.least_share = Counter(known["rows"]), float(known["least_share"])
+                self.rows, self.rounds = Counter(known["rows"]), Counter(known.get("rounds", {}))
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{str(path)!r} is damaged ({error}). Delete it: all feedback is new then.") from error
 
-    def check(self, share: float) -> None:
-        """Refuse to decide on queries that were learnt from."""
-        if self.least_share is not None and share > self.least_share:
-            raise InputError(
-                f"eval_share={share:g} is more than the {self.least_share:g} of an earlier round, so that queries "
-                f"would decide which the model has learnt from. Take at most {self.least_share:g}, or a new registry."
-            )
+    def spend(self, version: str) -> None:
+        """Count a round against a version."""
+        self.rounds[version] += 1
+        self.keep(self.rows)
 
-    def keep(self, rows: Counter[str], share: float) -> None:
-        """Write it, whole or not at all."""
-        least = share if self.least_share is None else min(share, self.least_share)
+    def keep(self, rows: Counter[str]) -> None:
+        """Keep what was learnt from, and write all of it or nothing."""
+        self.rows = rows
         new = self.path.with_name(f".{self.path.name}.new")
         with new.open("w", encoding="utf-8") as stream:
-            json.dump({"rows": dict(rows), "least_share": least}, stream)
+            json.dump({"rows": dict(rows), "rounds": dict(self.rounds)}, stream)
             stream.flush()
             os.fsync(stream.fileno())
         new.replace(self.path)
