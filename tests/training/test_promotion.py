@@ -210,9 +210,11 @@ def test_the_command(
     monkeypatch.chdir(tiny_bert)
     assert main(["promote", ".", "--decision", str(tmp_path / "f.json"), "--against", str(BUNDLED), *common]) == 3
     monkeypatch.chdir(tmp_path)
-    assert main(["promote", str(tiny_bert), "--registry", "r", "--decision", str(data), *common]) == 1
-    assert "is not a decision" in capsys.readouterr().err
-    assert data.read_text().startswith('{"query"')
+    for file, said in ((data, "is an input"), (Path("pairs.jsonl"), "is not a decision")):
+        file.exists() or file.write_text('{"query": "q"}')
+        assert main(["promote", str(tiny_bert), "--registry", "r", "--decision", str(file), *common]) == 1
+        assert said in capsys.readouterr().err
+        assert file.read_text().startswith('{"query"')
     main(["rollback", "r"])
     assert main(["rollback", "r"]) == 1
     assert "no earlier version" in capsys.readouterr().err
