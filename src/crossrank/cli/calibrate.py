@@ -24,11 +24,10 @@ datasets:
   which is right if every relevant document was marked.
 
 output:
-  What the calibration is worth: expected calibration error, Brier score and log
+  How good the calibration is: expected calibration error, Brier score and log
   loss, before (sigmoid of the raw score) and after (on queries that the curve
-  was not fitted on); a reliability diagram; the threshold. With --json all of
-  it as one JSON object. The calibration holds for this model, in this
-  precision, and is refused by any other.
+  was not fitted on), a reliability diagram, and the threshold. With --json, one
+  object. A calibration works only with the model and precision it was made for.
 
 examples:
   crossrank calibrate data/wikiqa -o c.json
@@ -39,28 +38,31 @@ examples:
 
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("dataset", metavar="DATASET", help="a folder, a file or a name")
-    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="where the calibration goes")
+    parser.add_argument("dataset", metavar="DATASET", help="judged data, as for 'crossrank evaluate'")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="where to write the calibration")
     parser.add_argument("--model", metavar="NAME", help=MODEL)
     target = parser.add_mutually_exclusive_group()
     target.add_argument(
-        "--target-precision", type=_share, metavar="P", help="find a threshold: this share of what it keeps is relevant"
+        "--target-precision", type=_share, metavar="P", help="find a threshold above which this share is relevant"
     )
     target.add_argument(
-        "--target-recall",
-        type=_share,
-        metavar="R",
-        help="find a threshold that keeps this share of the relevant documents",
+        "--target-recall", type=_share, metavar="R", help="find a threshold that keeps this share of the relevant"
     )
-    parser.add_argument("--confidence", type=_share, default=0.95, metavar="C", help="of the threshold (default: 0.95)")
+    parser.add_argument(
+        "--confidence", type=_share, default=0.95, metavar="C", help="confidence in the threshold (default: 0.95)"
+    )
     parser.add_argument(
         "--assume-irrelevant", action="store_true", help="count candidates without a judgement as irrelevant"
     )
-    parser.add_argument("--method", choices=("platt", "isotonic"), help="the curve (default: by held-out log loss)")
-    parser.add_argument("--split", default="test", metavar="NAME", help="which qrels/NAME.tsv (default: test)")
-    parser.add_argument("--depth", type=positive, default=100, metavar="N", help="candidates of a query (default: 100)")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument("--batch-size", type=positive, metavar="N", help="the most pairs at a time (default: any)")
+    parser.add_argument(
+        "--method", choices=("platt", "isotonic"), help="kind of curve (default: the better on held-out queries)"
+    )
+    parser.add_argument(
+        "--split", default="test", metavar="NAME", help="read judgements from qrels/NAME.tsv (default: test)"
+    )
+    parser.add_argument("--depth", type=positive, default=100, metavar="N", help="candidates per query (default: 100)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="most pairs to score at once")
     add_model_options(parser)
 
 

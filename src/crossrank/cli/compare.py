@@ -12,11 +12,11 @@ from crossrank.cli.terminal import to_json
 DESCRIPTION = "Compare finished rankings from any system, using relevance judgements."
 EPILOG = """\
 input:
-  A run has a line for each ranked document: query Q0 document rank score tag.
-  The score gives the order; of equal scores the lower rank goes first.
-  Judgements are TREC's (query 0 document grade) or BEIR's (with a header:
-  query-id, corpus-id, score). Every query with a relevant document counts; one
-  that a run lacks counts 0 for it.
+  A run has one line per ranked document: query Q0 document rank score tag.
+  Documents are ordered by score; of equal scores the lower rank comes first.
+  Judgements are in TREC's format (query 0 document grade) or BEIR's (with the
+  header query-id, corpus-id, score). Every query with a relevant document
+  counts. A query that is missing from a run counts as 0.
 
 examples:
   crossrank compare bm25.run mine.run --qrels test.qrels
@@ -26,12 +26,12 @@ examples:
 
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="a TREC run; two or more")
-    parser.add_argument("--qrels", metavar="FILE", required=True, help="the judgements")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="two or more TREC runs")
+    parser.add_argument("--qrels", metavar="FILE", required=True, help="judgements, in TREC or BEIR format")
     add_measure_options(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument("--per-query", metavar="FILE", help="values of each query: .csv, or .parquet with pyarrow")
-    parser.add_argument("--report", metavar="FILE.html", help="write a report to look at")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--per-query", metavar="FILE", help="write the values of each query, as .csv or .parquet")
+    parser.add_argument("--report", metavar="FILE.html", help="write a report to open in a browser")
 
 
 def execute(args: argparse.Namespace) -> int:

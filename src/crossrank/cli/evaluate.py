@@ -27,17 +27,17 @@ Measure how much models improve the rankings of a test collection: nDCG and
 other measures with confidence intervals and significance tests."""
 EPILOG = """\
 datasets:
-  A folder in BEIR's layout: corpus.jsonl, queries.jsonl, qrels/test.tsv, and if
-  the candidates are given candidates.tsv (query-id, corpus-id, rank, score).
-  A file of judged pairs, as for 'crossrank train': JSON lines such as
-  {"query", "positives", "negatives"}, CSV, TSV or Parquet.
-  A name on the Hugging Face hub, such as scifact.
-  Or, without DATASET, TREC's files: --qrels, --topics, --corpus and --run.
-  Where no candidates are given, BM25 finds them.
+  - A folder in BEIR's layout: corpus.jsonl, queries.jsonl, qrels/test.tsv, and
+    optionally candidates.tsv (query-id, corpus-id, rank, score).
+  - A file of judged pairs, as for 'crossrank train': CSV, TSV, Parquet, or JSON
+    lines such as {"query", "positives", "negatives"}.
+  - A dataset on the Hugging Face hub, such as scifact.
+  - TREC files, without DATASET: --qrels, --topics, --corpus and --run.
+  If there are no candidates, BM25 finds them.
 
 output:
-  Tables and words; with --json one JSON object a dataset, a line each. Every
-  field, measure and test is described in docs/evaluation.md.
+  Tables, and what they mean in words; with --json one object per dataset.
+  docs/evaluation.md describes every field, measure and test.
 
 examples:
   crossrank evaluate data/scifact
@@ -49,40 +49,49 @@ examples:
 
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("datasets", metavar="DATASET", nargs="*", help="a folder, a file or a name, see below")
     parser.add_argument(
-        "--model", action="append", metavar="NAME", help="a reranker; may be repeated (default: the bundled model)"
+        "datasets", metavar="DATASET", nargs="*", help="a folder, a file or a name on the hub, see below"
     )
-    parser.add_argument("--bi-encoder", metavar="NAME", help="also rank by the cosine of this bi-encoder")
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME",
+        help="a reranker to measure; can be repeated (default: the bundled model)",
+    )
+    parser.add_argument("--bi-encoder", metavar="NAME", help="also measure this bi-encoder's cosine ranking")
     add_measure_options(parser)
-    group = parser.add_argument_group("the data")
-    group.add_argument("--split", default="test", metavar="NAME", help="which qrels/NAME.tsv (default: test)")
-    group.add_argument("--queries", type=positive, metavar="N", help="draw so many queries, seeded (default: all)")
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--split", default="test", metavar="NAME", help="read judgements from qrels/NAME.tsv (default: test)"
+    )
+    group.add_argument("--queries", type=positive, metavar="N", help="sample N queries at random (default: all)")
     group.add_argument("--depth", type=positive, default=100, metavar="N", help="candidates to re-rank (default: 100)")
-    group.add_argument("--first-stage", metavar="NAME", help="how tables call the order of the given candidates")
-    group.add_argument("--run", metavar="FILE", help="a TREC run that gives the candidates")
-    group.add_argument("--qrels", metavar="FILE", help="TREC's judgements")
-    group.add_argument("--topics", metavar="FILE", help="with --qrels: the queries, JSON lines or id, tab, text")
-    group.add_argument("--corpus", metavar="FILE", help="with --qrels: the documents, likewise")
-    group = parser.add_argument_group("what comes out")
-    group.add_argument("--json", action="store_true", help="a JSON object for each dataset")
-    group.add_argument("--run-out", metavar="PATH", help="write TREC runs: a folder, or a file for the one model")
-    group.add_argument("--per-query", metavar="FILE", help="values of each query: .csv, or .parquet with pyarrow")
-    group.add_argument("--report", metavar="FILE.html", help="write a report to look at")
-    group.add_argument("--resume", action="store_true", help="go on with an evaluation that was interrupted")
-    group.add_argument("--work", metavar="FOLDER", help=f"keeps the scores (default: {WORK}, removed when done)")
+    group.add_argument("--first-stage", metavar="NAME", help="name of the given candidates' order, for the tables")
+    group.add_argument("--run", metavar="FILE", help="candidates, as a TREC run")
+    group.add_argument("--qrels", metavar="FILE", help="judgements, in TREC format")
+    group.add_argument("--topics", metavar="FILE", help="with --qrels: queries, as JSON lines or id, tab, text")
+    group.add_argument("--corpus", metavar="FILE", help="with --qrels: documents, in the same formats")
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print JSON, one object per dataset")
+    group.add_argument("--run-out", metavar="PATH", help="write TREC runs to a folder, or one model's run to a file")
+    group.add_argument("--per-query", metavar="FILE", help="write the values of each query, as .csv or .parquet")
+    group.add_argument("--report", metavar="FILE.html", help="write a report to open in a browser")
+    group.add_argument("--resume", action="store_true", help="continue an interrupted evaluation")
+    group.add_argument("--work", metavar="FOLDER", help=f"where scores are kept (default: {WORK}, removed when done)")
     add_model_options(parser)
 
 
 def add_measure_options(parser: argparse.ArgumentParser) -> None:
-    """Add what is measured and how chance is drawn."""
+    """Add the options for measures and for the seed of random samples."""
     parser.add_argument(
         "--measures",
         nargs="+",
         metavar="NAME",
-        help="as ir-measures calls them, the main one first (default: nDCG@10 MRR@10 Hit@1 Hit@3 Hit@10 MAP R@100)",
+        help="measures as ir-measures names them, main one first (default: nDCG@10 MRR@10 Hit@1 Hit@3 Hit@10 MAP R@100)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of samples and tests (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of random samples and tests (default: 0)"
+    )
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -23,19 +23,19 @@ input:
   A document is its text, @FILE for the text of a file, or - for standard input.
 
 output:
-  The raw score; the query and the document with the words coloured that carry
-  it (green: the score falls without them; red: it rises), the heaviest sentence
-  underlined; the heaviest spans with their weights, the drop in the raw score
-  when they alone are left out; and the words that BM25 would have matched.
-  In a pipe, or with NO_COLOR, [+words] and [-words] instead of colours.
-  With two documents both, and which words of the query make the difference.
-  With --json one object, with the offsets of all spans in characters.
+  The raw score. The query and the document, with the words coloured that matter
+  (green: the score falls without them; red: it rises), and the sentence that
+  matters most underlined. The weights of these parts: by how much the raw score
+  falls when that part alone is left out. The words that BM25 would match.
+  In a pipe, or with NO_COLOR, [+words] and [-words] replace the colours.
+  With two documents, both, and the words of the query that make the difference.
+  With --json, one object with the offsets of all parts in characters.
 
 what it can and cannot show:
-  A weight says what this model's score of this pair loses when the span alone
-  is missing. Evidence that stands there twice hides itself; words that work
-  together each get the weight of all, so weights do not add up; a text with a
-  hole is not natural; and what is missing from a document has no weight.
+  A weight is what this model's score of this pair loses without that one part.
+  If the evidence is there twice, each copy gets a small weight. Words that work
+  together each get the weight of all of them, so weights don't add up. A text
+  with a gap is not natural text. What a document lacks has no weight.
 
 examples:
   crossrank explain "how long is it kept" "We keep logs. Backups stay 30 days."
@@ -46,19 +46,19 @@ examples:
 
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("query", metavar="QUERY", help="what is asked")
-    parser.add_argument("document", metavar="DOC", help="a text, @FILE, or -")
-    parser.add_argument("other", metavar="DOC2", nargs="?", help="a second document, to see what sets them apart")
+    parser.add_argument("query", metavar="QUERY", help="what the documents should answer")
+    parser.add_argument("document", metavar="DOC", help="the text, @FILE to read a file, or - for standard input")
+    parser.add_argument("other", metavar="DOC2", nargs="?", help="a second document, to compare with the first")
     parser.add_argument(
         "--unit",
         choices=UNITS,
         default="auto",
-        help="what is left out of a document (default: auto, sentences and then the words of the heaviest)",
+        help="what to leave out of a document at a time (default: auto, sentences, then words of the most important)",
     )
     parser.add_argument(
-        "--budget", type=positive, default=BUDGET, metavar="N", help=f"the most pairs to score (default: {BUDGET})"
+        "--budget", type=positive, default=BUDGET, metavar="N", help=f"most pairs to score (default: {BUDGET})"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--model", metavar="NAME", help=MODEL)
     add_model_options(parser)
 

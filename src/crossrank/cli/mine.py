@@ -18,7 +18,7 @@ Find hard negatives to train on: documents that a search ranks high although
 nobody judged them relevant."""
 EPILOG = """\
 output:
-  JSON lines {"query", "positives", "negatives"}, which crossrank train reads.
+  JSON lines {"query", "positives", "negatives"}, which 'crossrank train' reads.
 
 examples:
   crossrank mine pairs.jsonl --corpus corpus.jsonl -o triplets.jsonl
@@ -30,47 +30,59 @@ METHODS = ("bm25", "bi-encoder", "both")
 
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("data", metavar="DATA", nargs="+", help="queries with positives: files or BEIR folders")
     parser.add_argument(
-        "--corpus", metavar="FILE", help="JSON lines with 'text', or a BEIR folder (default: the documents in DATA)"
+        "data", metavar="DATA", nargs="+", help="files or BEIR folders with queries and relevant documents"
     )
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="where the triplets go")
-    parser.add_argument("--method", choices=METHODS, default="bm25", help="what ranks the corpus (default: bm25)")
-    parser.add_argument("--bi-encoder", metavar="MODEL", help="hub name or folder; for --method bi-encoder or both")
-    parser.add_argument("--count", type=positive, default=4, metavar="N", help="negatives for a query (default: 4)")
+    parser.add_argument(
+        "--corpus",
+        metavar="FILE",
+        help="documents to search: JSON lines with 'text', or a BEIR folder (default: those in DATA)",
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True, help="where to write the triplets")
+    parser.add_argument("--method", choices=METHODS, default="bm25", help="how to search the corpus (default: bm25)")
+    parser.add_argument("--bi-encoder", metavar="MODEL", help="hub name or folder, for --method bi-encoder or both")
+    parser.add_argument("--count", type=positive, default=4, metavar="N", help="negatives per query (default: 4)")
     parser.add_argument(
         "--ranks",
         type=positive,
         nargs=2,
         default=[3, 50],
         metavar="N",
-        help="window of ranks to take from (default: 3 50)",
+        help="first and last rank to take negatives from (default: 3 50)",
     )
     parser.add_argument(
         "--margin",
         type=float,
         default=0.95,
         metavar="SHARE",
-        help="most of a positive's score a negative may have; inf: no limit (default: 0.95)",
+        help="highest score of a negative, as a share of the positive's; inf for no limit (default: 0.95)",
     )
     parser.add_argument(
         "--filter",
         metavar="MODEL",
         nargs="?",
         const="",
-        help="a cross-encoder that must put a negative below the positive (no name: the bundled model)",
+        help="keep negatives that this cross-encoder scores below the positive (without a name: the bundled model)",
     )
     parser.add_argument(
-        "--filter-margin", type=float, default=1.0, metavar="LOGITS", help="and by how much (default: 1)"
+        "--filter-margin", type=float, default=1.0, metavar="LOGITS", help="by how much, for --filter (default: 1)"
     )
-    parser.add_argument("--split", default="train", metavar="NAME", help="of BEIR folders (default: train)")
     parser.add_argument(
-        "--max-label", type=float, default=1.0, metavar="N", help="what means fully relevant (default: 1)"
+        "--split", default="train", metavar="NAME", help="for BEIR folders: read qrels/NAME.tsv (default: train)"
     )
-    parser.add_argument("--columns", type=columns, default={}, metavar="ROLE=NAME,...", help="which column is which")
-    parser.add_argument("--skip-bad", action="store_true", help="go on at lines that can't be used, and count them")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="what was done as one JSON object")
+    parser.add_argument(
+        "--max-label", type=float, default=1.0, metavar="N", help="label that means fully relevant (default: 1)"
+    )
+    parser.add_argument(
+        "--columns",
+        type=columns,
+        default={},
+        metavar="ROLE=NAME,...",
+        help="names of the columns, such as query=question",
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="skip lines that can't be used, and report how many")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random choices (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -32,18 +32,19 @@ CHUNK_CHARACTERS = 1 << 20
 DESCRIPTION = "Score pairs of a query and a document, in the order of the input."
 EPILOG = """\
 input:
-  A line is a query, a tab and a document; or, in a file that ends in .jsonl,
-  .ndjson or .json, a JSON object with the fields that --query-field and
-  --document-field name. Standard input is JSON lines if it starts with a brace.
-  Files may be of any length: scores come out while the input is being read.
+  Each line is a query, a tab and a document. In a file that ends in .jsonl,
+  .ndjson or .json each line is a JSON object with a query and a document.
+  Standard input is read as JSON lines if it starts with a brace.
+  Files can be of any length: scores are printed while the input is read.
 
 output:
-  A score a line, in the order of the input; of a model with several labels a
-  score for each, with tabs between. A blank line gives an empty line, and so
-  does, with --skip-bad, a line that can't be used: line 7 is about line 7.
-  With --json, {"line": 7, "score": 0.98, "kind": "sigmoid"}, of several labels
-  "scores" by name; a line that can't be used gives {"line": 7, "error": "..."},
-  a blank one none.
+  One score per line, in the order of the input. A model with several labels
+  gives one score per label, separated by tabs. Line 7 of the output is for
+  line 7 of the input: a blank line gives an empty line, and with --skip-bad so
+  does a line that can't be used.
+  With --json: {"line": 7, "score": 0.98, "kind": "sigmoid"}; "scores" by label
+  for several labels; {"line": 7, "error": "..."} for a line that can't be used;
+  nothing for a blank line.
 
 examples:
   crossrank score pairs.tsv > scores.txt
@@ -56,14 +57,16 @@ Item = Pair | Line | RowError  # a Line is a blank one
 
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("file", metavar="FILE", help="tab-separated or JSON lines; - is standard input")
-    parser.add_argument("--json", action="store_true", help="a JSON object a line")
-    parser.add_argument("--query-field", default="query", metavar="NAME", help="default: query")
-    parser.add_argument("--document-field", default="document", metavar="NAME", help="default: document")
-    parser.add_argument("--format", choices=("tsv", "jsonl"), help="what the file is, whatever its name")
+    parser.add_argument("file", metavar="FILE", help="tab-separated lines, or JSON lines; - reads standard input")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object per line")
     parser.add_argument(
-        "--skip-bad", action="store_true", help="go on at lines that can't be used, and count them (see below)"
+        "--query-field", default="query", metavar="NAME", help="JSON field with the query (default: query)"
     )
+    parser.add_argument(
+        "--document-field", default="document", metavar="NAME", help="JSON field with the document (default: document)"
+    )
+    parser.add_argument("--format", choices=("tsv", "jsonl"), help="format of the file (default: by name or content)")
+    parser.add_argument("--skip-bad", action="store_true", help="skip lines that can't be used, see below")
     add_scoring_options(parser)
 
 
