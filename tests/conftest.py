@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,14 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for marker, count in config.stash.get(_left_out, {}).items():
         terminalreporter.write_line(f"{count} tests left out: they need {NEEDS[marker][0]}, which is missing.")
+
+
+@pytest.fixture(scope="module")
+def float32() -> Iterator[None]:
+    """For files whose tests compare scores closely: a model without a precision of its own runs in float32."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROSSRANK_PRECISION", "float32")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from crossrank.engines.select import load_model
 from crossrank.errors import CheckpointError, InputError, UnsupportedModelError
 from decoder_checkpoints import ODD_PAIRS, edit_json, last_logits, make_decoder
 
+pytestmark = pytest.mark.usefixtures("float32")
+
 PAIRS = [*ODD_PAIRS, *texts.pairs(5)]
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 

@@ -17,6 +17,8 @@ from crossrank.architectures.openvino_import import ov
 from crossrank.architectures.ops import ints, opset
 from crossrank.engines.exported import find_exported
 
+pytestmark = pytest.mark.usefixtures("float32")
+
 PAIRS = [(query, passage[:400]) for query, passage in texts.pairs(9)]
 NAMES = ["input_ids", "attention_mask", "token_type_ids"]
 

@@ -15,6 +15,8 @@ from crossrank.engines.select import load_model
 from crossrank.errors import CheckpointError, UnsupportedModelError
 from decoder_checkpoints import ODD_PAIRS, edit_json, make_decoder
 
+pytestmark = pytest.mark.usefixtures("float32")
+
 PAIRS = [*ODD_PAIRS[:4], *ODD_PAIRS[5:], *texts.pairs(5)]
 
 # The layout of the template in the Qwen3-Reranker repositories, shortened.

@@ -87,7 +87,7 @@ def add_measure_options(parser: argparse.ArgumentParser) -> None:
         "--measures",
         nargs="+",
         metavar="NAME",
-        help="measures as ir-measures names them, main one first (default: nDCG@10 MRR@10 Hit@1 Hit@3 Hit@10 MAP R@100)",
+        help="measures by ir-measures' names, main one first (default: nDCG@10 MRR@10 Hit@1 Hit@3 Hit@10 MAP R@100)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of random samples and tests (default: 0)"
