@@ -49,7 +49,7 @@ output:
   in JSON. Standard error says why a ranking is incomplete.
 
 examples:
-  crossrank rerank "how do I undo a commit" notes.txt
+  crossrank rerank "how do I undo a commit" examples/git-notes.txt
   crossrank rerank "refund policy" docs.jsonl faq.jsonl --field body --json
   grep -rih timeout docs/ | crossrank rerank "how long is it kept" - --top-k 5
   crossrank rerank "refund policy" docs.jsonl --pipeline pipeline.toml
