@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import torch
-from crossrank.training.split_bert import SplitBertConfig
 from recipes.bundled import export
 
 from bodies import random_head, tiny_body
+from crossrank.training.split_bert_torch import SplitBertConfig
 
 
 def tiny_split(folder: Path, *, seed: int = 0) -> Path:

@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from crossrank.training.sessions import split_signals
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from crossrank.data.files import read_judgements
 from crossrank.data.judgements import ReadReport, ReadSettings, Row, RowError, grouped, is_positive
 from crossrank.data.open_dataset import read_beir
 from crossrank.errors import InputError
+from crossrank.training.held_out_feedback import split_signals
 from small_collection import DOCUMENTS, write_beir
 
 
