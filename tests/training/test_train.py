@@ -303,6 +303,7 @@ def test_on_a_full_disk_the_old_model_stays(
         ({"architectures": ["BertForMaskedLM"]}, "no cross-encoder but BertForMaskedLM"),
         ({"architectures": None}, "no cross-encoder"),
         ({"id2label": {"0": "no", "1": "yes"}}, "gives 2 scores"),
+        ({"auto_map": {"AutoConfig": "x--configuration_bert.JinaBertConfig"}}, "brings code of its own.*not trained"),
     ],
 )
 def test_a_base_that_is_no_cross_encoder(changes: dict[str, Any], said: str, pairs: Path, tmp_path: Path) -> None:

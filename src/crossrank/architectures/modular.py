@@ -80,9 +80,7 @@ def _run(head: Sequence[Module], tokens: Node, mask: Node | None, skipped: int) 
         if isinstance(module, Dense):
             known[target] = _dense(known[source], module)
         elif isinstance(module, LayerNorm):
-            known[target] = ops.layer_norm(
-                known[source], load_weights(module.folder), "norm", module.size, _LAYER_NORM_EPS
-            )
+            known[target] = _layer_norm(known[source], module)
         elif isinstance(module, Normalize):
             known[target] = _normalize(known[source])
     return known[SCORES]
@@ -130,11 +128,17 @@ def _dense(x: Node, module: Dense) -> Node:
     y = _ACTIVATIONS[module.activation](
         ops.linear(x, weights, "linear", module.inputs, module.outputs, bias=module.bias)
     )
-    if not module.residual:
-        return y
-    if module.inputs != module.outputs:
+    if module.residual and module.inputs != module.outputs:
         x = ops.linear(x, weights, "residual", module.inputs, module.outputs, bias=False)
-    return opset.add(y, x)
+    weights.check_all_read()
+    return opset.add(y, x) if module.residual else y
+
+
+def _layer_norm(x: Node, module: LayerNorm) -> Node:
+    weights = load_weights(module.folder)
+    y = ops.layer_norm(x, weights, "norm", module.size, _LAYER_NORM_EPS)
+    weights.check_all_read()
+    return y
 
 
 def _normalize(x: Node) -> Node:

@@ -59,6 +59,12 @@ def find_base(name: str | None, work: Path) -> Base:
     """
     files = resolve(name)
     config = load_config(files.folder)
+    if config.raw.get("auto_map"):
+        raise UnsupportedModelError(
+            f"{files.name!r} brings code of its own (auto_map in config.json), which crossrank never runs and without "
+            "which it can be scored here but not trained. Train another base, such as "
+            "cross-encoder/ms-marco-MiniLM-L6-v2, or leave --base out for the bundled model."
+        )
     if not config.architecture.endswith("ForSequenceClassification"):
         kind = config.architecture or f"{config.model_type}, of no stated kind"
         raise UnsupportedModelError(
