@@ -26,12 +26,12 @@ output:
   in .parquet.
 
   Stop the command at any time and run it again: finished parts are not done
-  twice. Rows that can't be used go to OUTPUT/_bad, or OUTPUT.bad.jsonl, with the
-  reason.
+  twice. Rows that can't be used go to OUTPUT/_bad, or to OUTPUT.bad.jsonl, with
+  the reason.
 
 examples:
   crossrank batch pairs.parquet scored.parquet
-  crossrank batch 's3://bucket/candidates/*.parquet' s3://bucket/ranked --top-k 10
+  crossrank batch 's3://bucket/found/*.parquet' s3://bucket/ranked --top-k 10
   crossrank batch candidates/ ranked/ --engine ray --workers 8
 
 exit codes:
