@@ -10,6 +10,7 @@
     │   ├── DownloadError                 the hub can't be reached, or a download broke off
     │   ├── CheckpointError               the files are there but damaged, incomplete or inconsistent
     │   └── UnsupportedModelError         sound files for which there is no graph here
+    ├── PreparedError                     prepared documents of another model, damaged, or that can't be written
     ├── StageError                        a stage of a pipeline can't score: a network, a provider, an answer
     └── MissingExtraError (also ImportError)   an optional package is not installed
 
@@ -51,6 +52,10 @@ class CheckpointError(ModelError):
 
 class UnsupportedModelError(ModelError):
     """A sound checkpoint that crossrank has no graph for, or refuses to run."""
+
+
+class PreparedError(CrossRankError):
+    """Prepared documents that can't be used or written: of another model, damaged, a full disk, an unknown id."""
 
 
 class StageError(CrossRankError):

@@ -79,7 +79,7 @@ class SplitEngine:
 
     def read(self, texts: Sequence[Text], known: KnownTexts | None) -> list[ReadText]:
         """States of texts, out of ``known`` where they are there."""
-        read = [None if known is None else known.find(text.key) for text in texts]
+        read = [text.read or (None if known is None else known.find(text.key)) for text in texts]
         missing = [i for i, found in enumerate(read) if found is None]
         lengths = np.fromiter((len(texts[i]) for i in missing), np.int64, len(missing))
         for group in plan(lengths, np.arange(len(missing)), _TOKENS_READ):
@@ -120,7 +120,7 @@ class SplitEngine:
             ids, mask = _padded([text.ids for text in chosen], self._max_length)
             states = np.zeros((*ids.shape, chosen[0].states.shape[1]), np.float32)
             for row, text in zip(states, chosen, strict=True):
-                row[: len(text.ids)] = text.states
+                row[: len(text.ids)] = text.states if text.scales is None else text.states * text.scales[:, None]
             inputs |= {f"{name}_states": states, f"{name}_ids": ids, f"{name}_mask": mask}
         (logits,) = self._head.run(inputs)
         return logits

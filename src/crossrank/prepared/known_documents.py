@@ -8,7 +8,8 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from crossrank.errors import InputError
-from crossrank.tokenization.split_encoder import KnownTexts, ReadText
+from crossrank.prepared.documents import PreparedDocuments
+from crossrank.tokenization.split_encoder import ReadText
 from crossrank.tokenization.text_cache import TextCache
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -21,7 +22,7 @@ class KnownDocuments:
     :param prepared: Documents that were prepared on disk.
     """
 
-    def __init__(self, max_bytes: int, prepared: KnownTexts | None = None) -> None:
+    def __init__(self, max_bytes: int, prepared: PreparedDocuments | None = None) -> None:
         self.cache = TextCache(max_bytes)
         self.prepared = prepared
         self._hits = self._prepared_hits = self._misses = 0
@@ -50,6 +51,7 @@ class KnownDocuments:
             "bytes": self.cache.bytes,
             "documents": len(self.cache),
             "hits": self._hits,
+            "prepared": self._prepared_hits,
             "misses": self._misses,
         }
 

@@ -18,6 +18,7 @@ from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.engines.select import LoadedModel, check_settings, load_model
 from crossrank.errors import CheckpointError, InputError
 from crossrank.optional import require
+from crossrank.prepared.documents import PreparedDocuments, check_apart, open_prepared
 from crossrank.prepared.known_documents import KnownDocuments, parse_bytes
 from crossrank.progress import progress_of
 from crossrank.scoring.activation import ACTIVATIONS, Activation, label_logit, resolve_activation, softmax
@@ -80,6 +81,9 @@ class CrossEncoder:
     :param document_cache: Memory for what a model that reads documents apart (the bundled one, or one trained from it)
         has read of documents, so that later calls with the same documents take a fraction of the time: a text such as
         ``"128MB"``, or a number of bytes; 0 for none. Other models have no use for it.
+    :param prepared: Documents that ``crossrank prepare`` has read for this model: their folder, or
+        :class:`~crossrank.prepared.documents.PreparedDocuments`. Documents are found by their texts; others are read
+        as ever, and counted.
     :raises InputError: If a setting can't be used.
     """
 
@@ -102,6 +106,7 @@ class CrossEncoder:
         default_activation_function: ActivationLike | None = None,
         calibration: str | os.PathLike[str] | Calibration | None = None,
         document_cache: str | int = DOCUMENT_CACHE,
+        prepared: str | os.PathLike[str] | PreparedDocuments | None = None,
     ) -> None:
         device = str(device) if device is not None else None
         check_settings(device, precision, max_length)
@@ -122,7 +127,9 @@ class CrossEncoder:
             "max_length": max_length,
             "num_threads": num_threads,
         }
-        self._documents = KnownDocuments(parse_bytes("document_cache", document_cache))
+        self._documents = KnownDocuments(
+            parse_bytes("document_cache", document_cache), None if prepared is None else open_prepared(prepared)
+        )
         activation_fn = default_activation_function if activation_fn is None else activation_fn
         self._activation = None if activation_fn is None else resolve_activation(activation_fn)
         self.calibration = Calibration.of(calibration, activation_fn)
@@ -156,7 +163,16 @@ class CrossEncoder:
         :raises InputError: If something is not a pair of strings.
         :raises ModelError: If the model can't be loaded.
         """
-        texts = check_pairs(pairs)
+        return self._score(check_pairs(pairs), batch_size, show_progress_bar, activation_fn)
+
+    def _score(
+        self,
+        texts: Sequence[tuple[str, Any]],
+        batch_size: int | None = None,
+        show_progress_bar: bool | Callable[[int], object] | None = None,
+        activation_fn: ActivationLike | None = None,
+    ) -> PairScores:
+        """Score checked pairs; a document may be a text, or stand for a prepared one."""
         rows = check_batch_size(batch_size)
         model = self._load()
         activation = self._resolve(activation_fn)
@@ -348,6 +364,57 @@ class CrossEncoder:
                 row["text"] = texts[row["corpus_id"]]
         return rows
 
+    def rank_ids(
+        self,
+        query: str,
+        ids: Sequence[str],
+        top_k: int | None = None,
+        *,
+        threshold: float | None = None,
+        show_progress_bar: bool | None = None,
+        activation_fn: ActivationLike | None = None,
+    ) -> list[dict[str, Any]]:
+        """Prepared documents from the most to the least relevant, by their ids; no text is needed.
+
+        :param query: One query.
+        :param ids: Ids that the documents were prepared with.
+        :param top_k: How many to return; by default all.
+        :param threshold: Leave out documents that score less.
+        :param show_progress_bar: By default shown on a terminal when it takes over two seconds.
+        :param activation_fn: Instead of the model's own.
+        :returns: Rows ``{"id": str, "corpus_id": int, "score": float}``; ``corpus_id`` is the position in ``ids``.
+        :raises PreparedError: If an id was not prepared; the message names it.
+        :raises InputError: If the model was made without ``prepared``, or an argument can't be used.
+        """
+        check_text(query, "query")
+        names = check_documents(ids)
+        check_top_k(top_k)
+        least = check_threshold(threshold)
+        result = self.score_ids(query, names, show_progress_bar=show_progress_bar, activation_fn=activation_fn)
+        order = result.order if least is None else result.order[result.scores[result.order] >= least]
+        return [{"id": names[i], "corpus_id": int(i), "score": float(result.scores[i])} for i in order[:top_k]]
+
+    def score_ids(
+        self,
+        query: str,
+        ids: Sequence[str],
+        *,
+        show_progress_bar: bool | Callable[[int], object] | None = None,
+        activation_fn: ActivationLike | None = None,
+    ) -> PairScores:
+        """Score a query with prepared documents, by their ids; as :meth:`score` does with texts.
+
+        :raises PreparedError: If an id was not prepared; the message names it.
+        :raises InputError: If the model was made without ``prepared``.
+        """
+        self._load()
+        if self._documents.prepared is None:
+            raise InputError(
+                "Documents can be ranked by their ids only where they are prepared: CrossEncoder(prepared='prepared/')."
+            )
+        stored = self._documents.prepared.stored(ids)
+        return self._score([(query, one) for one in stored], None, show_progress_bar, activation_fn)
+
     # ---- the model ---------------------------------------------------------------------------------------------
 
     def load(self) -> CrossEncoder:
@@ -379,6 +446,7 @@ class CrossEncoder:
             "labels": list(config.labels),
             "activation": self._resolve(None).kind,
             "calibration": None if self.calibration is None else self.calibration.digest,
+            "prepared": None if self._documents.prepared is None else self._documents.prepared.stats(),
             "document_cache": self._documents.facts() if config.model_type == "split_bert" else None,
             **model.engine.facts,
         }
@@ -435,6 +503,9 @@ class CrossEncoder:
                     self._label_index = find_label(self.label, self._num_labels, loaded.config.labels, self.name)
                     if self.calibration is not None:
                         self.calibration.check(self._binding(loaded))
+                    if self._documents.prepared is not None:
+                        check_apart(loaded, self.name)
+                        self._documents.prepared.check(loaded)
                     self._loaded = loaded
                 loaded = self._loaded
         return loaded
@@ -481,9 +552,9 @@ class CrossEncoder:
             )
 
 
-def _chunks(texts: Sequence[tuple[str, str]]) -> Iterator[NDArray[np.int64]]:
+def _chunks(texts: Sequence[tuple[str, Any]]) -> Iterator[NDArray[np.int64]]:
     """Cut pairs into chunks, those of one document together: a document is read once, however many pairs it has."""
-    numbers: dict[str, int] = {}
+    numbers: dict[Any, int] = {}
     document = np.fromiter((numbers.setdefault(text, len(numbers)) for _, text in texts), np.int64, len(texts))
     order = np.argsort(document, kind="stable")
     # Where the pairs of each document begin, along the order.

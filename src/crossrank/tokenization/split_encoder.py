@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from crossrank.errors import InputError
+from crossrank.errors import CrossRankError, InputError
 from crossrank.tokenization.batching import Batch
 from crossrank.tokenization.pair_encoder import EncodedPairs, distinct_pairs, tokenize
 from crossrank.tokenization.tokenizer import PairTemplate
@@ -54,12 +54,15 @@ class Text:
     :param ids: ``[L]``, cut, special tokens included; int32.
     :param tokens_cut: Tokens that it lost.
     :param known: ``"cached"`` or ``"prepared"`` where its states are known, else ``None``.
+    :param read: Its states where they lie on disk. Those in memory are looked up when they are needed: holding them
+        would take more memory than what they are kept in.
     """
 
     key: Hashable
     ids: NDArray[np.int32]
     tokens_cut: int
     known: str | None = None
+    read: ReadText | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -158,7 +161,9 @@ class SplitEncoder:
         return [
             next(new)
             if read is None
-            else Text(key, read.ids, read.tokens_cut, "prepared" if read.prepared else "cached")
+            else Text(key, read.ids, read.tokens_cut, "prepared", read)
+            if read.prepared
+            else Text(key, read.ids, read.tokens_cut, "cached")
             for key, read in zip(keys, found, strict=True)
         ]
 
@@ -174,6 +179,9 @@ class SplitEncoder:
 
     def _cut(self, keys: Sequence[Hashable], most: int) -> list[Text]:
         texts = []
+        strange = [key for key in keys if not isinstance(key, str)]
+        if strange:
+            raise CrossRankError(f"{strange[0]!r} has no text that could be read, and its states are gone. Try again.")
         for key, ids in zip(keys, tokenize(self.tokenizer, [str(key) for key in keys]), strict=True):
             kept = ids[: most - 2]
             framed = np.array([self._start, *kept, self._end], np.int32)

@@ -1,0 +1,450 @@
+"""PreparedDocuments: documents that a model has read once, on disk, for any number of queries."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from crossrank.checkpoint.source import resolve
+from crossrank.engines.select import LoadedModel, check_settings, load_model
+from crossrank.errors import InputError, PreparedError
+from crossrank.prepared.rows import STORAGE, bytes_per_token, pack, unpack
+from crossrank.prepared.store import DIRECTORY, Row, Store
+from crossrank.tokenization.split_encoder import ReadText, SplitEncoder, Text
+from crossrank.validation import check_choice, shown
+
+# What is added at a time: a killed process loses no more work than that.
+_SECONDS = 3.0
+_TEXTS, _MOST_TEXTS = 64, 256
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """What states depend on: prepared with one, they are of no use to another.
+
+    :param identity: Digest of the model's files.
+    :param precision: What it computes in.
+    :param max_length: The most tokens of a document.
+    :param hidden: Numbers of a token's state.
+    """
+
+    identity: str
+    precision: str
+    max_length: int
+    hidden: int
+
+
+@dataclass(frozen=True)
+class StoredText:
+    """Stands for the text of a prepared document, which was named by its id."""
+
+    row: Row
+
+
+@dataclass(frozen=True)
+class Added:
+    """What :meth:`PreparedDocuments.add` did.
+
+    :param read: Documents that were new or changed, and were read.
+    :param unchanged: Documents that were there already.
+    :param tokens: Tokens that were read.
+    :param seconds: Wall time.
+    """
+
+    read: int
+    unchanged: int
+    tokens: int
+    seconds: float
+
+
+class PreparedDocuments:
+    """Documents as the bundled model, or one trained from it, has read them; kept in a folder.
+
+    ``CrossEncoder(prepared=folder)`` finds them by their texts, and ``CrossEncoder.rank_ids`` by their ids. Many
+    readers may use a folder while one process adds to it; each sees the state of when it opened it, until
+    :meth:`refresh`. One object may be used from many threads.
+
+    :param folder: The folder; made with the first documents.
+    :param model: What reads them: a hub name, a folder, or ``None`` for the bundled model.
+    :param storage: ``"int8"`` (about 390 bytes a token for the bundled model), ``"float16"`` (770) or ``"int4"`` (220).
+        A folder that is there keeps its own.
+    :param precision: As for ``CrossEncoder``; states are bound to it.
+    :param max_length: As for ``CrossEncoder``; states are bound to it.
+    :param num_threads: As for ``CrossEncoder``.
+    :raises InputError: If a setting can't be used.
+    :raises PreparedError: If the folder can't be used.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        model: str | os.PathLike[str] | None = None,
+        *,
+        storage: str | None = None,
+        precision: str = "auto",
+        max_length: int | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        check_settings(None, precision, max_length)
+        if storage is not None:
+            check_choice("storage", storage, STORAGE)
+        self.folder = Path(folder)
+        self._model = model
+        self._settings: dict[str, Any] = {
+            "device": None,
+            "precision": precision,
+            "max_length": max_length,
+            "num_threads": num_threads,
+        }
+        self._storage = storage
+        self._lock = threading.RLock()
+        self._loaded: LoadedModel | None = None
+        self._store: Store | None = None
+        if (self.folder / DIRECTORY).exists():
+            self._open(Store(self.folder))
+
+    def __repr__(self) -> str:
+        return f"PreparedDocuments({str(self.folder)!r}, {len(self)} documents)"
+
+    def __len__(self) -> int:
+        return 0 if self._store is None else len(self._store)
+
+    # ---- writing -----------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        ids: Iterable[str],
+        texts: Iterable[str],
+        *,
+        progress: Callable[[int], object] | None = None,
+    ) -> Added:
+        """Read documents that are new or whose text has changed.
+
+        They are on disk group by group: what a stopped call has added stays, and the same call goes on from there.
+
+        :param ids: A string each, not empty; one that is there with another text is replaced.
+        :param texts: As many texts.
+        :param progress: Called with the number of documents that were just done.
+        :raises InputError: If an id or a text is no string, or an id stands for two texts.
+        :raises PreparedError: If the folder belongs to another model, is being written by another process, or can't be
+            written.
+        :raises ModelError: If the model can't be loaded.
+        """
+        wanted = _checked(ids, texts)
+        started = time.perf_counter()
+        store, model = self._writable()
+        read = tokens = 0
+        progress = progress or (lambda done: None)
+        with store.writer() as writer:
+            store.refresh()
+            new = []
+            for identifier, text in wanted.items():
+                digest = _digest(text)
+                there = store.by_id(identifier)
+                if there is None or there.digest != digest or store.data(there) is None:
+                    new.append((identifier, text, digest))
+            progress(len(wanted) - len(new))
+            at, size = 0, _TEXTS
+            while at < len(new):
+                before = time.perf_counter()
+                group = new[at : at + size]
+                tokens += self._add(writer, store, model, group)
+                read += len(group)
+                at += len(group)
+                progress(len(group))
+                size = max(1, min(_MOST_TEXTS, int(len(group) * _SECONDS / max(1e-3, time.perf_counter() - before))))
+            if store.stats()["bytes_unused"] > max(64 << 20, store.stats()["bytes"]):
+                writer.compact()
+        return Added(read, len(wanted) - read, tokens, time.perf_counter() - started)
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Remove documents; ids that are not there are passed over.
+
+        :returns: How many were there.
+        :raises PreparedError: If the folder is being written by another process, or can't be written.
+        """
+        names = [_checked_id(identifier, i) for i, identifier in enumerate(ids)]
+        if self._store is None:
+            return 0
+        before = len(self)
+        with self._store.writer() as writer:
+            writer.remove(names)
+        return before - len(self)
+
+    def prune(self, keep: Iterable[str]) -> int:
+        """Remove all documents but these.
+
+        :returns: How many were removed.
+        :raises PreparedError: As :meth:`remove`.
+        """
+        kept = set(keep)
+        return 0 if self._store is None else self.remove([row.id for row in self._store.rows() if row.id not in kept])
+
+    def compact(self) -> None:
+        """Give the space of removed documents back to the disk. Readers that have the folder open are not disturbed.
+
+        :raises PreparedError: As :meth:`remove`.
+        """
+        if self._store is not None:
+            with self._store.writer() as writer:
+                writer.compact(wasted=0.0)
+
+    def repair(self) -> list[str]:
+        """Look at every document's checksum, and remove those that are damaged.
+
+        :returns: Their ids; :meth:`add` reads them anew.
+        :raises PreparedError: As :meth:`remove`.
+        """
+        if self._store is None:
+            return []
+        self._store.refresh()
+        damaged = [row.id for row in self._store.rows() if self._store.data(row) is None]
+        if damaged:
+            self.remove(damaged)
+        return damaged
+
+    # ---- reading -----------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """See what other processes have added and removed since.
+
+        :raises PreparedError: If the folder is damaged.
+        """
+        if self._store is not None:
+            self._store.refresh()
+        elif (self.folder / DIRECTORY).exists():
+            self._open(Store(self.folder))
+
+    def stats(self) -> dict[str, Any]:
+        """Say how many documents, tokens and bytes there are, and what they were made with.
+
+        ``bytes`` are those of documents in use, ``bytes_unused`` what a compaction gives back.
+        """
+        if self._store is None:
+            return {"folder": str(self.folder), "documents": 0}
+        made = {key: value for key, value in asdict(self.made_with).items() if key != "hidden"}
+        model = self._store.meta["model"]
+        return {"folder": str(self.folder), **self._store.stats(), "storage": self.storage, "model": model, **made}
+
+    @property
+    def made_with(self) -> MadeWith:
+        """What the states depend on.
+
+        :raises PreparedError: If there are none yet.
+        """
+        meta = self._needed().meta
+        return MadeWith(meta["identity"], meta["precision"], int(meta["max_length"]), int(meta["hidden"]))
+
+    @property
+    def storage(self) -> str:
+        """``"int8"``, ``"float16"`` or ``"int4"``."""
+        return self._storage or "int8"
+
+    def bytes_per_token(self, hidden: int) -> int:
+        """How much a token of a model takes on disk."""
+        return bytes_per_token(hidden, self.storage)
+
+    def find(self, text: Hashable) -> ReadText | None:
+        """Give a document's states by its text; ``None`` if it is not there or damaged."""
+        if self._store is None:
+            return None
+        row = text.row if isinstance(text, StoredText) else self._store.by_digest(_digest(str(text)))
+        data = None if row is None else self._store.data(row)
+        if row is None or data is None:
+            return None
+        return unpack(data, row.tokens, self._hidden, self._storage or "int8", row.tokens_cut)
+
+    def stored(self, ids: Sequence[str]) -> list[StoredText]:
+        """Give what stands for the texts of documents.
+
+        :raises PreparedError: If an id is not there, or its document is damaged; the message names it.
+        """
+        store = self._needed()
+        found = []
+        for i, identifier in enumerate(ids):
+            row = store.by_id(_checked_id(identifier, i))
+            if row is None:
+                raise PreparedError(
+                    f"ids[{i}] is {shown(identifier)}, which is not among the {len(self)} documents of "
+                    f"{str(self.folder)!r}. Add it with crossrank prepare, or call refresh() if another process has."
+                )
+            if store.data(row) is None:
+                raise PreparedError(
+                    f"ids[{i}] is {shown(identifier)}, which is damaged in {str(store.segment_path(row.segment))!r}. "
+                    f"Run: crossrank prepare FILE -o {self.folder} --repair"
+                )
+            found.append(StoredText(row))
+        return found
+
+    def check(self, model: LoadedModel) -> None:
+        """Refuse a model that the states are not of.
+
+        :raises PreparedError: If it is another, or runs otherwise; the message says what to run.
+        """
+        made, found = self.made_with, made_with(model)
+        if made.identity != found.identity or made.hidden != found.hidden:
+            raise PreparedError(
+                f"The documents in {str(self.folder)!r} were prepared with the model {self._needed().meta['model']} "
+                f"(identity {made.identity}), but this is another model (identity {found.identity}). Take that one, or "
+                f"prepare the documents for this one: crossrank prepare FILE --model MODEL -o {self.folder}-2"
+            )
+        for name, remedy in (("precision", repr(made.precision)), ("max_length", str(made.max_length))):
+            theirs, ours = getattr(made, name), getattr(found, name)
+            if theirs != ours:
+                raise PreparedError(
+                    f"The documents in {str(self.folder)!r} were prepared with {name}={theirs}, but this model runs "
+                    f"with {name}={ours}. Give CrossEncoder(..., {name}={remedy}), on the command line "
+                    f"--{name.replace('_', '-')} {theirs}; or prepare the documents again into another folder."
+                )
+
+    # ---- the model ---------------------------------------------------------------------------------------------
+
+    def _open(self, store: Store) -> None:
+        with self._lock:
+            stored = store.meta["storage"]
+            if self._storage not in (None, stored):
+                raise PreparedError(
+                    f"{str(self.folder)!r} is stored as {stored}, not as {self._storage}. Leave storage out, or "
+                    "prepare into another folder."
+                )
+            self._storage = stored
+            self._hidden = int(store.meta["hidden"])
+            self._store = store
+
+    def _needed(self) -> Store:
+        if self._store is None:
+            raise PreparedError(
+                f"{str(self.folder)!r} holds no prepared documents. Make them with: "
+                f"crossrank prepare FILE -o {self.folder}"
+            )
+        return self._store
+
+    def load(self) -> LoadedModel:
+        """Load the model that reads documents.
+
+        :raises InputError: If it doesn't read documents apart.
+        :raises ModelError: If it can't be loaded.
+        """
+        with self._lock:
+            if self._loaded is None:
+                files = resolve(self._model)
+                loaded = load_model(files.folder, **self._settings)
+                check_apart(loaded, files.name)
+                self._loaded = loaded
+            return self._loaded
+
+    def _writable(self) -> tuple[Store, LoadedModel]:
+        model = self.load()
+        with self._lock:
+            if self._store is None:
+                made = {key: str(value) for key, value in asdict(made_with(model)).items()}
+                name = "bundled" if self._model is None else os.fspath(self._model)
+                self._open(Store.create(self.folder, {**made, "storage": self.storage, "model": name}))
+            self.check(model)
+            return self._needed(), model
+
+    def _add(self, writer: Any, store: Store, model: LoadedModel, group: Sequence[tuple[str, str, bytes]]) -> int:
+        """Read a group of documents and add them; its tokens that were read."""
+        encoder: Any = model.encoder
+        engine: Any = model.engine
+        # A text that is there under another id, or twice in the group, is read once.
+        new: dict[bytes, str] = {}
+        known: dict[bytes, Row] = {}
+        for _, text, digest in group:
+            there = writer.by_digest(digest)
+            if there is not None and store.data(there) is not None:
+                known[digest] = there
+            else:
+                new.setdefault(digest, text)
+        texts: list[Text] = encoder.documents(list(new.values()))
+        states = dict(zip(new, engine.read(texts, None), strict=True)) if texts else {}
+        documents, written = [], set()
+        for identifier, _, digest in group:
+            row, read = known.get(digest), states.get(digest)
+            if row is not None:
+                documents.append((identifier, digest, row.tokens, row.tokens_cut, b""))
+            elif read is not None:
+                data = b"" if digest in written else pack(read, self.storage)
+                documents.append((identifier, digest, len(read.ids), read.tokens_cut, data))
+                written.add(digest)
+        writer.add(documents)
+        return sum(len(read.ids) for read in states.values())
+
+
+def open_prepared(given: str | os.PathLike[str] | PreparedDocuments) -> PreparedDocuments:
+    """Open a folder of prepared documents for a model that reads them.
+
+    :raises InputError: If it is neither a folder's name nor prepared documents.
+    :raises PreparedError: If the folder holds none, or can't be used.
+    """
+    if not isinstance(given, (str, os.PathLike, PreparedDocuments)):
+        raise InputError(f"prepared={shown(given)}; give the folder that crossrank prepare wrote.")
+    documents = given if isinstance(given, PreparedDocuments) else PreparedDocuments(given)
+    _ = documents.made_with
+    return documents
+
+
+def made_with(model: LoadedModel) -> MadeWith:
+    """What a loaded model's states depend on."""
+    return MadeWith(
+        model.files.identity,
+        str(model.engine.facts["precision"]),
+        model.encoder.max_length,
+        int(model.config.need("hidden_size")),
+    )
+
+
+def check_apart(model: LoadedModel, name: str) -> None:
+    """Refuse a model that reads query and document together.
+
+    :raises InputError: If it is one.
+    """
+    if not isinstance(model.encoder, SplitEncoder):
+        raise InputError(
+            f"{name} reads query and document together, so its documents can't be prepared. Take the bundled model, or "
+            "one that was trained from it."
+        )
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _checked(ids: Iterable[str], texts: Iterable[str]) -> Mapping[str, str]:
+    """Documents by id."""
+    if isinstance(ids, (str, bytes)) or isinstance(texts, (str, bytes)):
+        raise InputError(
+            "ids and texts are lists of strings, as many of one as of the other. For one document: [text]."
+        )
+    names, contents = list(ids), list(texts)
+    if len(names) != len(contents):
+        raise InputError(f"There are {len(names)} ids and {len(contents)} texts. Give as many of one as of the other.")
+    wanted: dict[str, str] = {}
+    for i, (identifier, text) in enumerate(zip(names, contents, strict=True)):
+        identifier = _checked_id(identifier, i)
+        if not isinstance(text, str):
+            raise InputError(f"texts[{i}] is {shown(text)}, not a string. Pass the text itself, or str(...) of it.")
+        if wanted.setdefault(identifier, text) != text:
+            raise InputError(
+                f"ids[{i}] is {shown(identifier)}, which stands for another text before. Give each document an id of "
+                "its own."
+            )
+    return wanted
+
+
+def _checked_id(identifier: Any, position: int) -> str:
+    if not isinstance(identifier, str) or not identifier:
+        raise InputError(f"ids[{position}] is {shown(identifier)}; an id is a string that is not empty.")
+    try:
+        identifier.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"ids[{position}] is {shown(identifier)}, which has half of a surrogate pair. Give text that UTF-8 holds."
+        ) from error
+    return str(identifier)

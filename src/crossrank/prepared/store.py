@@ -1,0 +1,384 @@
+"""The files of prepared documents: append-only segments and a directory in SQLite.
+
+::
+
+    prepared/
+      directory.sqlite     what it was made with; of each document: id, digest of the text, segment, place, checksum
+      segment-000001.bin   documents' states, one behind the other
+      writer.lock
+
+A document is appended to the last segment and synchronised to the disk before the directory's transaction says that it
+is there. So a writer that is killed leaves at most bytes that nobody refers to, and a reader, whose transaction stays
+open until ``refresh``, sees one state of the directory. A place in a segment is never written twice: what a reader has
+mapped stays as it is, also when a compaction has removed the file.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossrank.checkpoint.locks import FileLock
+from crossrank.errors import PreparedError
+
+FORMAT = 1
+DIRECTORY = "directory.sqlite"
+# A segment takes no further document when it is so large.
+SEGMENT_BYTES = 1 << 30
+# For how long a second writer waits for the first.
+_WAIT = 10.0
+# Bytes that a compaction copies at a time.
+_COPIED = 16 << 20
+
+_TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE documents (
+    id TEXT PRIMARY KEY, digest BLOB NOT NULL, segment INTEGER NOT NULL, start INTEGER NOT NULL, size INTEGER NOT NULL,
+    tokens INTEGER NOT NULL, tokens_cut INTEGER NOT NULL, checksum INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX by_digest ON documents (digest);
+"""
+_COLUMNS = "id, digest, segment, start, size, tokens, tokens_cut, checksum"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A document in the directory."""
+
+    id: str
+    digest: bytes
+    segment: int
+    start: int
+    size: int
+    tokens: int
+    tokens_cut: int
+    checksum: int
+
+
+class Store:
+    """Reads a folder of prepared documents, and adds to it. Safe to use from many threads.
+
+    :param folder: The folder; :meth:`create` makes it.
+    :raises PreparedError: If it is no such folder, or one of a newer format.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.RLock()
+        self._maps: dict[int, memoryview] = {}
+        self._checked: set[tuple[int, int]] = set()
+        if not (folder / DIRECTORY).is_file():
+            raise PreparedError(
+                f"{str(folder)!r} holds no prepared documents. Make them with: crossrank prepare FILE -o {folder}"
+            )
+        self._connection = self._connect()
+        try:
+            self.meta: Mapping[str, str] = dict(self._connection.execute("SELECT name, value FROM meta"))
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+        if int(self.meta.get("format", 0)) != FORMAT:
+            raise PreparedError(
+                f"{str(folder)!r} is of format {self.meta.get('format')}, this crossrank reads format {FORMAT}. "
+                "Install a newer crossrank, or prepare the documents again into another folder."
+            )
+        self.refresh()
+
+    @classmethod
+    def create(cls, folder: Path, meta: Mapping[str, str]) -> Store:
+        """Make an empty folder; one that another process has just made is opened.
+
+        :raises PreparedError: If it can't be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / "writer.lock", "prepare", wait=_WAIT):
+                if not (folder / DIRECTORY).exists():
+                    # Under another name first: a half-made directory is never seen.
+                    unfinished = folder / "directory.unfinished"
+                    unfinished.unlink(missing_ok=True)
+                    connection = sqlite3.connect(unfinished)
+                    connection.executescript("PRAGMA journal_mode = WAL;" + _TABLES)
+                    connection.executemany("INSERT INTO meta VALUES (?, ?)", {**meta, "format": str(FORMAT)}.items())
+                    connection.commit()
+                    connection.close()
+                    unfinished.rename(folder / DIRECTORY)
+        except (OSError, sqlite3.Error) as error:
+            raise PreparedError(f"{str(folder)!r} can't be written: {error}") from error
+        return cls(folder)
+
+    # ---- reading -----------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """See what was added and removed since.
+
+        :raises PreparedError: If the directory is damaged.
+        """
+        with self._lock:
+            for _ in range(5):
+                try:
+                    if self._connection.in_transaction:
+                        self._connection.rollback()
+                    self._connection.execute("BEGIN")
+                    # The transaction begins with the first row that is read.
+                    used = [row[0] for row in self._connection.execute("SELECT DISTINCT segment FROM documents")]
+                except sqlite3.DatabaseError as error:
+                    raise self._damaged(error) from error
+                self._maps = {number: data for number in used if (data := self.mapped(number)) is not None}
+                if len(self._maps) == len(used):
+                    break  # else a compaction came between the two: look again
+
+    def close(self) -> None:
+        """Let go of the files."""
+        with self._lock:
+            self._maps = {}
+            self._connection.close()
+
+    def __len__(self) -> int:
+        with self._lock:
+            return int(self._connection.execute("SELECT count(*) FROM documents").fetchone()[0])
+
+    def by_digest(self, digest: bytes) -> Row | None:
+        """Find a document by its text's digest."""
+        with self._lock:
+            return self._one("digest = ?", digest)
+
+    def by_id(self, identifier: str) -> Row | None:
+        """Find a document by its id."""
+        with self._lock:
+            return self._one("id = ?", identifier)
+
+    def rows(self) -> Iterator[Row]:
+        """All documents, in the order of their places."""
+        with self._lock:
+            return iter(_all_rows(self._connection))
+
+    def data(self, row: Row) -> memoryview | None:
+        """Give a document's bytes as they lie in the mapped file, or ``None`` where they are damaged."""
+        data = self._maps.get(row.segment)
+        if data is None or row.start + row.size > len(data):
+            # It was added since, by this process.
+            data = self.mapped(row.segment)
+            if data is None or row.start + row.size > len(data):
+                return None
+            self._maps[row.segment] = data
+        found = data[row.start : row.start + row.size]
+        place = (row.segment, row.start)
+        # Once for each document: the checksum takes as long as a copy.
+        if place not in self._checked:
+            if zlib.crc32(found) != row.checksum:
+                return None
+            self._checked.add(place)
+        return found
+
+    def segment_path(self, number: int) -> Path:
+        """Where a segment lies."""
+        return self.folder / f"segment-{number:06d}.bin"
+
+    def stats(self) -> dict[str, int]:
+        """Documents, tokens, bytes of documents and of files."""
+        with self._lock:
+            count, tokens = self._connection.execute("SELECT count(*), total(tokens) FROM documents").fetchone()
+            (live,) = self._connection.execute(
+                "SELECT total(size) FROM (SELECT DISTINCT segment, start, size FROM documents)"
+            ).fetchone()
+        segments = [path.stat().st_size for path in self.folder.glob("segment-*.bin")]
+        return {
+            "documents": count,
+            "tokens": int(tokens),
+            "bytes": int(live),
+            "bytes_on_disk": sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file()),
+            "bytes_unused": sum(segments) - int(live),
+            "segments": len(segments),
+        }
+
+    # ---- writing -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def writer(self) -> Iterator[Writer]:
+        """Take the only place for a writer; a second one waits for ten seconds.
+
+        :raises PreparedError: If another process has it, or the folder can't be written.
+        """
+        try:
+            with FileLock(self.folder / "writer.lock", "prepare", wait=_WAIT):
+                connection = self._connect()
+                try:
+                    connection.execute("PRAGMA synchronous = NORMAL")
+                    yield Writer(self, connection)
+                finally:
+                    # Closing rolls back what is open; the last one to close tidies the write-ahead log up.
+                    connection.close()
+        except OSError as error:
+            raise PreparedError(f"{str(self.folder)!r} can't be written: {error}. {_KEPT}") from error
+        except sqlite3.DatabaseError as error:
+            raise PreparedError(f"{str(self.folder / DIRECTORY)!r} can't be written: {error}. {_KEPT}") from error
+        finally:
+            self.refresh()
+
+    def _connect(self) -> sqlite3.Connection:
+        path = (self.folder / DIRECTORY).resolve()
+        try:
+            connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
+            connection.execute("SELECT count(*) FROM meta").fetchone()
+        except sqlite3.Error as error:
+            # On a disk that can't be written, a database with a write-ahead log opens only as one that never changes.
+            if "malformed" in str(error) or "not a database" in str(error):
+                raise self._damaged(error) from error
+            try:
+                connection = sqlite3.connect(
+                    f"{path.as_uri()}?immutable=1", uri=True, check_same_thread=False, isolation_level=None
+                )
+                connection.execute("SELECT count(*) FROM meta").fetchone()
+            except sqlite3.Error as again:
+                raise self._damaged(again) from again
+        return connection
+
+    def _one(self, where: str, value: Any) -> Row | None:
+        try:
+            return _one_row(self._connection, where, value)
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+
+    def mapped(self, number: int) -> memoryview | None:
+        """Map a segment as it is now."""
+        path = self.segment_path(number)
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                known = self._maps.get(number)
+                if known is not None and len(known) == size:
+                    return known
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if size else None
+        except FileNotFoundError:
+            return None
+
+    def _damaged(self, error: Exception) -> PreparedError:
+        return PreparedError(
+            f"{str(self.folder / DIRECTORY)!r} can't be read: {error}. If it is damaged, delete the folder and prepare "
+            "the documents again."
+        )
+
+
+_KEPT = "What was added before stays; the same command goes on from there."
+
+
+class Writer:
+    """Adds and removes documents; made by :meth:`Store.writer`."""
+
+    def __init__(self, store: Store, connection: sqlite3.Connection) -> None:
+        self._store = store
+        self._connection = connection
+        numbers = [int(found[1]) for path in store.folder.iterdir() if (found := _SEGMENT.fullmatch(path.name))]
+        self._number = max(numbers, default=1)
+
+    def add(self, documents: Sequence[tuple[str, bytes, int, int, bytes]]) -> None:
+        """Add documents, all or none; one whose id is there is replaced.
+
+        :param documents: Of each: id, digest, tokens, tokens cut, and its bytes; empty bytes for a text that is there
+            under another id.
+        """
+        rows = []
+        if any(data for *_, data in documents):
+            path = self._store.segment_path(self._number)
+            if path.exists() and path.stat().st_size >= SEGMENT_BYTES:
+                self._number += 1
+                path = self._store.segment_path(self._number)
+            with path.open("ab") as file:
+                start = file.tell()
+                places: dict[bytes, Row] = {}
+                for identifier, digest, tokens, cut, data in documents:
+                    if data:
+                        checksum = zlib.crc32(data)
+                        places[digest] = Row(identifier, digest, self._number, start, len(data), tokens, cut, checksum)
+                        file.write(data)
+                        start += len(data)
+                file.flush()
+                os.fsync(file.fileno())
+        else:
+            places = {}
+        for identifier, digest, *_ in documents:
+            row = places.get(digest) or self.by_digest(digest)
+            assert row is not None  # the caller leaves out the bytes only of what is there
+            rows.append((identifier, *_values(row)[1:]))
+        self._write(f"INSERT OR REPLACE INTO documents ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Remove documents, all or none; their bytes stay until a compaction."""
+        self._write("DELETE FROM documents WHERE id = ?", [(identifier,) for identifier in ids])
+
+    def by_digest(self, digest: bytes) -> Row | None:
+        """Find a document by its text's digest, those just added among them."""
+        return _one_row(self._connection, "digest = ?", digest)
+
+    def compact(self, *, wasted: float = 0.5) -> None:
+        """Copy what is used out of segments of which more than a share is not, and delete those.
+
+        A damaged document is not taken along: it will be read anew.
+        """
+        live: dict[int, dict[int, list[Row]]] = {}
+        for row in _all_rows(self._connection):
+            live.setdefault(row.segment, {}).setdefault(row.start, []).append(row)
+        segments = {
+            int(found[1]): path for path in self._store.folder.iterdir() if (found := _SEGMENT.fullmatch(path.name))
+        }
+        for number, path in sorted(segments.items()):
+            places = live.get(number, {})
+            size = path.stat().st_size
+            if size - sum(rows[0].size for rows in places.values()) <= wasted * size:
+                continue
+            # A place is never written twice, so what is copied goes into a new segment.
+            self._number = max(self._number, number + 1)
+            mapped = self._store.mapped(number)
+            batch: list[tuple[str, bytes, int, int, bytes]] = []
+            for rows in places.values():
+                first = rows[0]
+                data = b"" if mapped is None else bytes(mapped[first.start : first.start + first.size])
+                if zlib.crc32(data) != first.checksum:
+                    self.remove(row.id for row in rows)
+                    continue
+                # Several ids may share a place.
+                batch += [
+                    (row.id, row.digest, row.tokens, row.tokens_cut, b"" if row is not first else data) for row in rows
+                ]
+                if sum(len(document[4]) for document in batch) > _COPIED:
+                    self.add(batch)
+                    batch = []
+            self.add(batch)
+            # Windows refuses while a reader has it open; then the next compaction finds it unused.
+            with suppress(PermissionError):
+                path.unlink()
+
+    def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.executemany(statement, rows)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+
+def _one_row(connection: sqlite3.Connection, where: str, value: Any) -> Row | None:
+    row = connection.execute(f"SELECT {_COLUMNS} FROM documents WHERE {where}", (value,)).fetchone()
+    return None if row is None else Row(*row)
+
+
+def _all_rows(connection: sqlite3.Connection) -> list[Row]:
+    return [Row(*row) for row in connection.execute(f"SELECT {_COLUMNS} FROM documents ORDER BY segment, start")]
+
+
+_SEGMENT = re.compile(r"segment-(\d+)\.bin")
+
+
+def _values(row: Row) -> tuple[Any, ...]:
+    return (row.id, row.digest, row.segment, row.start, row.size, row.tokens, row.tokens_cut, row.checksum)
