@@ -20,12 +20,14 @@ from crossrank.errors import (
     ModelAccessError,
     ModelError,
     ModelNotFoundError,
+    PreparedError,
     StageError,
     UnsupportedModelError,
 )
 
 if typing.TYPE_CHECKING:
     from crossrank.checkpoint.model_registry import ModelRegistry
+    from crossrank.prepared.documents import PreparedDocuments
     from crossrank.ranking.breaker import CircuitBreaker
     from crossrank.ranking.cache.disk import DiskCache
     from crossrank.ranking.cache.memory import MemoryCache
@@ -64,6 +66,7 @@ _LAZY = {
     "MemoryCache": "crossrank.ranking.cache.memory",
     "ModelRegistry": "crossrank.checkpoint.model_registry",
     "PairScores": "crossrank.types",
+    "PreparedDocuments": "crossrank.prepared.documents",
     "Provider": "crossrank.ranking.network.providers",
     "RankedDocument": "crossrank.ranking.ranked_documents",
     "Ranking": "crossrank.ranking.ranked_documents",
@@ -98,6 +101,8 @@ __all__ = [
     "ModelNotFoundError",
     "ModelRegistry",
     "PairScores",
+    "PreparedDocuments",
+    "PreparedError",
     "Provider",
     "RankedDocument",
     "Ranking",

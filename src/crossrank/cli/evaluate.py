@@ -202,6 +202,7 @@ def _models(args: argparse.Namespace) -> list[CrossEncoder]:
             num_threads=args.num_threads,
             revision=args.revision,
             label=args.label,
+            prepared=args.prepared,
         )
         for name in args.model or [None]
     ]

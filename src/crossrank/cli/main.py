@@ -29,6 +29,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "rerank": "order documents by their relevance to a query",
         "score": "score pairs of a query and a document",
         "batch": "score files of any size, in parts that can be resumed",
+        "prepare": "read documents once, to rank them many times faster",
         "explain": "show which words a score depends on",
         "info": "show what a model is and how it runs here",
     },

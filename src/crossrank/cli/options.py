@@ -99,6 +99,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--num-threads", type=positive, metavar="N", help="threads to use (default: one per core)")
     group.add_argument("--device", metavar="NAME", help="cpu (default), or cuda or mps with the extra 'torch'")
+    group.add_argument("--prepared", metavar="FOLDER", help="documents that 'crossrank prepare' has read")
     group.add_argument("--label", metavar="NAME", help="for a model with several labels: the one that means relevant")
 
 
@@ -145,4 +146,5 @@ def open_model(args: argparse.Namespace) -> CrossEncoder:
         activation_fn=getattr(args, "activation", None),
         label=args.label,
         calibration=getattr(args, "calibration", None),
+        prepared=args.prepared,
     )

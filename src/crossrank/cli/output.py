@@ -156,6 +156,7 @@ class Report:
     def __init__(self) -> None:
         self._pairs = self._tokens = self._skipped = 0
         self._documents_cut = self._document_tokens_cut = self._queries_cut = self._query_tokens_cut = 0
+        self._prepared = self._documents = 0
         self._seconds = 0.0
         self._first: RowError | None = None
 
@@ -163,6 +164,8 @@ class Report:
         """Take note of pairs that were scored."""
         self._pairs += len(result.scores)
         self._tokens += result.tokens
+        self._prepared += result.documents_prepared
+        self._documents += result.documents
         self._seconds += result.seconds
         self._documents_cut += int((result.document_tokens_cut > 0).sum())
         self._document_tokens_cut += int(result.document_tokens_cut.sum())
@@ -180,6 +183,8 @@ class Report:
         if self._documents_cut or self._queries_cut:
             complain("warning", f"{self._cuts()}. {limit_of(model)}")
         speed = f" ({self._pairs / self._seconds:.0f} a second)" if self._seconds > 1 else ""
+        if model.prepared is not None:
+            remark(f"prepared: {self._prepared} of {self._documents}")
         remark(
             f"{self._pairs} pair{'s' * (self._pairs != 1)}, {self._tokens} tokens, {self._seconds * 1000:.0f} ms{speed}"
         )

@@ -480,6 +480,11 @@ class CrossEncoder:
         return self._load().files.identity
 
     @property
+    def prepared(self) -> PreparedDocuments | None:
+        """The prepared documents that it was made with."""
+        return self._documents.prepared
+
+    @property
     def max_length(self) -> int:
         """The most tokens of a pair."""
         return self._load().encoder.max_length
