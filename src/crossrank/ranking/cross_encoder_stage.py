@@ -259,7 +259,7 @@ class _Results:
             )
 
     def _notes(self) -> list[str]:
-        notes = []
+        notes = [f"prepared: {self._prepared} of {self._documents}"] if self._prepared else []
         if count := np.count_nonzero(self._left_out):
             some = "1 document" if count == 1 else f"{count} documents"
             notes.append(f"{self._left_out.sum()} windows of {some} were not read (max_windows)")

@@ -1,0 +1,129 @@
+"""``crossrank prepare`` and ``--prepared``, as a process would run them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from crossrank.cli.main import main
+from crossrank.prepared.documents import PreparedDocuments
+from split_checkpoints import tiny_split
+
+DOCUMENTS = {f"d{i}": f"document {i} about wings at speed {i * 7}" for i in range(30)}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_split(tmp_path_factory.mktemp("cli_prepare"))
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    path = tmp_path / "docs.jsonl"
+    path.write_text("".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in DOCUMENTS.items()))
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
+    code = main([str(arg) for arg in args])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def prepare(capsys: pytest.CaptureFixture[str], tiny: Path, *args: object) -> dict[str, object]:
+    code, out, err = run(capsys, "prepare", *args, "--model", tiny, "--precision", "float32", "--json")
+    assert code == 0, err
+    found: dict[str, object] = json.loads(out)
+    return found
+
+
+def test_prepare_then_rerank(capsys: pytest.CaptureFixture[str], tiny: Path, docs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    done = prepare(capsys, tiny, docs, "-o", folder)
+    assert (done["read"], done["unchanged"], done["documents"]) == (30, 0, 30)
+    assert (done["storage"], done["precision"]) == ("int8", "float32")
+    common = ("rerank", "wings at speed", docs, "--model", tiny, "--precision", "float32", "--json")
+    rows = [json.loads(line) for line in run(capsys, *common, "--prepared", folder)[1].splitlines()]
+    plain = [json.loads(line) for line in run(capsys, *common)[1].splitlines()]
+    assert {r["corpus_id"] for r in rows[:10]} & {r["corpus_id"] for r in plain[:10]}
+    assert {r["corpus_id"]: r["score"] for r in rows} == pytest.approx(
+        {r["corpus_id"]: r["score"] for r in plain}, abs=0.05
+    )
+    code, _, err = run(capsys, "rerank", "q", docs, "--model", tiny, "--precision", "bfloat16", "--prepared", folder)
+    assert code == 1
+    assert "--precision float32" in err
+
+
+def test_only_what_changed_is_read_and_what_is_gone_goes(
+    capsys: pytest.CaptureFixture[str], tiny: Path, docs: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "p"
+    prepare(capsys, tiny, docs, "-o", folder)
+    lines = docs.read_text().splitlines(keepends=True)
+    docs.write_text("".join([*lines[5:], json.dumps({"id": "d6", "text": "new"}).replace("d6", "new") + "\n"]))
+    done = prepare(capsys, tiny, docs, "-o", folder)
+    assert (done["read"], done["unchanged"], done["removed"], done["documents"]) == (1, 25, 0, 31)
+    done = prepare(capsys, tiny, docs, "-o", folder, "--prune")
+    assert (done["read"], done["removed"], done["documents"]) == (0, 5, 26)
+
+
+def test_folders_parquet_lines_and_beir(
+    capsys: pytest.CaptureFixture[str], tiny: Path, docs: Path, tmp_path: Path
+) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    docs.rename(many / "a.jsonl")
+    (many / "b.txt").write_text("a line\n\nanother line\n")
+    pq.write_table(pa.table({"id": [1, 2], "body": ["first row", "second row"]}), many / "c.parquet")
+    assert prepare(capsys, tiny, many, "-o", tmp_path / "p")["documents"] == 34
+    found = PreparedDocuments(tmp_path / "p")
+    assert found.find("first row") is not None
+    assert found.stored(["1", f"{many / 'b.txt'}:3"])
+    beir = tmp_path / "beir"
+    beir.mkdir()
+    (beir / "corpus.jsonl").write_text(json.dumps({"_id": "x", "title": "Wings", "text": "lift"}) + "\n")
+    assert prepare(capsys, tiny, beir, "-o", tmp_path / "q")["documents"] == 1
+    assert PreparedDocuments(tmp_path / "q").find("Wings lift") is not None
+
+
+def test_repair(capsys: pytest.CaptureFixture[str], tiny: Path, docs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    prepare(capsys, tiny, docs, "-o", folder)
+    (segment,) = folder.glob("segment-*")
+    data = bytearray(segment.read_bytes())
+    data[100] ^= 1
+    segment.write_bytes(data)
+    done = prepare(capsys, tiny, docs, "-o", folder, "--repair")
+    assert (done["damaged"], done["read"], done["documents"]) == (1, 1, 30)
+    assert prepare(capsys, tiny, docs, "-o", folder, "--repair")["damaged"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"id": "a", "text": "one"}\n{"id": "a", "text": "two"}\n', "'a' has another text"),
+        ('{"id": "a"}\n', "line 1"),
+        ('{"id": "a", "text": 3}\n', "line 1"),
+    ],
+)
+def test_bad_files_are_one_line(
+    capsys: pytest.CaptureFixture[str], tiny: Path, tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "bad.jsonl").write_text(text)
+    code, out, err = run(capsys, "prepare", tmp_path / "bad.jsonl", "-o", tmp_path / "p", "--model", tiny)
+    assert (code, out) == (1, "")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_nothing_to_prepare(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = run(capsys, "prepare", "-o", tmp_path / "p")
+    assert code == 1
+    assert "No FILE" in err
+    code, _, err = run(capsys, "rerank", "q", tmp_path, "--prepared", tmp_path / "none")
+    assert code == 1
+    assert "crossrank prepare" in err
