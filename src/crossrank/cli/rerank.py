@@ -188,7 +188,10 @@ def _tell(ranking: Ranking, model: CrossEncoder | None) -> None:
     for note in ranking.notes:
         complain("warning", f"{note}.")
     for stage in ranking.stages:
-        notes = list(stage.notes)
+        prepared = [note for note in stage.notes if note.startswith("prepared: ")]
+        notes = [note for note in stage.notes if note not in prepared]
+        for note in prepared:
+            remark(note)
         if model is not None and notes:
             windows = "max_windows" in notes[0]
             remedy = "--max-windows sets how many are." if windows else limit_of(model)

@@ -259,7 +259,7 @@ class _Results:
             )
 
     def _notes(self) -> list[str]:
-        notes = [f"prepared: {self._prepared} of {self._documents}"] if self._prepared else []
+        notes = []
         if count := np.count_nonzero(self._left_out):
             some = "1 document" if count == 1 else f"{count} documents"
             notes.append(f"{self._left_out.sum()} windows of {some} were not read (max_windows)")
@@ -270,6 +270,8 @@ class _Results:
             )
         if count := np.count_nonzero(self._query_cut):
             notes.append(f"in {count} the query was cut, by up to {self._query_cut.max()} tokens")
+        if self._prepared:
+            notes.append(f"prepared: {self._prepared} of {self._documents}")
         return notes
 
 
