@@ -284,3 +284,12 @@ def test_a_damaged_gzip_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(whole)
     with pytest.raises(InputError, match=r"a\.jsonl\.gz, after line \d+: it can't be read"):
         read(str(tmp_path / "a.jsonl.gz"), skip_bad=True)
+
+
+@pytest.mark.shared_data
+def test_cranfields_relevant_documents_are_no_negatives() -> None:
+    """Its grades go to 4; 363 of the 1612 relevant documents have grade 1."""
+    folder = Path(__file__).parents[3] / "shared" / "data" / "cranfield"
+    groups = grouped(read_judgements([str(folder)], ReadSettings(split="test"), ReadReport()))
+    judged = [line.split("\t") for line in (folder / "qrels" / "test.tsv").read_text().splitlines()[1:]]
+    assert sum(len(group.positives) for group in groups) == sum(int(grade) > 0 for *_, grade in judged) == 1612
