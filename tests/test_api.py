@@ -193,8 +193,13 @@ def test_a_label_of_several_is_its_probability(three_labels: Path) -> None:
 # ---- loading
 
 
-def test_construction_reads_nothing(tmp_path: Path) -> None:
-    model = CrossEncoder(tmp_path / "not-there-yet")
+def test_a_model_that_is_not_there_fails_in_the_constructor(tmp_path: Path, tiny_bert: Path) -> None:
+    with pytest.raises(crossrank.ModelNotFoundError):
+        CrossEncoder(tmp_path / "not-there")
+    (tmp_path / "config.json").write_text((tiny_bert / "config.json").read_text())
+    with pytest.raises(crossrank.CheckpointError, match=r"no model\.safetensors"):
+        CrossEncoder(tmp_path)
+    model = CrossEncoder(tmp_path / "not-there-yet", lazy=True)
     assert "not loaded" in repr(model)
     with pytest.raises(crossrank.ModelNotFoundError):
         model.load()

@@ -135,7 +135,6 @@ def test_settings_are_refused_before_anything_is_loaded(settings: dict[str, Any]
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"max_length": 513}, "max_length=513 is more than this model's 512 tokens. Leave it out for 512"),
         ({"max_length": 4}, "max_length=4 is too short: this model puts 3 special tokens around a pair, so at least 5"),
         ({"num_threads": 0}, "num_threads=0 is not a positive integer. Leave it out to use all processors"),
         ({"num_threads": 1.5}, "num_threads=1.5 is not a positive integer. Leave it out to use all processors"),

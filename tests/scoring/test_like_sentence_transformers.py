@@ -30,7 +30,7 @@ def both(folder: Path) -> tuple[crossrank.CrossEncoder, Any]:
     [
         ({}, "sigmoid"),
         ({"sentence_transformers": {"activation_fn": IDENTITY, "version": "5.0.0"}}, "logit"),
-        ({"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Tanh"}}, "custom"),
+        ({"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Tanh"}}, "tanh"),
         ({"sbert_ce_default_activation_function": IDENTITY}, "logit"),
         ({"sbert_ce_default_activation_function": "torch.nn.modules.activation.Sigmoid"}, "sigmoid"),
     ],

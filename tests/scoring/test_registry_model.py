@@ -13,6 +13,7 @@ from checkpoints import make_checkpoint
 from crossrank.checkpoint.model_registry import ModelRegistry
 from crossrank.errors import CheckpointError, CrossRankWarning, InputError, ModelNotFoundError
 from crossrank.scoring.cross_encoder import CrossEncoder
+from crossrank.scoring.long_documents import score_long
 from crossrank.scoring.registry_model import RegistryModel
 
 PAIRS = [("capital of France", "Paris is the capital."), ("capital of France", "Berlin is large.")]
@@ -121,3 +122,40 @@ def test_a_registry_is_a_model_name(registry: ModelRegistry) -> None:
     (registry.folder / "current").write_text("nonsense")
     with pytest.raises(CheckpointError, match="does not name a version"):
         CrossEncoder(registry.folder).info()
+
+
+def test_a_version_that_failed_is_not_loaded_again_until_its_files_change(
+    registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = registry.versions()
+    model = RegistryModel(registry.folder, check_every=0, precision="float32").load()
+    whole = (second.folder / "model.safetensors").read_bytes()
+    registry.switch(second)
+    (second.folder / "model.safetensors").write_bytes(b"nothing")
+    loads = []
+    monkeypatch.setattr(CrossEncoder, "__init__", _counting(CrossEncoder.__init__, loads))
+    with pytest.warns(CrossRankWarning, match="stays in use"):
+        model.predict(PAIRS)
+    for _ in range(4):
+        assert model.version == first.name
+    assert len(loads) == 1
+    (second.folder / "model.safetensors").write_bytes(whole)
+    assert model.version == second.name
+
+
+def _counting(init, calls):
+    def counted(self, *args, **options):
+        calls.append(args)
+        init(self, *args, **options)
+
+    return counted
+
+
+def test_it_has_what_a_cross_encoder_has(registry: ModelRegistry) -> None:
+    model = RegistryModel(registry.folder, precision="float32")
+    plain = CrossEncoder(registry.versions()[0].folder, precision="float32")
+    public = {name for name in dir(CrossEncoder) if not name.startswith("_")}
+    assert all(hasattr(model, name) for name in public)
+    assert (model.identity, model.max_length, model.num_labels) == (plain.identity, 512, 1)
+    result = score_long(model, [("a query", "word " * 2000)])
+    np.testing.assert_array_equal(result.scores, score_long(plain, [("a query", "word " * 2000)]).scores)

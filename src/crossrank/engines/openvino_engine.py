@@ -36,6 +36,13 @@ def shared_core() -> Any:
         return _core
 
 
+def forget_core() -> Any:
+    """Let the next use make a core of its own, for a child process; return the old one."""
+    global _core, _core_lock
+    old, _core, _core_lock = _core, None, threading.Lock()
+    return old
+
+
 def native_precision(requested: str) -> str:
     """Replace ``"auto"`` by what is fastest on this processor.
 

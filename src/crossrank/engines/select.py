@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from crossrank.checkpoint.config import ModelConfig, load_config, read_json
 from crossrank.checkpoint.identity import LoadedFiles
 from crossrank.checkpoint.modules import Modules, Pooling, read_modules, refuse_for_encoders
 from crossrank.engines.engine import Engine
-from crossrank.errors import InputError
+from crossrank.errors import CrossRankWarning, InputError
 from crossrank.tokenization.pair_encoder import Encoder, PairEncoder, prompt_length
 from crossrank.tokenization.split_encoder import KnownTexts, SplitEncoder
 from crossrank.tokenization.tokenizer import load_tokenizer, pair_template
@@ -63,19 +64,31 @@ def choose_precision(precision: str) -> str:
     return check_choice(PRECISION_VARIABLE, setting, PRECISIONS, ", or unset the variable")
 
 
-def usable_length(config: ModelConfig, max_length: int | None) -> int:
-    """What the caller asked for, within what the model can do.
+def check_files(folder: Path) -> None:
+    """Check that a folder holds a model, by its config and the headers of its weights, without loading it.
 
-    :raises InputError: If it is more than the model can do.
+    :raises ModelError: If it does not.
     """
+    from crossrank.checkpoint.weights import load_weights
+
+    load_config(folder)
+    exported = any(folder.glob("**/*.xml")) or any(folder.glob("**/*.onnx"))
+    if any(folder.glob("model.safetensors*")) or not exported:
+        load_weights(folder)
+
+
+def usable_length(config: ModelConfig, max_length: int | None) -> int:
+    """What the caller asked for, or what the model can do if that is less; the caller is warned then."""
     if max_length is None:
         return config.usable_length
     if max_length > config.usable_length:
-        raise InputError(
-            f"max_length={max_length} is more than this model's {config.usable_length} tokens. "
-            f"Leave it out for {config.usable_length}, or take a model with a longer context."
+        warnings.warn(
+            f"max_length={max_length} is more than this model's {config.usable_length} tokens, so "
+            f"{config.usable_length} are used. Leave it out, or take a model with a longer context.",
+            CrossRankWarning,
+            stacklevel=2,
         )
-    return max_length
+    return min(max_length, config.usable_length)
 
 
 def load_model(

@@ -76,7 +76,7 @@ class CrossEncoderStage:
         self.name = name
         self.keep = keep
         self.threshold = threshold
-        self.model: PairScorer = model if is_model else CrossEncoder(model, **settings)  # type: ignore[arg-type, assignment]
+        self.model: PairScorer = model if is_model else CrossEncoder(model, lazy=True, **settings)  # type: ignore[arg-type, assignment]
         self.long_documents = LongDocuments.of(long_documents)
         is_own = isinstance(self.model, (CrossEncoder, RegistryModel))
         if not is_own and (self.long_documents.strategy != "truncate" or batch_size is not None):

@@ -18,6 +18,7 @@ from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.engines.select import check_settings
 from crossrank.errors import CheckpointError
 from crossrank.progress import progress_of
+from crossrank.scoring.reloading import Reloadable, in_use, reload_after_fork
 from crossrank.tokenization.batching import make_batches
 from crossrank.validation import check_choice, check_documents, check_model_name, check_revision, check_text
 
@@ -48,7 +49,7 @@ class Embeddings:
     seconds: float
 
 
-class BiEncoder:
+class BiEncoder(Reloadable):
     """Embeds texts with a sentence-transformers or transformers bi-encoder, without torch.
 
     Construction is cheap: files are found and read at the first use, or by :meth:`load`. One object may be used from
@@ -78,6 +79,7 @@ class BiEncoder:
         token: str | bool | None = None,
         cache_folder: str | Path | None = None,
     ) -> None:
+        self._arguments = {name: value for name, value in locals().items() if name != "self"}
         check_settings(None, precision, max_length)
         check_model_name(name_or_folder, "name_or_folder")
         check_revision(revision)
@@ -93,6 +95,11 @@ class BiEncoder:
         self._precision, self._max_length, self._num_threads = precision, max_length, num_threads
         self._lock = threading.Lock()
         self._loaded: tuple[ModelFiles, LoadedBiEncoder] | None = None
+        reload_after_fork(self)
+
+    def _forget(self) -> list[object]:
+        loaded, self._loaded, self._lock = self._loaded, None, threading.Lock()
+        return [loaded]
 
     def __repr__(self) -> str:
         return f"BiEncoder({self.name!r}, {'loaded' if self._loaded else 'not loaded yet'})"
@@ -148,7 +155,9 @@ class BiEncoder:
                 lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
                 assemble = partial(model.encoder.assemble, encoded)
                 for batch in make_batches(lengths, np.arange(len(encoded)), assemble, token_budget=TOKEN_BUDGET):
-                    vectors[start + batch.rows] = rows = model.engine.embed(batch)
+                    with in_use():
+                        rows = model.engine.embed(batch)
+                    vectors[start + batch.rows] = rows
                     if not np.isfinite(rows).all():
                         raise CheckpointError(
                             f"{self.name} gives vectors with NaN or infinity. Its weights are damaged, or they "
@@ -205,7 +214,7 @@ class BiEncoder:
     def _load(self) -> tuple[ModelFiles, LoadedBiEncoder]:
         loaded = self._loaded
         if loaded is None:
-            with self._lock:
+            with self._lock, in_use():
                 if self._loaded is None:
                     # Only here: it brings in OpenVINO.
                     from crossrank.engines.embedding_engine import load_bi_encoder

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
+from crossrank.checkpoint.identity import model_files
 from crossrank.checkpoint.source import ModelFiles, resolve
-from crossrank.engines.select import LoadedModel, check_settings, load_model
+from crossrank.engines.select import LoadedModel, check_files, check_settings, load_model
 from crossrank.errors import CheckpointError, InputError
 from crossrank.optional import require
 from crossrank.prepared.documents import PreparedDocuments, check_apart, open_prepared
 from crossrank.prepared.known_documents import KnownDocuments, parse_bytes
 from crossrank.progress import progress_of
-from crossrank.scoring.activation import ACTIVATIONS, Activation, label_logit, resolve_activation, softmax
+from crossrank.scoring.activation import ACTIVATIONS, resolve_activation, softmax
 from crossrank.scoring.calibration import Binding, Calibration
-from crossrank.scoring.score_scale import find_label
+from crossrank.scoring.migration import (
+    MissingAttributeError,
+    check_call,
+    constructor_arguments,
+    missing_attribute,
+)
+from crossrank.scoring.reloading import Reloadable, in_use, reload_after_fork
+from crossrank.scoring.score_scale import ScoreScale, find_label
 from crossrank.tokenization.batching import Batch, make_batches
-from crossrank.tokenization.pair_encoder import EncodedPairs
+from crossrank.tokenization.pair_encoder import EncodedPairs, Encoder
 from crossrank.tokenization.split_encoder import SplitPairs
 from crossrank.types import PairScores
 from crossrank.validation import (
@@ -51,14 +62,17 @@ DOCUMENT_CACHE = "128MB"
 ActivationLike = str | Callable[[Any], Any]
 
 
-class CrossEncoder:
+class CrossEncoder(Reloadable):
     """Scores and ranks pairs of texts with a cross-encoder.
 
-    Construction is cheap: files are found and read at the first use, or by :meth:`load`. One object may be used from
-    many threads.
+    The constructor finds the files and checks them, so that a model that is not there is an error at once; it is read
+    and compiled at the first use, or by :meth:`load`. One object may be used from many threads, can be pickled (it is
+    loaded again).
 
-    :param model_name_or_path: A name on the Hugging Face hub, a folder, or ``None`` for the model in the box.
-    :param max_length: The most tokens of a pair, special tokens included; by default what the model can do.
+    :param model_name_or_path: A name on the Hugging Face hub, a folder, or ``None`` for the bundled model.
+    :param num_labels: How many labels you expect; a model with another number is refused when it is loaded.
+    :param max_length: The most tokens of a pair, special tokens included; by default what the model can do, and never
+        more.
     :param device: ``"cpu"`` (the default), or ``"cuda"`` and ``"mps"`` with the extra ``torch``.
     :param precision: ``"float32"``, ``"bfloat16"``, ``"int8"``, or ``"auto"``: what the environment variable
         ``CROSSRANK_PRECISION`` says, or else the fastest that this processor runs without a change of the ranking.
@@ -74,8 +88,6 @@ class CrossEncoder:
     :param local_files_only: Never ask the hub.
     :param trust_remote_code: Accepted so that existing code runs. Code out of checkpoints is never run; a model that
         needs it is refused when it is loaded.
-    :param num_labels: Accepted so that existing code runs; a model with another number is refused when it is loaded.
-    :param default_activation_function: The older name of ``activation_fn``.
     :param calibration: A file of ``crossrank calibrate``, or a :class:`~crossrank.scoring.calibration.Calibration`.
         Scores are then its probabilities; raw ones are had with ``activation_fn="identity"`` in a call.
     :param document_cache: Memory for what a model that reads documents apart (the bundled one, or one trained from it)
@@ -84,14 +96,21 @@ class CrossEncoder:
     :param prepared: Documents that ``crossrank prepare`` has read for this model: their folder, or
         :class:`~crossrank.prepared.documents.PreparedDocuments`. Documents are found by their texts; others are read
         as ever, and counted.
+    :param lazy: Find and check the files at the first use instead.
+    :param old_arguments: Older names and keyword dictionaries of sentence-transformers (``model_kwargs``,
+        ``tokenizer_kwargs``, ``backend``, ...), see docs/migrate.md.
     :raises InputError: If a setting can't be used.
+    :raises ModelError: If there is no such model, or its files can't be used.
     """
+
+    _SETTABLE = frozenset({"max_length", "max_seq_length", "activation_fn", "default_activation_function"})
 
     def __init__(
         self,
         model_name_or_path: str | os.PathLike[str] | None = None,
-        *,
+        num_labels: int | None = None,
         max_length: int | None = None,
+        *,
         device: str | None = None,
         precision: str = "auto",
         num_threads: int | None = None,
@@ -101,44 +120,53 @@ class CrossEncoder:
         token: str | bool | None = None,
         cache_folder: str | Path | None = None,
         local_files_only: bool = False,
-        trust_remote_code: bool = False,
-        num_labels: int | None = None,
-        default_activation_function: ActivationLike | None = None,
         calibration: str | os.PathLike[str] | Calibration | None = None,
         document_cache: str | int = DOCUMENT_CACHE,
         prepared: str | os.PathLike[str] | PreparedDocuments | None = None,
+        lazy: bool = False,
+        **old_arguments: Any,
     ) -> None:
-        device = str(device) if device is not None else None
-        check_settings(device, precision, max_length)
-        if model_name_or_path is not None:
-            check_model_name(model_name_or_path)
-        check_revision(revision)
-        self.name = "bundled" if model_name_or_path is None else os.fspath(model_name_or_path)
-        self._source = {
-            "revision": revision,
-            "token": token,
-            "cache_folder": cache_folder,
-            "local_files_only": local_files_only,
-        }
-        self._model = model_name_or_path
-        self._settings = {
-            "device": device,
-            "precision": precision,
-            "max_length": max_length,
-            "num_threads": num_threads,
-        }
+        given = {name: value for name, value in locals().items() if name not in ("self", "old_arguments")}
+        given = constructor_arguments(given, old_arguments)
+        model, device = given["model_name_or_path"], given["device"]
+        given["device"] = device = None if device is None else str(device)
+        check_settings(device, given["precision"], given["max_length"])
+        if model is not None:
+            check_model_name(model)
+        check_revision(given["revision"])
+        self._arguments = given
+        self.name = "bundled" if model is None else os.fspath(model)
+        self.label = label
+        activation_fn = given["activation_fn"]
+        self._activation = None if activation_fn is None else resolve_activation(activation_fn)
+        self.calibration = Calibration.of(calibration, activation_fn)
         self._documents = KnownDocuments(
             parse_bytes("document_cache", document_cache), None if prepared is None else open_prepared(prepared)
         )
-        activation_fn = default_activation_function if activation_fn is None else activation_fn
-        self._activation = None if activation_fn is None else resolve_activation(activation_fn)
-        self.calibration = Calibration.of(calibration, activation_fn)
-        self.label = label
-        self._num_labels = num_labels
         self._label_index: int | None = None  # known once the model is loaded
         self._lock = threading.Lock()
         self._files: ModelFiles | None = None
         self._loaded: LoadedModel | None = None
+        reload_after_fork(self)
+        if not lazy:
+            check_files(self._find().folder)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what would have no effect, such as ``model.device = "cuda"``."""
+        if not name.startswith("_") and name in {"name", "label", "calibration"}:
+            known = name not in self.__dict__  # set once, by the constructor
+        else:
+            known = name.startswith("_") or name in self._SETTABLE
+        if not known:
+            raise MissingAttributeError(
+                f"{name} can't be set to {value!r}: it would have no effect. Pass it to the constructor if it takes "
+                f"it; what can be set is {', '.join(sorted(self._SETTABLE))}."
+            )
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        """Say what to do instead of what only a torch module has."""
+        raise missing_attribute("CrossEncoder", name)
 
     def __repr__(self) -> str:
         return f"CrossEncoder({self.name!r}, {'loaded' if self._loaded else 'not loaded yet'})"
@@ -173,39 +201,38 @@ class CrossEncoder:
         activation_fn: ActivationLike | None = None,
     ) -> PairScores:
         """Score checked pairs; a document may be a text, or stand for a prepared one."""
-        rows = check_batch_size(batch_size)
-        model = self._load()
-        activation = self._resolve(activation_fn)
-        labels = len(model.config.labels)
-        if activation.kind == "softmax" and (labels == 1 or self._label_index is not None):
-            raise InputError(
-                "activation_fn='softmax' is over the labels of a pair, but here each pair has a single score. "
-                "Give 'sigmoid' or 'identity', or leave it out."
-            )
+        # 1) Check what was given; the first call loads the model.
+        most_pairs = check_batch_size(batch_size)
+        scale = self.scale(activation_fn)
+        scale.check_activation()
         started = time.perf_counter()
-        logits = np.empty((len(texts), labels), np.float32)
+        logits = np.empty((len(texts), len(scale.labels)), np.float32)
         query_cut, document_cut = np.zeros((2, len(texts)), np.int64)
         tokens = 0
         known: Counter[str] = Counter()
         with progress_of(len(texts), show_progress_bar) as progress:
-            for here in _chunks(texts):
-                encoded = self.encode([texts[i] for i in here])
+            for chunk in _chunks(texts):
+                # 2) Tokenize; a pair that occurs twice is kept once.
+                encoded = self.encode([texts[i] for i in chunk])
                 known += self._count(encoded)
-                distinct = np.empty((len(encoded.pairs), labels), np.float32)
-                for batch in self.batches(encoded, rows):
+                distinct = np.empty((len(encoded.pairs), len(scale.labels)), np.float32)
+                # 3) Run batches of pairs of similar length.
+                for batch in self.batches(encoded, most_pairs):
                     distinct[batch.rows] = self.forward(batch)
                     tokens += batch.tokens
                     progress(len(batch.rows))
-                logits[here] = distinct[encoded.inverse]
-                query_cut[here] = encoded.query_cut[encoded.inverse]
-                document_cut[here] = encoded.document_cut[encoded.inverse]
+                # 4) Put the results in the order of the input.
+                logits[chunk] = distinct[encoded.inverse]
+                query_cut[chunk] = encoded.query_cut[encoded.inverse]
+                document_cut[chunk] = encoded.document_cut[encoded.inverse]
                 progress(len(encoded.inverse) - len(encoded.pairs))
-        scores, relevance = self._scores(logits, activation)
+        # 5) Apply the activation, in float64; the ranking goes by the raw logits.
+        scores, relevance = scale.apply(logits)
         return PairScores(
             scores=scores,
             logits=logits,
             relevance=relevance,
-            kind=activation.kind,
+            kind=scale.activation.kind,
             query_tokens_cut=query_cut,
             document_tokens_cut=document_cut,
             tokens=tokens,
@@ -225,7 +252,9 @@ class CrossEncoder:
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
         """Tokenize pairs, each distinct text once; see :class:`~crossrank.tokenization.pair_encoder.EncodedPairs`."""
-        return self._load().encoder.encode(pairs)
+        encoder = self._load().encoder
+        with in_use():
+            return encoder.encode(pairs)
 
     def batches(self, encoded: EncodedPairs, batch_size: int | None = None) -> Iterator[Batch]:
         """Cut encoded pairs, longest first, into batches under the budget of tokens. Each is assembled when asked for.
@@ -247,7 +276,8 @@ class CrossEncoder:
         :raises CheckpointError: If the model gives another number of logits than it has labels, or NaN or infinity.
         """
         model = self._load()
-        logits = model.engine.forward(batch)
+        with in_use():
+            logits = model.engine.forward(batch)
         labels = len(model.config.labels)
         if logits.shape != (len(batch.rows), labels):
             raise CheckpointError(
@@ -265,7 +295,7 @@ class CrossEncoder:
         self, logits: NDArray[np.float32], activation_fn: ActivationLike | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Turn logits ``[pairs, labels]`` into ``scores`` and ``relevance`` as :class:`PairScores` has them."""
-        return self._scores(logits, self._resolve(activation_fn))
+        return self.scale(activation_fn).apply(logits)
 
     def predict(
         self,
@@ -277,6 +307,11 @@ class CrossEncoder:
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        device: Any = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
         sentences: Any = None,
         activation_fct: ActivationLike | None = None,
         num_workers: int | None = None,
@@ -292,10 +327,12 @@ class CrossEncoder:
         :param convert_to_tensor: If true, one torch tensor is returned; goes before ``convert_to_numpy``.
         :param sentences: The older name of ``inputs``.
         :param activation_fct: The older name of ``activation_fn``.
-        :param num_workers: Accepted so that existing code runs; it does nothing, there as here.
+        :param device: The model's own; another is refused, as are ``prompt``, ``prompt_name`` and ``pool``.
+        :param num_workers: Accepted so that existing code runs; it has no effect, and neither has ``chunk_size``.
         :returns: float32, ``[pairs]`` for one label and ``[pairs, labels]`` for several; for one pair the first row.
         :raises InputError: If something is not a pair of strings.
         """
+        check_call(self.device, prompt=prompt, prompt_name=prompt_name, device=device, pool=pool)
         given = sentences if inputs is None else inputs
         single = is_single_pair(given)
         result = self.score(
@@ -325,6 +362,14 @@ class CrossEncoder:
         activation_fn: ActivationLike | None = None,
         *,
         threshold: float | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        apply_softmax: bool | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        device: Any = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
         activation_fct: ActivationLike | None = None,
         num_workers: int | None = None,
     ) -> list[dict[str, Any]]:
@@ -341,7 +386,10 @@ class CrossEncoder:
         :param activation_fn: Instead of the model's own.
         :param threshold: Leave out documents that score less; on the scale of the scores that are returned.
         :param activation_fct: The older name of ``activation_fn``.
-        :param num_workers: Accepted so that existing code runs; it does nothing, there as here.
+        :param convert_to_tensor: Whether each score is a torch tensor of one number.
+        :param device: The model's own; another is refused, as are ``prompt``, ``prompt_name`` and ``pool``.
+        :param num_workers: Accepted so that existing code runs; it has no effect, and neither have ``chunk_size``,
+            ``convert_to_numpy`` and, as there is one score for each pair, ``apply_softmax``.
         :returns: Rows ``{"corpus_id": int, "score": float}``, with ``"text"`` if asked for.
         :raises InputError: If a text is not a string, ``top_k`` is below 1, ``threshold`` is not finite, or the
             model has several labels and none is named.
@@ -349,8 +397,9 @@ class CrossEncoder:
         check_text(query, "query")
         texts = check_documents(documents)
         check_top_k(top_k)
+        check_call(self.device, prompt=prompt, prompt_name=prompt_name, device=device, pool=pool)
         least = check_threshold(threshold)
-        self._need_single_label()
+        self.scale().check_single()
         result = self.score(
             [(query, text) for text in texts],
             batch_size=batch_size,
@@ -362,6 +411,10 @@ class CrossEncoder:
         if return_documents:
             for row in rows:
                 row["text"] = texts[row["corpus_id"]]
+        if convert_to_tensor:
+            torch = require("torch", extra="torch", purpose="A torch tensor as the result")
+            for row in rows:
+                row["score"] = torch.tensor(row["score"])
         return rows
 
     def rank_ids(
@@ -444,7 +497,7 @@ class CrossEncoder:
             "max_length": model.encoder.max_length,
             "identity": model.files.identity,
             "labels": list(config.labels),
-            "activation": self._resolve(None).kind,
+            "activation": self.scale().activation.kind,
             "calibration": None if self.calibration is None else self.calibration.digest,
             "prepared": None if self._documents.prepared is None else self._documents.prepared.stats(),
             "document_cache": self._documents.facts() if config.model_type == "split_bert" else None,
@@ -485,27 +538,136 @@ class CrossEncoder:
         return self._documents.prepared
 
     @property
+    def prepared(self) -> PreparedDocuments | None:
+        """The prepared documents that it was made with."""
+        return self._documents.prepared
+
+    @property
+    def encoder(self) -> Encoder:
+        """What tokenizes pairs for this model."""
+        return self._load().encoder
+
+    def scale(self, activation_fn: ActivationLike | None = None) -> ScoreScale:
+        """How logits become scores: the label that counts, and the activation.
+
+        The caller's activation goes first, then the object's or its calibration, then the checkpoint's own; without
+        any it is sigmoid for a single score and identity for several.
+
+        :param activation_fn: Instead of the model's own.
+        :raises InputError: If it is not known, or the model is calibrated and it is not ``"identity"``.
+        """
+        config = self._load().config
+        labels, label = config.labels, self._label_index
+        single = len(labels) == 1 or label is not None
+        # The softmax share of one label of several is a probability, whatever the checkpoint does with all of them.
+        own = config.activation.lower() if config.activation and (label is None or len(labels) == 1) else None
+        if activation_fn is not None:
+            chosen = resolve_activation(activation_fn)
+            if self.calibration is not None:
+                self.calibration.only_raw(chosen, activation_fn)
+        elif self.calibration is not None:
+            chosen = self.calibration.activation
+        elif self._activation is not None:
+            chosen = self._activation
+        else:
+            chosen = ACTIVATIONS[own if own is not None and own in ACTIVATIONS else "sigmoid" if single else "identity"]
+        return ScoreScale(self.name, labels, label, chosen)
+
+    @property
     def max_length(self) -> int:
-        """The most tokens of a pair."""
+        """The most tokens of a pair. If it is set, the model is loaded again at the next use."""
         return self._load().encoder.max_length
+
+    @max_length.setter
+    def max_length(self, value: int | None) -> None:
+        check_settings(None, "auto", value)
+        with self._lock:
+            self._arguments = {**self._arguments, "max_length": value}
+            self._loaded = None
+
+    max_seq_length = max_length
+
+    @property
+    def activation_fn(self) -> Any:
+        """The function from logits to scores: what was given, else the name of the checkpoint's own."""
+        given = self._arguments["activation_fn"]
+        return given if given is not None else self.scale().activation.kind
+
+    @activation_fn.setter
+    def activation_fn(self, value: ActivationLike | None) -> None:
+        if self.calibration is not None:
+            Calibration.of(self.calibration, value)
+        self._activation = None if value is None else resolve_activation(value)
+        self._arguments = {**self._arguments, "activation_fn": value}
+
+    default_activation_function = activation_fn
 
     @property
     def num_labels(self) -> int:
         """How many logits the model gives."""
         return len(self._load().config.labels)
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """A copy of the model's ``tokenizers.Tokenizer``; to change it changes no score."""
+        return Tokenizer.from_str(self._load().encoder.tokenizer.to_str())
+
+    @property
+    def config(self) -> SimpleNamespace:
+        """``config.json`` with its keys as attributes; to change it changes no score."""
+        config = self._load().config
+        return SimpleNamespace(**{**config.raw, "num_labels": len(config.labels)})
+
+    @property
+    def device(self) -> str:
+        """What the model runs on, such as ``"cpu"``."""
+        return self._arguments["device"] or "cpu"
+
+    def to(self, device: Any) -> CrossEncoder:
+        """Return the model if it runs on this device already.
+
+        :raises InputError: If it does not: a model stays where it was loaded.
+        """
+        check_call(self.device, device=device)
+        return self
+
+    def eval(self) -> CrossEncoder:
+        """Return the model: it is always ready to score."""
+        return self
+
+    def half(self) -> CrossEncoder:
+        """Return the model as it is: ``precision="auto"`` is the fastest that keeps the ranking."""
+        return self
+
+    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
+        """Copy the model's files to a folder, which is made.
+
+        :raises OSError: If it can't be written.
+        """
+        source = self._find().folder
+        for file in model_files(source):
+            target = Path(path) / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+
+    save = save_pretrained
+
     def _find(self) -> ModelFiles:
         if self._files is None:
-            self._files = resolve(self._model, **self._source)  # type: ignore[arg-type]
+            given = self._arguments
+            source = {name: given[name] for name in ("revision", "token", "cache_folder", "local_files_only")}
+            self._files = resolve(given["model_name_or_path"], **source)
         return self._files
 
     def _load(self) -> LoadedModel:
         loaded = self._loaded
         if loaded is None:
-            with self._lock:
+            with self._lock, in_use():
                 if self._loaded is None:
-                    loaded = load_model(self._find().folder, known=self._documents, **self._settings)  # type: ignore[arg-type]
-                    self._label_index = find_label(self.label, self._num_labels, loaded.config.labels, self.name)
+                    given = self._arguments
+                    settings = {name: given[name] for name in ("device", "precision", "max_length", "num_threads")}
+                    loaded = load_model(self._find().folder, known=self._documents, **settings)
+                    self._label_index = find_label(self.label, given["num_labels"], loaded.config.labels, self.name)
                     if self.calibration is not None:
                         self.calibration.check(self._binding(loaded))
                     if self._documents.prepared is not None:
@@ -515,46 +677,9 @@ class CrossEncoder:
                 loaded = self._loaded
         return loaded
 
-    # ---- logits to scores --------------------------------------------------------------------------------------
-
-    def _resolve(self, activation_fn: ActivationLike | None) -> Activation:
-        """Take the caller's activation, else the object's or its calibration, else the checkpoint's, else the usual."""
-        if activation_fn is not None:
-            chosen = resolve_activation(activation_fn)
-            return chosen if self.calibration is None else self.calibration.only_raw(chosen, activation_fn)
-        if self.calibration is not None:
-            return self.calibration.activation
-        if self._activation is not None:
-            return self._activation
-        config = self._load().config
-        # A label's share of several is a probability, whatever the checkpoint does with all of them.
-        share = self._label_index is not None and len(config.labels) > 1
-        if not share and config.activation is not None and config.activation.lower() in ACTIVATIONS:
-            return ACTIVATIONS[config.activation.lower()]
-        return ACTIVATIONS["sigmoid" if len(config.labels) == 1 or share else "identity"]
-
-    def _single(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """``[pairs, labels]`` to ``[pairs]`` where one label counts, in float64."""
-        wide = logits.astype(np.float64)
-        if wide.shape[1] == 1:
-            return wide[:, 0]
-        return wide if self._label_index is None else label_logit(wide, self._label_index)
-
-    def _scores(
-        self, logits: NDArray[np.float32], activation: Activation
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """``scores`` and ``relevance`` of :class:`PairScores`, from logits ``[pairs, labels]``."""
-        single = self._single(logits)
-        scores = activation.apply(single)
-        return scores, None if single.ndim > 1 else single if activation.monotone else scores
-
-    def _need_single_label(self) -> None:
-        labels = self._load().config.labels
-        if len(labels) > 1 and self._label_index is None:
-            raise InputError(
-                f"{self.name} has {len(labels)} labels ({', '.join(labels)}), so there is no one score to rank by. "
-                f"Name the one that means relevant: CrossEncoder(..., label={labels[-1]!r}); or use predict()."
-            )
+    def _forget(self) -> list[object]:
+        loaded, self._loaded, self._lock = self._loaded, None, threading.Lock()
+        return [loaded]
 
 
 def _chunks(texts: Sequence[tuple[str, Any]]) -> Iterator[NDArray[np.int64]]:

@@ -120,9 +120,9 @@ def score_long(
     """
     settings = LongDocuments.of(long_documents)
     texts = check_pairs(pairs)
-    model._need_single_label()
-    encoder = model._load().encoder
-    activation = model._resolve(activation_fn)
+    scale = model.scale(activation_fn)
+    scale.check_single()
+    encoder = model.encoder
     started = time.perf_counter()
     how = partial(model.score, batch_size=batch_size, show_progress_bar=show_progress_bar, activation_fn=activation_fn)
     if settings.strategy == "truncate":
@@ -146,12 +146,12 @@ def score_long(
         passages.append((windows[best].start, windows[best].end))
         query_cut[i] = result.query_tokens_cut[here].max()
         document_cut[i] = max(cut[i].tokens - covered(windows), result.document_tokens_cut[here].sum())
-    scores, relevance_of_documents = model._scores(logits, activation)
+    scores, relevance_of_documents = scale.apply(logits)
     return LongScores(
         scores=scores,
         logits=logits,
         relevance=relevance_of_documents,
-        kind=activation.kind,
+        kind=scale.activation.kind,
         query_tokens_cut=query_cut,
         document_tokens_cut=document_cut,
         tokens=result.tokens,

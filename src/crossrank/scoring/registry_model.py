@@ -9,13 +9,16 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from crossrank.checkpoint.identity import model_files
 from crossrank.checkpoint.model_registry import ModelRegistry, Version
-from crossrank.errors import CrossRankError, CrossRankWarning, InputError, ModelNotFoundError
+from crossrank.errors import CrossRankError, CrossRankWarning, ModelNotFoundError
 from crossrank.scoring.cross_encoder import CrossEncoder
+from crossrank.scoring.reloading import Reloadable, reload_after_fork
 from crossrank.types import PairScores
+from crossrank.validation import check_seconds
 
 
-class RegistryModel:
+class RegistryModel(Reloadable):
     """The version in use of a :class:`~crossrank.checkpoint.model_registry.ModelRegistry`, for a process that stays.
 
     A call takes the version that is in use when it begins and keeps it to its end. Every ``check_every`` seconds at
@@ -31,18 +34,30 @@ class RegistryModel:
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, check_every: float = 5.0, **settings: Any) -> None:
-        if not isinstance(check_every, (int, float)) or isinstance(check_every, bool) or not check_every >= 0:
-            raise InputError(f"check_every={check_every!r} is not a number of seconds. 0 looks at every call.")
+        self._arguments = {"folder": folder, "check_every": check_every, **settings}
+        check_seconds("check_every", check_every, zero=True, remedy="0 looks at every call.")
         self.registry = ModelRegistry(folder)
         self.name = os.fspath(folder)
         self._check_every = check_every
         self._settings = settings
-        CrossEncoder(None, **settings)  # complains of the settings now
+        CrossEncoder(None, **settings, lazy=True)  # checks the settings now
         self._lock = threading.Lock()
         self._look_at = 0.0
         # Replaced in one step, so that a thread sees either pair, never half of each.
         self._held: tuple[Version, CrossEncoder] | None = None
-        self._refused: str | None = None
+        # The version that could not be loaded; it is tried again only when its files change.
+        self._refused: tuple[str, object] | None = None
+        reload_after_fork(self)
+
+    def _forget(self) -> list[object]:
+        held, self._held, self._lock, self._look_at = self._held, None, threading.Lock(), 0.0
+        return [held]
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else that a ``CrossEncoder`` has, of the version in use."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.current(), name)
 
     def __repr__(self) -> str:
         held = self._held
@@ -115,19 +130,26 @@ class RegistryModel:
                     f"{self.name!r} has no version in use. Put one there: crossrank promote CANDIDATE --registry "
                     f"{self.name}, or ModelRegistry({self.name!r}).publish(folder) and switch()."
                 )
-            if held is not None and held[0] == wanted:
+            if held is not None and (held[0] == wanted or self._refused == _mark(wanted)):
                 return held
             return wanted, CrossEncoder(wanted.folder, **self._settings).load()
         except (CrossRankError, OSError) as error:
             if held is None:
                 raise
-            trouble = wanted.name if wanted else "nothing"
-            if self._refused != trouble:
-                self._refused = trouble
+            if self._refused != _mark(wanted):
+                self._refused = _mark(wanted)
                 warnings.warn(
-                    f"{self.name!r} names {trouble} as its version in use, but that can't be loaded: {error} "
-                    f"{held[0].name} stays in use here.",
+                    f"{self.name!r} names {wanted.name if wanted else 'nothing'} as its version in use, but that can't "
+                    f"be loaded: {error} {held[0].name} stays in use in this process.",
                     CrossRankWarning,
                     stacklevel=5,
                 )
             return held
+
+
+def _mark(version: Version | None) -> tuple[str, object]:
+    """Tell apart a version whose files changed since it could not be loaded."""
+    if version is None:
+        return "", None
+    facts = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in model_files(version.folder)]
+    return version.name, tuple(facts)

@@ -1,0 +1,154 @@
+"""Arguments and attributes of sentence-transformers' CrossEncoder: taken where they mean something, else explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from crossrank.errors import InputError
+
+BACKENDS = ("torch", "onnx", "openvino")
+# Of a keyword dictionary: what changes no score and is therefore not needed.
+_NO_EFFECT = frozenset({"attn_implementation", "low_cpu_mem_usage", "use_safetensors", "use_fast", "provider"})
+# Of a keyword dictionary: what the constructor takes as an argument of its own.
+_SAME = frozenset({"trust_remote_code", "revision", "token", "local_files_only", "cache_dir", "num_labels"})
+_PRECISIONS: Mapping[str, str] = {
+    "float32": "float32",
+    "bfloat16": "bfloat16",
+    # There is no float16 here: "auto" is the fastest precision that keeps the ranking.
+    "float16": "auto",
+    "half": "auto",
+    "auto": "auto",
+}
+# What only a torch module has -> what to do instead.
+_REMEDIES: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("model", "modules", "parameters", "named_parameters", "state_dict", "forward_hooks", "transformers_model"),
+        "There is no torch module: the model runs in OpenVINO. For the module itself, load the folder with "
+        "sentence-transformers.",
+    ),
+    **dict.fromkeys(("fit", "old_fit", "train"), "Train with crossrank train, or crossrank.training.train()."),
+    **dict.fromkeys(
+        ("push_to_hub", "save_to_hub"),
+        "Save with save_pretrained(folder), then upload it: hf upload owner/name folder.",
+    ),
+    **dict.fromkeys(
+        ("start_multi_process_pool", "stop_multi_process_pool"),
+        "One process uses all cores by itself; num_threads= sets how many.",
+    ),
+}
+
+
+class MissingAttributeError(InputError, AttributeError):
+    """An attribute that sentence-transformers' CrossEncoder has, or takes, and crossrank's has not."""
+
+
+def missing_attribute(kind: str, name: str) -> AttributeError:
+    """Make the error for an attribute that a model does not have."""
+    if name in _REMEDIES:
+        return MissingAttributeError(f"crossrank.{kind} has no attribute {name!r}. {_REMEDIES[name]}")
+    return AttributeError(f"{kind!r} object has no attribute {name!r}")
+
+
+def constructor_arguments(given: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the older names and keyword dictionaries of sentence-transformers into crossrank's own arguments.
+
+    :param given: crossrank's own arguments, by name, with their defaults.
+    :param old: What else the constructor was called with.
+    :raises InputError: If an argument can't be honoured; it is named.
+    """
+    found = dict(given)
+    dictionaries: dict[str, Mapping[str, Any]] = {}
+    for name, value in old.items():
+        if name in _ALIASES:
+            _set(found, _ALIASES[name], value, name)
+        elif name in _DICTIONARIES:
+            if value is not None and not isinstance(value, Mapping):
+                raise InputError(f"{name}={value!r} is not a dictionary. Leave it out.")
+            dictionaries[name] = value or {}
+        elif name == "backend":
+            if value not in (None, *BACKENDS):
+                raise InputError(f"backend={value!r} is not known: leave it out. The engine is OpenVINO in any case.")
+        elif name in _ACCEPTED:
+            if _ACCEPTED[name] and value:
+                raise InputError(f"{name}={value!r} has no effect here. {_ACCEPTED[name]}")
+        else:
+            raise TypeError(f"CrossEncoder.__init__() got an unexpected keyword argument {name!r}")
+    for name, values in dictionaries.items():
+        for key, value in values.items():
+            _from_dictionary(found, name, key, value)
+    return found
+
+
+_ALIASES: Mapping[str, str] = {
+    "model_name": "model_name_or_path",
+    "cache_dir": "cache_folder",
+    "default_activation_function": "activation_fn",
+    "activation_fct": "activation_fn",
+}
+_DICTIONARIES = (
+    "model_kwargs",
+    "automodel_args",
+    "tokenizer_kwargs",
+    "tokenizer_args",
+    "processor_kwargs",
+    "config_kwargs",
+    "config_args",
+)
+# Arguments without a meaning here -> what to say to a value; an empty text takes any value.
+_ACCEPTED: Mapping[str, str] = {
+    "trust_remote_code": "",
+    "model_card_data": "",
+    "keep_in_fp32_modules": "",
+    "classifier_dropout": "",
+    "modules": "Save the modules to a folder and name that.",
+    "prompts": "Put the prompt before the query yourself, or use a checkpoint that has it.",
+    "default_prompt_name": "Put the prompt before the query yourself, or use a checkpoint that has it.",
+}
+
+
+def _set(found: dict[str, Any], name: str, value: Any, called: str) -> None:
+    if value is None:
+        return
+    if found.get(name) not in (None, value):
+        raise InputError(f"{called}={value!r} and {name}={found[name]!r} are both given. Leave one out.")
+    found[name] = value
+
+
+def _from_dictionary(found: dict[str, Any], name: str, key: str, value: Any) -> None:
+    if key in ("torch_dtype", "dtype"):
+        wanted = str(value).removeprefix("torch.")
+        if wanted not in _PRECISIONS:
+            raise InputError(f"{name}: {key}={value!r} is not known: give precision='float32', 'bfloat16' or 'int8'.")
+        if found["precision"] == "auto":
+            found["precision"] = _PRECISIONS[wanted]
+    elif key == "model_max_length":
+        _set(found, "max_length", value, f"{name}: {key}")
+    elif key in _SAME:
+        if key != "trust_remote_code" and value:
+            _set(found, _ALIASES.get(key, key), value, f"{name}: {key}")
+    elif key not in _NO_EFFECT and value is not None:
+        raise InputError(
+            f"{name}: {key}={value!r} has no effect here. Leave it out; max_length, precision, device and num_threads "
+            "are arguments of CrossEncoder itself."
+        )
+
+
+def check_call(running_on: str, **given: Any) -> None:
+    """Check arguments of a call that have a meaning only in sentence-transformers.
+
+    :param running_on: What the model runs on.
+    :param given: ``prompt``, ``prompt_name``, ``pool`` and the call's own ``device``.
+    :raises InputError: If one of them can't be honoured.
+    """
+    for name in ("prompt", "prompt_name"):
+        if given.get(name):
+            raise InputError(f"{name}={given[name]!r} has no effect here. Put the prompt before the query yourself.")
+    if given.get("pool") is not None:
+        raise InputError("pool= has no effect here: one process uses all cores. Leave it out.")
+    wanted = given.get("device")
+    if wanted is not None and str(wanted) != running_on:
+        raise InputError(
+            f"device={wanted!r}, but the model runs on {running_on!r}. Make one for that device: "
+            "CrossEncoder(..., device=...)."
+        )
