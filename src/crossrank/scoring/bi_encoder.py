@@ -151,7 +151,8 @@ class BiEncoder(Reloadable):
             for start in range(0, len(distinct), CHUNK):
                 chunk = [prompt + text for text in distinct[start : start + CHUNK]]
                 chunk = [text.lower() for text in chunk] if model.embedding.lowercase else chunk
-                encoded, cut[start : start + CHUNK] = model.encoder.encode(chunk)
+                with in_use():
+                    encoded, cut[start : start + CHUNK] = model.encoder.encode(chunk)
                 lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
                 assemble = partial(model.encoder.assemble, encoded)
                 for batch in make_batches(lengths, np.arange(len(encoded)), assemble, token_budget=TOKEN_BUDGET):

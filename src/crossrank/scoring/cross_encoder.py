@@ -538,11 +538,6 @@ class CrossEncoder(Reloadable):
         return self._documents.prepared
 
     @property
-    def prepared(self) -> PreparedDocuments | None:
-        """The prepared documents that it was made with."""
-        return self._documents.prepared
-
-    @property
     def encoder(self) -> Encoder:
         """What tokenizes pairs for this model."""
         return self._load().encoder
