@@ -99,7 +99,8 @@ def _stage(where: str, given: dict[str, Any]) -> Any:
     parameters = dict(inspect.signature(cls).parameters)
     if parameters.pop("settings", None) is not None:  # what the stage passes on to its model
         parameters = {**inspect.signature(CrossEncoder).parameters, **parameters}
-        parameters.pop("model_name_or_path", None)
+        for name in ("model_name_or_path", "lazy", "old_arguments"):
+            parameters.pop(name, None)
     _check_keys(f"{where}: ", given, [key for key in parameters if key not in _SECRETS])
     for key, parameter in parameters.items():
         if key in given:
