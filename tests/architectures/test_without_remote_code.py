@@ -287,6 +287,12 @@ def test_a_score_does_not_depend_on_the_batch(published: Path) -> None:
     np.testing.assert_allclose(model.score(PAIRS).logits[:, 0], alone, atol=1e-5)
 
 
+@pytest.mark.parametrize(("precision", "least"), [("bfloat16", 0.99), ("int8", 0.95)])
+def test_the_fast_precisions_agree(precision: str, least: float, published: Path) -> None:
+    rough = CrossEncoder(published, precision=precision).score(PAIRS).logits[:, 0]
+    assert np.corrcoef(rough, ours(published)[:, 0])[0, 1] > least
+
+
 def test_the_code_is_never_looked_at(published: Path) -> None:
     for name in ("modeling", "configuration", "modeling_bert", "configuration_bert", "configuration_xlm_roberta"):
         (published / f"{name}.py").write_text("raise SystemExit('this was run')")
