@@ -256,16 +256,19 @@ class CrossEncoder(Reloadable):
         with in_use():
             return encoder.encode(pairs)
 
-    def batches(self, encoded: EncodedPairs, batch_size: int | None = None) -> Iterator[Batch]:
+    def batches(
+        self, encoded: EncodedPairs, batch_size: int | None = None, *, token_budget: int = TOKEN_BUDGET
+    ) -> Iterator[Batch]:
         """Cut encoded pairs, longest first, into batches under the budget of tokens. Each is assembled when asked for.
 
         :param batch_size: The most pairs of one batch.
+        :param token_budget: The most tokens of one batch, padding included; a single pair may exceed it.
         """
         return make_batches(
             encoded.lengths,
             encoded.pairs[:, 1],
             partial(self._load().encoder.assemble, encoded),
-            token_budget=TOKEN_BUDGET,
+            token_budget=token_budget,
             most_rows=batch_size,
             apart=encoded.apart,
         )

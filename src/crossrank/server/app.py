@@ -20,7 +20,7 @@ from crossrank.server.dialects import DEFAULT, DIALECTS
 from crossrank.server.keys import KeyRefusedError, Keys
 from crossrank.server.logs import log
 from crossrank.server.metrics import Metrics
-from crossrank.server.models import ModelStore
+from crossrank.server.models import ModelStore, UnknownModelError
 from crossrank.server.routes import facts
 from crossrank.server.routes.reading import HttpError
 from crossrank.server.routes.rerank import answer_post
@@ -142,6 +142,8 @@ def _guarded(
             return await answer(request, state)
         except KeyRefusedError as error:
             return JSONResponse(DEFAULT.error(401, str(error), None), 401, {"www-authenticate": "Bearer"})
+        except UnknownModelError as error:
+            return JSONResponse(DEFAULT.error(404, str(error), "model"), 404)
         except HttpError as error:
             return JSONResponse(DEFAULT.error(error.status, str(error), error.field), error.status, error.headers)
 
@@ -190,14 +192,25 @@ async def _warm(state: State) -> None:
         log.error("the default model can't be loaded", extra={"facts": {"model": entry.name, "why": str(error)}})
 
 
-# The documentation of the bodies: each dialect's example. Objects with other fields are taken too.
-_TEXTS = {"type": "array", "items": {"type": "string"}}
+# The documentation of the bodies: all fields that a dialect reads, and each dialect's example.
+_TEXT = {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"text": {"type": "string"}}}]}
+_TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT}]}
+_COUNT = {"type": ["integer", "null"]}
+_FLAG = {"type": ["boolean", "null"]}
+_FIELDS: dict[str, Any] = {
+    "query": _TEXT,
+    **dict.fromkeys(("documents", "texts", "passages", "queries", "text_1", "text_2"), _TEXTS),
+    "model": {"type": ["string", "null"]},
+    **dict.fromkeys(("top_n", "top_k"), _COUNT),
+    **dict.fromkeys(("return_documents", "return_text", "raw_scores", "truncate", "truncation"), _FLAG),
+    "rank_fields": {"type": "array", "items": {"type": "string"}},
+}
 _BODIES: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {"type": "object"},
+                "schema": {"type": "object", "properties": _FIELDS},
                 "examples": {dialect.name: {"value": dict(dialect.example)} for dialect in DIALECTS},
             }
         },

@@ -26,9 +26,15 @@ from crossrank.scoring.cross_encoder import TOKEN_BUDGET, CrossEncoder
 from crossrank.tokenization.batching import Batch
 from crossrank.tokenization.pair_encoder import EncodedPairs, concatenate
 
-# Pairs and characters that are tokenized at a time: a window within which pairs are sorted by length.
-WINDOW_PAIRS = 256
+# Pairs and characters that are tokenized at a time: a window within which pairs are sorted by length. The first
+# window of a request is small, so that its first batch comes soon and a deadline finds its first documents scored.
+FIRST_WINDOW, WINDOW_PAIRS = 32, 256
 WINDOW_CHARACTERS = 400_000
+# Tokens of a batch where requests share the server: a new one waits for the batch that is running. It costs some
+# throughput, so a request that is alone gets the full budget.
+SHARED_BUDGET = 768
+# Seconds for which a request counts as sharing the server after it ended.
+_SHARED_FOR = 2.0
 # Tokenized pairs that may wait before tokenizing pauses.
 _TOKENS_AHEAD = 16 * TOKEN_BUDGET
 _CHARACTERS_PER_TOKEN = 4
@@ -96,6 +102,7 @@ class _Task:
     untouched: deque[_Entry]  # not tokenized yet
     given: float  # tokens it was given so far, on the common scale of fair queueing
     windows: deque[Window] = field(default_factory=deque)
+    window: int = FIRST_WINDOW  # pairs of the next window
     running: tuple[Iterator[Batch], Window] | None = None  # the window whose batches are being run
     encoding: bool = False
     tokens_ahead: int = 0  # of the windows
@@ -127,6 +134,7 @@ class Scheduler:
         self._in_flight: dict[tuple[int, Pair], _Entry] = {}
         self._change = threading.Condition()
         self._stopping = False
+        self._shared_until = 0.0
         self._pace = 20_000.0  # tokens a second, measured as it goes
         self._threads = [
             threading.Thread(target=self._repeat, args=(step,), name=f"crossrank{step.__name__}", daemon=True)
@@ -198,9 +206,10 @@ class Scheduler:
         if not job.pairs:
             _settle(job, None)
         if fresh:
-            # The longest first, so that a window holds texts of like length.
-            order = deque(sorted(fresh, key=lambda entry: -len(entry.pair[1])))
-            self._tasks.append(_Task(job.model, order, min((task.given for task in self._tasks), default=0.0)))
+            if self._tasks:
+                self._shared_until = time.monotonic() + _SHARED_FOR
+            least = min((task.given for task in self._tasks), default=0.0)
+            self._tasks.append(_Task(job.model, deque(fresh), least))
 
     def _next(self, able: Callable[[_Task], bool]) -> _Task | None:
         return min(filter(able, self._tasks), key=lambda task: (task.given, task.left), default=None)
@@ -265,11 +274,12 @@ class Scheduler:
                 return
             entries: list[_Entry] = []
             characters = 0
-            while task.untouched and len(entries) < WINDOW_PAIRS and characters < WINDOW_CHARACTERS:
+            while task.untouched and len(entries) < task.window and characters < WINDOW_CHARACTERS:
                 entry = task.untouched.popleft()
                 if entry.places:  # else nobody waits for it any more
                     entries.append(entry)
                     characters += len(entry.pair[1])
+            task.window = min(2 * task.window, WINDOW_PAIRS)
             task.encoding = True
         encoded, failed = None, None
         try:
@@ -295,7 +305,9 @@ class Scheduler:
                 return
             if task.running is None:
                 window = self._window_of(task)
-                task.running = (task.model.batches(window[0]), window)
+                shared = time.monotonic() < self._shared_until
+                budget = SHARED_BUDGET if shared else TOKEN_BUDGET
+                task.running = (task.model.batches(window[0], token_budget=budget), window)
             batches, window = task.running
             now = time.perf_counter()
         batch, logits, failed = None, None, None

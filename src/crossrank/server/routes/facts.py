@@ -61,16 +61,13 @@ async def info(request: Request, state: State) -> Response:
 
 async def models(request: Request, state: State) -> Response:
     """OpenAI's list of models."""
-    return JSONResponse({"object": "list", "data": [_model(name, state) for name in state.store.entries]})
+    return JSONResponse({"object": "list", "data": [_model(name) for name in state.store.entries]})
 
 
 async def one_model(request: Request, state: State) -> Response:
-    """One of them; Xinference's clients read its type."""
-    name = str(request.path_params["name"])
-    if name not in state.store.entries:
-        known = ", ".join(state.store.entries)
-        raise HttpError(404, f"There is no model {name[:200]!r} here. There are: {known}.", "model")
-    return JSONResponse(_model(name, state))
+    """One of them, the default for an unknown name; Xinference's clients read its type."""
+    entry, _ = state.store.find(str(request.path_params["name"]))
+    return JSONResponse(_model(entry.name))
 
 
 async def metrics(request: Request, state: State) -> Response:
@@ -99,7 +96,7 @@ def not_found(path: str, method: str) -> tuple[int, dict[str, Any]]:
     return 404, DEFAULT.error(404, message, None)
 
 
-def _model(name: str, state: State) -> dict[str, Any]:
+def _model(name: str) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",

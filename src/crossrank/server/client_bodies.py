@@ -1,0 +1,284 @@
+"""What products send to a reranker and how they read the answer, from their own source code in November 2026.
+
+`crossrank doctor` replays these against any server, and the tests against ours. A check gets the answer as JSON, with
+floats kept apart from integers, and raises :class:`UnusableError` with the words a user needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+QUERY = "how do I undo a commit"
+TEXTS = (
+    "The museum is open from nine to five and closed on Mondays.",
+    "git reset --soft HEAD~1 undoes the last commit and keeps its changes.",
+    "git log shows the history of a branch.",
+)
+Check = Callable[[Any], None]
+
+
+class UnusableError(Exception):
+    """An answer that the product can't read, or reads wrongly."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One request that a product makes.
+
+    :param body: What it posts; ``None`` for a GET.
+    :param check: Raises :class:`UnusableError` where its parser would fail.
+    """
+
+    path: str
+    body: Mapping[str, Any] | None
+    check: Check
+
+
+@dataclass(frozen=True)
+class Client:
+    """A product's use of a reranker.
+
+    :param setting: What to enter as the URL in its settings, below the server's address.
+    """
+
+    product: str
+    setting: str
+    steps: Sequence[Step]
+
+
+# ---- how answers are read ----------------------------------------------------------------------------------------
+
+
+def _need(condition: bool, message: str) -> None:
+    if not condition:
+        raise UnusableError(message)
+
+
+def _score(value: Any) -> None:
+    _need(isinstance(value, float), f"the score {value!r} is no float literal")
+    _need(0 <= value <= 1, f"the score {value!r} is not within 0 and 1")
+
+
+def _rows(rows: Any, key: str, count: int, allowed: set[str], *, is_sorted: bool = True) -> None:
+    _need(isinstance(rows, list), f"a list of results is expected, not {type(rows).__name__}")
+    _need(len(rows) == count, f"{count} results are expected, not {len(rows)}")
+    for row in rows:
+        _need(
+            isinstance(row, dict) and isinstance(row.get("index"), int), f"a result without an integer index: {row!r}"
+        )
+        _need(set(row) <= {"index", key, *allowed}, f"unknown keys in a result: {sorted(set(row) - allowed)}")
+        _score(row.get(key))
+    _need(len({row["index"] for row in rows}) == count, "an index occurs twice")
+    scores = [row[key] for row in rows]
+    _need(not is_sorted or scores == sorted(scores, reverse=True), "the results are not sorted by their score")
+    best = max(rows, key=lambda row: float(row[key]))
+    _need(best["index"] == 1, "the best document is not the one that answers the question")
+
+
+def _results(count: int = 3, *documents: str) -> Check:
+    """Read ``results[].{index, relevance_score}``; ``documents`` are what a result's document may be."""
+
+    def check(answer: Any) -> None:
+        _need(isinstance(answer, dict), f"an object is expected, not {type(answer).__name__}")
+        _rows(answer.get("results"), "relevance_score", count, {"document"})
+        for row in answer["results"]:
+            if "text" in documents:
+                document = row.get("document")
+                text = document.get("text") if isinstance(document, dict) else document
+                _need(text == TEXTS[row["index"]], f"a result's document is {document!r}, not its text")
+            else:
+                _need("document" not in row, "a result has a document that nobody asked for")
+
+    return check
+
+
+def _array(count: int = 3, *, with_text: bool = False) -> Check:
+    """Read TEI's bare array."""
+
+    def check(answer: Any) -> None:
+        _rows(answer, "score", count, {"text"})
+        if with_text:
+            _need(all(row.get("text") == TEXTS[row["index"]] for row in answer), "a result without its text")
+
+    return check
+
+
+def _all(*checks: Check) -> Check:
+    def check(answer: Any) -> None:
+        for each in checks:
+            each(answer)
+
+    return check
+
+
+def _integers(*path: str) -> Check:
+    """See that a number at a path is an integer literal."""
+
+    def check(answer: Any) -> None:
+        value = answer
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        _need(type(value) is int, f"{'.'.join(path)} is {value!r}, not an integer")
+
+    return check
+
+
+def _voyage(answer: Any) -> None:
+    _rows(answer.get("data"), "relevance_score", 2, {"document"})
+
+
+def _nvidia(answer: Any) -> None:
+    _rows(answer.get("rankings"), "logit", 3, set())
+
+
+def _weaviate(answer: Any) -> None:
+    scores = answer.get("scores")
+    _need(isinstance(scores, list) and len(scores) == 3, "three scores are expected")
+    _need([each.get("document") for each in scores] == list(TEXTS), "the scores are not in input order")
+    for each in scores:
+        _score(each.get("score"))
+
+
+def _tei_info(answer: Any) -> None:
+    _need("reranker" in answer.get("model_type", {}), "/info does not say that the model is a reranker")
+    for key in ("max_input_length", "max_client_batch_size"):
+        _need(type(answer.get(key)) is int, f"/info has no integer {key}")
+
+
+def _xinference_model(answer: Any) -> None:
+    _need(answer.get("model_type") == "rerank", "the model's model_type is not 'rerank'")
+
+
+def _any(answer: Any) -> None:
+    """Only the status counts."""
+
+
+# ---- what is sent ------------------------------------------------------------------------------------------------
+
+_RANK = {"query": QUERY, "documents": TEXTS}
+_NAMED = {"model": "reranker", **_RANK}
+_TEI = {"query": QUERY, "texts": TEXTS}
+
+CLIENTS: tuple[Client, ...] = (
+    Client("Open WebUI", "/v1/rerank", [Step("/v1/rerank", {**_NAMED, "top_n": 3}, _results())]),
+    Client("LightRAG", "/v1/rerank", [Step("/v1/rerank", {**_NAMED, "top_n": 3}, _results())]),
+    Client(
+        "Dify, OpenAI-compatible",
+        "/v1",
+        [Step("/v1/rerank", {**_NAMED, "top_n": 2, "return_documents": True}, _results(2, "text"))],
+    ),
+    Client(
+        "Dify, Text Embeddings Inference",
+        "",
+        [Step("/info", None, _tei_info), Step("/rerank", {**_TEI, "return_text": True}, _array(with_text=True))],
+    ),
+    Client(
+        "Dify, Xinference",
+        "",
+        [
+            Step("/v1/models/reranker", None, _xinference_model),
+            Step(
+                "/v1/rerank",
+                {**_NAMED, "top_n": None, "return_documents": True, "return_len": None},
+                _results(3, "text"),
+            ),
+        ],
+    ),
+    Client("Dify, GPUStack", "", [Step("/v1/rerank", {**_NAMED, "top_n": 3}, _results())]),
+    Client("Dify, LocalAI", "", [Step("/rerank", {**_NAMED, "top_n": 3}, _results())]),
+    Client("Dify, Ollama", "", [Step("/api/rerank", _NAMED, _results())]),
+    Client("RAGFlow, OpenAI-compatible", "/v1", [Step("/v1/rerank", {**_NAMED, "top_n": 3}, _results())]),
+    Client(
+        "RAGFlow, Xinference",
+        "",
+        [Step("/v1/rerank", {**_NAMED, "return_documents": "true", "return_len": "true"}, _results(3, "text"))],
+    ),
+    Client("RAGFlow, HuggingFace", "", [Step("/rerank", {**_TEI, "raw_scores": False, "truncate": True}, _array())]),
+    Client(
+        "RAGFlow, NVIDIA",
+        "/v1",
+        [
+            Step(
+                "/v1/reranking",
+                {
+                    "model": "m",
+                    "query": {"text": QUERY},
+                    "passages": [{"text": text} for text in TEXTS],
+                    "truncate": "END",
+                },
+                _nvidia,
+            )
+        ],
+    ),
+    Client(
+        "LibreChat",
+        "/v1/rerank",
+        [
+            Step(
+                "/v1/rerank",
+                {**_RANK, "model": "jina-reranker-v2-base-multilingual", "top_n": 3, "return_documents": True},
+                _results(3, "text"),
+            )
+        ],
+    ),
+    Client(
+        "FastGPT", "/v1", [Step("/v1/rerank", _NAMED, _all(_results(), _integers("meta", "tokens", "input_tokens")))]
+    ),
+    Client("Cherry Studio, Jina", "", [Step("/v1/rerank", {**_NAMED, "top_n": 3}, _results())]),
+    Client("Cherry Studio, Voyage", "", [Step("/v1/rerank", {**_NAMED, "top_k": 2, "truncation": True}, _voyage)]),
+    Client("Cherry Studio, TEI", "", [Step("/v1/rerank", {**_TEI, "return_text": True}, _array(with_text=True))]),
+    Client(
+        "Continue, TEI",
+        "",
+        [
+            Step("/info", None, _tei_info),
+            Step(
+                "/rerank",
+                {**_TEI, "return_text": False, "raw_scores": False, "truncation_direction": "Right", "truncate": True},
+                _array(),
+            ),
+        ],
+    ),
+    Client(
+        "Elasticsearch, hugging_face",
+        "/rerank",
+        [Step("/rerank", {**_TEI, "return_text": True}, _array(with_text=True))],
+    ),
+    Client("Elasticsearch, custom", "/v1/rerank", [Step("/v1/rerank", {**_RANK, "top_n": 3}, _results())]),
+    Client("OpenSearch connector", "/v2/rerank", [Step("/v2/rerank", _NAMED, _results())]),
+    Client(
+        "Weaviate, reranker-transformers",
+        "",
+        [
+            Step("/.well-known/ready", None, _any),
+            Step("/meta", None, _any),
+            Step("/rerank", {**_RANK, "property": ""}, _weaviate),
+        ],
+    ),
+    Client("Milvus, vllm", "", [Step("/rerank", {**_RANK, "truncate_prompt_tokens": 512}, _results())]),
+    Client("Milvus, tei", "", [Step("/rerank", {**_TEI, "truncate": True, "truncation_direction": "Right"}, _array())]),
+    Client(
+        "Milvus, cohere",
+        "/v2/rerank",
+        [
+            Step(
+                "/v2/rerank",
+                {**_NAMED, "max_tokens_per_doc": 4096},
+                _all(_results(), _integers("meta", "billed_units", "search_units")),
+            )
+        ],
+    ),
+    Client(
+        "LiteLLM, huggingface",
+        "",
+        [
+            Step(
+                "/rerank",
+                {**_TEI, "top_n": 2, "return_text": False, "truncate": False, "truncation_direction": "Right"},
+                _array(2),
+            )
+        ],
+    ),
+)
