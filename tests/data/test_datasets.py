@@ -66,7 +66,7 @@ def test_negative_grades_are_not_relevant_and_counted(tmp_path, grade):
 
 def test_what_counts_for_nothing_is_counted_with_its_first_place(tmp_path):
     qrels = {**QRELS, "nobody": {"undo": 1}, "baking": {"cake": 0}, "sky": {"moon": 1, "nowhere": 1}}
-    candidates = {**CANDIDATES, "nobody": ["cake"], "sky": ["moon", "nowhere"]}
+    candidates = {**CANDIDATES, "nobody": ["cake"], "sky": ["moon", "nowhere"], "unjudged": ["cake", "moon"]}
     folder = write_beir(tmp_path, qrels=qrels, candidates=candidates, queries={**QUERIES, "unjudged": "what is it"})
     dataset = read_beir(folder)
     assert list(dataset.queries) == ["git", "sky"]
@@ -74,7 +74,7 @@ def test_what_counts_for_nothing_is_counted_with_its_first_place(tmp_path):
         "queries without a relevant document": 1,
         "judgements of documents that are not in the corpus (kept: they count as missed)": 1,
         "judgements of queries that are not among the queries": 1,
-        "queries without a judgement": 1,
+        "queries with candidates but without a judgement": 1,
         "candidates of queries that are not among the queries": 1,
         "candidates that are not in the corpus": 1,
     }
@@ -86,6 +86,14 @@ def test_what_counts_for_nothing_is_counted_with_its_first_place(tmp_path):
         "test.tsv, line 6: 'sky'"
         in places["judgements of documents that are not in the corpus (kept: they count as missed)"]
     )
+
+
+def test_queries_of_another_split_are_not_reported(tmp_path):
+    folder = write_beir(tmp_path)
+    lines(folder / "queries-train.jsonl", ['{"_id": "train-1", "text": "of another split"}'])
+    assert read_beir(folder).left_out == {}
+    (folder / "candidates.tsv").unlink()
+    assert read_beir(folder).left_out == {}
 
 
 def test_repeated_lines_count_once(tmp_path):

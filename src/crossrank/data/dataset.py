@@ -17,7 +17,7 @@ from crossrank.data.text_lines import Notes, Place, text_of
 from crossrank.data.trec import Qrels, RunRow, diagnose, grades_of, place_of, run_rows
 from crossrank.errors import InputError
 
-NO_JUDGEMENT = "queries without a judgement"
+NO_JUDGEMENT = "queries with candidates but without a judgement"
 NO_RELEVANT = "queries without a relevant document"
 NO_CANDIDATES = "queries without candidates (kept: they count 0)"
 UNKNOWN_QUERY = "judgements of queries that are not among the queries"
@@ -160,7 +160,7 @@ def assemble(
     counting = _counting(queries, corpus, qrels, places, path, notes)
     candidates = None
     if rows is not None:
-        candidates = _candidates(list(counting), queries, corpus, rows, excluded or {}, notes)
+        candidates = _candidates(list(counting), queries, corpus, qrels, rows, excluded or {}, notes)
     left_out = notes.counts if candidates is None else _count_empty(candidates, notes)
     return Dataset(
         name,
@@ -195,7 +195,6 @@ def _counting(
             notes.add(UNKNOWN_DOCUMENT, f"{where}: {query!r} with {unknown[0]!r}", len(unknown))
         if not any(grade > 0 for grade in judged.values()):
             notes.add(NO_RELEVANT, place)
-    notes.add(NO_JUDGEMENT, count=sum(query not in qrels for query in queries))
     counting = {q: qrels[q] for q in queries if q in qrels and any(grade > 0 for grade in qrels[q].values())}
     if not counting:
         raise InputError(f"{path}: no query has a relevant document, a grade of 1 or more, so nothing can be measured.")
@@ -206,6 +205,7 @@ def _candidates(
     counting: list[str],
     queries: Mapping[str, str],
     corpus: Corpus,
+    qrels: Qrels,
     rows: tuple[Iterable[RunRow], Path],
     excluded: Mapping[str, frozenset[str]],
     notes: Notes,
@@ -214,7 +214,11 @@ def _candidates(
     collected = CandidateRows()
     looked_at: list[RunRow] = []
     any_known = False
+    unjudged: set[str] = set()
     for row in rows[0]:
+        if row.query in queries and row.query not in qrels and row.query not in unjudged:
+            unjudged.add(row.query)
+            notes.add(NO_JUDGEMENT, f"{row.place}: {row.query!r}")
         if row.query not in queries:
             notes.add(CANDIDATE_QUERY, f"{row.place}: {row.query!r}")
         elif (document := corpus.index.get(row.document)) is None:
