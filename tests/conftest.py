@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import browser
+import database
 from checkpoints import make_checkpoint
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -22,6 +23,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 NEEDS = {"shared_data": (SHARED, SHARED.exists), "gpu": ("a CUDA device", torch.cuda.is_available)}
 NEEDS["browser"] = ("chromium", lambda: browser.PROGRAM is not None)
 NEEDS["java"] = ("a Java runtime", lambda: shutil.which("java") is not None)
+NEEDS["postgres"] = ("PostgreSQL's server", lambda: database.PROGRAMS is not None)
 NEEDS["proc"] = ("Linux's /proc", Path("/proc/self/status").exists)
 _left_out = pytest.StashKey[dict[str, int]]()
 

@@ -1,0 +1,426 @@
+"""A database of rankings and of what people said of them: SQLite or PostgreSQL, the same through and through.
+
+SQLite runs in WAL mode with full synchronisation: what was committed survives a kill and a power cut, and readers never
+wait for the writer. Deleted texts are overwritten in the file (``secure_delete``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossrank.errors import CrossRankError, InputError
+from crossrank.feedback.judgement import Judgement
+from crossrank.optional import require
+
+require("sqlalchemy", extra="feedback", purpose="Feedback")
+
+import sqlalchemy as sa  # noqa: E402
+from sqlalchemy import event, select  # noqa: E402
+from sqlalchemy.dialects import postgresql, sqlite  # noqa: E402
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError  # noqa: E402
+from sqlalchemy.orm import Session  # noqa: E402
+
+from crossrank.feedback.tables import JudgementRow, RankingRow  # noqa: E402
+
+_BUSY_SECONDS, _CONNECT_SECONDS = 30, 3
+_PAGE = 500
+# Any number, the same in all processes: who migrates holds this lock.
+_MIGRATION_LOCK = 727_001
+
+
+class StoreError(CrossRankError):
+    """The database can't be reached or written."""
+
+
+class UnknownRankingError(InputError):
+    """A request id under which no ranking is stored."""
+
+
+class KeyReusedError(InputError):
+    """An idempotency key that came before, with other feedback."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A ranking as it was answered.
+
+    :param documents: In the order of the request: ``{"text": ..., "id": ...}``, the id only if one was sent.
+    :param shown: Indices of the documents that were answered, from the top.
+    :param scores: A score for each document, by index.
+    :param shuffled: How many of the first places were in random order.
+    """
+
+    request_id: str
+    query: str
+    documents: Sequence[dict[str, Any]]
+    shown: Sequence[int]
+    scores: Sequence[float]
+    model: str = ""
+    model_version: str = ""
+    dialect: str = ""
+    shuffled: int = 0
+    time: float = field(default_factory=time.time)
+
+    def row(self, *, texts: bool = True) -> dict[str, Any]:
+        """What is written of it.
+
+        :param texts: Whether with texts, or with their digests.
+        """
+        documents = [_document(one, texts) for one in self.documents]
+        query = _storable(self.query) if texts else digest_of(self.query)
+        size = len(query.encode()) + sum(len(str(value).encode()) for one in documents for value in one.values())
+        return {
+            "request_id": self.request_id,
+            "time": self.time,
+            "model": self.model,
+            "model_version": self.model_version,
+            "dialect": self.dialect,
+            "has_texts": texts,
+            "query": query,
+            "documents": documents,
+            "shown": list(self.shown),
+            "scores": list(self.scores),
+            "shuffled": self.shuffled,
+            "size": size,
+        }
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A stored ranking with what people said of it: of each user the last judgement, all of those without a name."""
+
+    ranking: RankingRow
+    judgements: Sequence[JudgementRow]
+
+
+def open_store(url: str) -> Store:
+    """Open a store, make it if it is not there, and bring its tables up to date.
+
+    :param url: ``sqlite:///feedback.db`` (a path from here; four slashes for an absolute one) or ``postgresql://...``.
+    :raises InputError: If the URL can't be used.
+    :raises StoreError: If the database can't be reached, or a later version of crossrank has changed it.
+    """
+    store = Store(_engine(url))
+    with store.errors():
+        store.migrate()
+    return store
+
+
+class Store:
+    """A database; its methods may be called from any thread.
+
+    :param engine: A connection pool of SQLAlchemy.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self.name = engine.url.render_as_string(hide_password=True)
+
+    # ---- writing -----------------------------------------------------------------------------------------------
+
+    def add_rankings(self, rankings: Sequence[Ranking], *, texts: bool = True) -> int:
+        """Write rankings in one transaction; those whose request id is taken are left out.
+
+        :param texts: Whether with texts, or with their digests.
+        :returns: How many were written.
+        :raises StoreError: If they can't be; then none was.
+        """
+        if not rankings:
+            return 0
+        insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
+        written = 0
+        with self.errors(), self._writing() as connection:
+            for ranking in rankings:
+                statement = insert(RankingRow).values(ranking.row(texts=texts)).on_conflict_do_nothing()
+                written += len(connection.execute(statement.returning(RankingRow.id)).all())
+        return written
+
+    def add_judgement(self, judgement: Judgement, *, key: str | None = None) -> int:
+        """Write what somebody said. When this returns, it is on the disk.
+
+        :param key: An idempotency key: the same judgement under the same key is written once.
+        :returns: The number of the judgement.
+        :raises UnknownRankingError: If no such ranking is stored.
+        :raises KeyReusedError: If the key came with another judgement.
+        :raises FeedbackError: If it speaks of documents that were not shown.
+        :raises StoreError: If it can't be written; then it was not.
+        """
+        try:
+            with self.errors(IntegrityError), self._writing() as connection:
+                return self._add(connection, judgement, key)
+        except IntegrityError:
+            # Another process has written under this key meanwhile, or deleted the ranking.
+            with self.errors(), self._writing() as connection:
+                return self._add(connection, judgement, key)
+
+    def _add(self, connection: sa.Connection, judgement: Judgement, key: str | None) -> int:
+        digest = digest_of(repr(judgement))
+        if key is not None:
+            known = connection.execute(
+                select(JudgementRow.id, JudgementRow.body_digest).where(JudgementRow.idempotency_key == key)
+            ).one_or_none()
+            if known is not None:
+                if known.body_digest != digest:
+                    raise KeyReusedError(f"The idempotency key {key!r} came with other feedback. Send a new key.")
+                return int(known.id)
+        ranking = connection.execute(
+            select(RankingRow.id, RankingRow.shown, sa.func.json_array_length(RankingRow.documents).label("documents"))
+            .where(RankingRow.request_id == judgement.request_id)
+        ).one_or_none()  # fmt: skip
+        if ranking is None:
+            raise UnknownRankingError(
+                f"No ranking is stored under the request id {judgement.request_id!r}. To have one stored, send "
+                '"store": true or the header X-Crossrank-Store: true with its request, or start with --feedback-rate 1.'
+            )
+        judgement.check(ranking.documents, ranking.shown)
+        inserted = connection.execute(
+            sa.insert(JudgementRow)
+            .values(
+                ranking_id=ranking.id,
+                time=time.time(),
+                user_key=judgement.user,
+                idempotency_key=key,
+                body_digest=digest,
+                clicked=None if judgement.clicked is None else list(judgement.clicked),
+                helpful=None if judgement.helpful is None else {str(i): v for i, v in judgement.helpful.items()},
+                stars=None if judgement.stars is None else {str(i): v for i, v in judgement.stars.items()},
+                preferred=None if judgement.order is None else list(judgement.order),
+                missing=None if judgement.missing is None else _storable(judgement.missing),
+                comment=None if judgement.comment is None else _storable(judgement.comment),
+            )
+            .returning(JudgementRow.id)
+        )
+        return int(inserted.scalar_one())
+
+    # ---- deleting ----------------------------------------------------------------------------------------------
+
+    def delete(
+        self, *, request_id: str | None = None, user: str | None = None, before: float | None = None
+    ) -> tuple[int, int]:
+        """Delete a ranking with its judgements, a user's judgements, or what is older than a time.
+
+        :param user: Only the judgements go; a ranking has no user.
+        :param before: Rankings of before this time, in seconds since 1970.
+        :returns: How many rankings and judgements are gone.
+        :raises StoreError: If nothing can be deleted.
+        """
+        with self.errors(), self._writing() as connection:
+            rankings: sa.ColumnElement[bool] = sa.false()
+            if request_id is not None:
+                rankings = rankings | (RankingRow.request_id == request_id)
+            if before is not None:
+                rankings = rankings | (RankingRow.time < before)
+            counted = self._delete(connection, rankings)
+            if user is not None:
+                counted[1] += connection.execute(sa.delete(JudgementRow).where(JudgementRow.user_key == user)).rowcount
+        self._forget()
+        return counted[0], counted[1]
+
+    def keep_within(self, *, days: float | None = None, size: int | None = None) -> int:
+        """Delete the oldest rankings, with their judgements, until the rest is within both bounds.
+
+        :param days: The greatest age.
+        :param size: The most bytes of queries and documents.
+        :returns: How many rankings are gone.
+        :raises StoreError: If nothing can be deleted.
+        """
+        gone = 0
+        with self.errors():
+            if days is not None:
+                gone += self.delete(before=time.time() - days * 86_400)[0]
+            if size is not None:
+                with self._writing() as connection:
+                    newer = sa.func.sum(RankingRow.size).over(order_by=(RankingRow.time.desc(), RankingRow.id.desc()))
+                    summed = select(RankingRow.id, newer.label("total")).subquery()
+                    too_much = select(summed.c.id).where(summed.c.total > size)
+                    gone += self._delete(connection, RankingRow.id.in_(too_much))[0]
+        if gone:
+            self._forget()
+        return gone
+
+    def _delete(self, connection: sa.Connection, which: sa.ColumnElement[bool]) -> list[int]:
+        ids = select(RankingRow.id).where(which)
+        judgements = connection.execute(sa.delete(JudgementRow).where(JudgementRow.ranking_id.in_(ids))).rowcount
+        return [connection.execute(sa.delete(RankingRow).where(which)).rowcount, judgements]
+
+    def _forget(self) -> None:
+        """Empty SQLite's log, which still has the deleted texts; another connection that reads keeps it for now."""
+        if self.engine.dialect.name == "sqlite":
+            with self.errors(), self.engine.connect() as connection:
+                connection.exec_driver_sql("COMMIT")
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                connection.exec_driver_sql("BEGIN")
+
+    # ---- reading -----------------------------------------------------------------------------------------------
+
+    def judged(self, *, all_rankings: bool = False, newest: int | None = None) -> Iterator[Judged]:
+        """Read rankings with their judgements, the oldest first.
+
+        :param all_rankings: Also those of which nobody has said anything.
+        :param newest: Only so many of the newest, the newest first.
+        :raises StoreError: If the database can't be read.
+        """
+        last = None
+        found = select(RankingRow)
+        if not all_rankings:
+            found = found.where(select(JudgementRow.id).where(JudgementRow.ranking_id == RankingRow.id).exists())
+        while newest is None or newest > 0:
+            page = found.limit(_PAGE if newest is None else min(_PAGE, newest))
+            if newest is None:
+                page = page.order_by(RankingRow.id) if last is None else page.order_by(RankingRow.id).where(
+                    RankingRow.id > last
+                )  # fmt: skip
+            else:
+                page = page.order_by(RankingRow.id.desc())
+                page = page if last is None else page.where(RankingRow.id < last)
+            with self.errors(), Session(self.engine, expire_on_commit=False) as session:
+                rankings = session.scalars(page).all()
+                by_ranking = self._judgements(session, [one.id for one in rankings])
+                session.expunge_all()
+            for ranking in rankings:
+                yield Judged(ranking, by_ranking.get(ranking.id, []))
+            if len(rankings) < (_PAGE if newest is None else min(_PAGE, newest)):
+                return
+            last = rankings[-1].id
+            newest = None if newest is None else newest - len(rankings)
+
+    def _judgements(self, session: Session, rankings: Sequence[int]) -> dict[int, list[JudgementRow]]:
+        found: dict[int, dict[str | int, JudgementRow]] = {}
+        rows = select(JudgementRow).where(JudgementRow.ranking_id.in_(rankings)).order_by(JudgementRow.id)
+        for row in session.scalars(rows):
+            # A user's later judgement takes the place of the earlier one.
+            of_ranking = found.setdefault(row.ranking_id, {})
+            of_ranking.pop(row.user_key or row.id, None)
+            of_ranking[row.user_key or row.id] = row
+        return {ranking: list(judgements.values()) for ranking, judgements in found.items()}
+
+    def counts(self) -> dict[str, Any]:
+        """How much there is, and from when to when.
+
+        :raises StoreError: If the database can't be read.
+        """
+        with self.errors(), self.engine.connect() as connection:
+            rankings, size, oldest, newest, shuffled, texts = connection.execute(
+                select(
+                    sa.func.count(),
+                    sa.func.coalesce(sa.func.sum(RankingRow.size), 0),
+                    sa.func.min(RankingRow.time),
+                    sa.func.max(RankingRow.time),
+                    sa.func.count().filter(RankingRow.shuffled > 0),
+                    sa.func.count().filter(RankingRow.has_texts),
+                )
+            ).one()
+            users = connection.execute(select(sa.func.count(sa.distinct(JudgementRow.user_key)))).scalar_one()
+        return {
+            "rankings": rankings,
+            "shuffled": shuffled,
+            "with_texts": texts,
+            "bytes": int(size),
+            "oldest": oldest,
+            "newest": newest,
+            "users": users,
+        }
+
+    # ---- below -------------------------------------------------------------------------------------------------
+
+    def migrate(self) -> None:
+        """Bring the tables up to date; several processes may do so at once."""
+        from alembic import command
+        from alembic.config import Config
+        from alembic.runtime.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+        config.set_main_option("path_separator", "os")
+        known = ScriptDirectory.from_config(config)
+        with self._writing() as connection:
+            if self.engine.dialect.name == "postgresql":
+                connection.execute(select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            there = MigrationContext.configure(connection).get_current_revision()
+            if there is not None and there not in {one.revision for one in known.walk_revisions()}:
+                raise StoreError(
+                    f"{self.name} is at migration {there!r}, which this version of crossrank does not know. A later "
+                    "version made it: upgrade crossrank, or name another store."
+                )
+            if there != known.get_current_head():
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with self.engine.connect().execution_options(crossrank_writes=True) as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def errors(self, *let_through: type[Exception]) -> Iterator[None]:
+        """Turn errors of the database into :class:`StoreError`."""
+        try:
+            yield
+        except let_through:
+            raise
+        except SQLAlchemyError as error:
+            why = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+            raise StoreError(
+                f"{self.name} can't be used: {why}. Does the database run, and has its disk room?"
+            ) from error
+
+
+def _engine(url: str) -> sa.Engine:
+    try:
+        parsed = sa.make_url(url)
+    except ArgumentError:
+        raise InputError(f"{url!r} is no database URL. Take sqlite:///feedback.db or postgresql://HOST/NAME.") from None
+    backend = parsed.drivername.partition("+")[0]
+    if backend == "sqlite":
+        if parsed.database in (None, "", ":memory:"):
+            raise InputError(f"{url!r} names no file. Take sqlite:///feedback.db.")
+        folder = Path(parsed.database or "").parent
+        if not folder.is_dir():
+            raise InputError(f"There is no folder {str(folder)!r} for {url!r} (seen from {str(Path.cwd())!r}).")
+        engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
+        event.listen(engine, "connect", _on_sqlite_connect)
+        event.listen(engine, "begin", _on_sqlite_begin)
+        return engine
+    if backend not in ("postgresql", "postgres"):
+        raise InputError(f"{url!r} is no SQLite or PostgreSQL. Take sqlite:///feedback.db or postgresql://HOST/NAME.")
+    require("psycopg", extra="feedback", purpose="Feedback in PostgreSQL")
+    return sa.create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": _CONNECT_SECONDS},
+    )
+
+
+def _on_sqlite_connect(connection: Any, _: object) -> None:
+    # The driver would begin transactions at the first change only, too late for a lock.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _on_sqlite_begin(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("crossrank_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def digest_of(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(_storable(text).encode()).hexdigest()
+
+
+def _storable(text: str) -> str:
+    """A text without what no database takes: NUL, and halves of a surrogate pair."""
+    return text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _document(document: dict[str, Any], texts: bool) -> dict[str, Any]:
+    kept = {"id": document["id"]} if "id" in document else {}
+    text = str(document["text"])
+    return {**kept, "text": _storable(text)} if texts else {**kept, "digest": digest_of(text)}
