@@ -40,6 +40,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
     "serve": {
         "serve": "serve models over HTTP, as Cohere, Jina and others do",
+        "feedback": "look at, export and delete what users think of rankings",
     },
     "train": {
         "train": "train a model on judged pairs",
