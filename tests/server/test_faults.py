@@ -149,6 +149,20 @@ def test_killed_with_requests_in_flight(tmp_path: Path, tiny_bert: Path) -> None
         assert server.post(BODY).status_code == 200
 
 
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    flags = ["--model", f"gone={tmp_path / 'gone'}"]
+    with serve(tmp_path / "log", *flags, wait=False) as server:
+        ready = server.client.get("/ready")
+        assert ready.status_code == 503
+        assert "gone" in ready.json()["reason"]
+        assert server.client.get("/health").status_code == 200
+        answer = server.post(BODY)
+        assert answer.status_code == 424  # no 5xx: some clients retry those ten times
+        assert str(tmp_path / "gone") in answer.json()["message"]
+        tei = server.post({"query": "a", "texts": ["b"]})
+        assert tei.json()["error_type"] == "Backend"
+
+
 def test_a_port_in_use_is_told(server: Server) -> None:
     port = server.url.rpartition(":")[2]
     ran = subprocess.run([sys.executable, "-m", "crossrank", "serve", "--port", port], capture_output=True, text=True)

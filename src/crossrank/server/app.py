@@ -225,8 +225,9 @@ _BODIES: dict[str, Any] = {
             408: "The body came too slowly",
             413: "Too many documents or bytes",
             422: "A field can't be used",
+            424: "The model can't be loaded",
             429: "Too much waits; Retry-After says how long",
-            503: "The model can't be loaded",
+            503: "A model's files can't be downloaded, or a pipeline's stage failed",
         }.items()
     },
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from crossrank.server.dialects.body import Answer, Body, Dialect, Question, count, flag, name_of_model, text, texts
 
-_TYPES = {401: "Unauthorized", 422: "Validation", 429: "Overloaded", 503: "Unhealthy"}
+_TYPES = {401: "Unauthorized", 422: "Validation", 424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
 
 
 def parse(body: Body) -> Question:

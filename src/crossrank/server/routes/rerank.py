@@ -15,7 +15,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from crossrank.errors import CrossRankError, InputError
+from crossrank.errors import CrossRankError, DownloadError, InputError, ModelError
 from crossrank.ranking.reranker import Reranker
 from crossrank.scoring.activation import sigmoid
 from crossrank.scoring.cross_encoder import CrossEncoder
@@ -99,6 +99,9 @@ def _failure(error: Exception) -> HttpError:
             return HttpError(404, str(error), "model")
         case InputError():
             return HttpError(422, str(error))
+        case ModelError() if not isinstance(error, DownloadError):
+            # Nothing that a retry would mend, and some clients retry 5xx ten times.
+            return HttpError(424, str(error), "model")
         case CrossRankError():
             return HttpError(503, str(error), retry_after="5")
     return HttpError(500, "An unexpected error; the server's log has it under this request's id.")
