@@ -17,14 +17,14 @@ Read documents once and keep what the model has read, so that ranking them takes
 a fraction of the time. For the bundled model and models trained from it."""
 EPILOG = """\
 input:
-  A folder in BEIR's layout (its corpus.jsonl; a document is its title and text),
-  or files as 'crossrank rerank' reads them: text, a document per line, or JSON
-  lines; or Parquet. A document's id is its field _id, id or docno; else the file
-  and the number of its line.
+  A folder in BEIR's layout (a document is its title and text), or files as
+  'crossrank rerank' reads them: text, a document per line, or JSON lines; or
+  Parquet. A document's id is its field _id, id or docno; else the file and the
+  number of its line.
 
 output:
-  A folder. Run the same command again to go on after an interruption, or to read
-  what is new or changed.
+  A folder. Run the same command again to go on after an interruption, or to
+  read what is new or changed.
 
 examples:
   crossrank prepare docs.jsonl -o prepared/

@@ -363,7 +363,7 @@ class PreparedDocuments:
             else:
                 new.setdefault(digest, text)
         texts: list[Text] = encoder.documents(list(new.values()))
-        states = dict(zip(new, engine.read(texts, None), strict=True)) if texts else {}
+        states = dict(zip(new, engine.read(texts, None, exact=True), strict=True)) if texts else {}
         documents, written = [], set()
         for identifier, _, digest in group:
             row, read = known.get(digest), states.get(digest)

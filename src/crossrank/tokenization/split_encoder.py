@@ -22,7 +22,7 @@ class ReadText:
 
     :param ids: ``[L]``, its tokens as they were read, special tokens included; int32.
     :param tokens_cut: Tokens that it lost because it was too long.
-    :param states: ``[L, H]``: float32, float16, or int8.
+    :param states: ``[L, H]``: float32, float16, int8, or bfloat16's bits as uint16.
     :param scales: ``[L]``, float16: what each row of int8 states is multiplied by; ``None`` for others.
     :param prepared: Whether it was read by an earlier process and comes from disk.
     """

@@ -1,0 +1,176 @@
+"""Prepared documents: what they save, and what their storage costs in agreement.
+
+    python -m benchmarks.prepared speed                   # 100 documents of Cranfield for one query
+    python -m benchmarks.prepared agreement --queries 40  # nDCG@10 and Kendall tau, by collection and storage
+    python -m benchmarks.prepared growth                  # made-up states: lookup as the store grows
+
+Needs ../shared/data, but for ``growth``. Reports go to standard output, with the processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import tempfile
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from benchmarks.machine import in_words, machine
+from benchmarks.workloads import Source, read_collection
+from crossrank import CrossEncoder, PreparedDocuments
+from crossrank.prepared.rows import STORAGE
+from crossrank.prepared.store import Store
+
+COLLECTIONS = ("cranfield", "scifact", "cosqa", "wikiqa", "xquad-en")
+
+
+def chosen(source: Source, queries: int) -> list[str]:
+    """Some judged queries, seeded."""
+    order = sorted(query for query in source.candidates if source.qrels.get(query))
+    random.Random(0).shuffle(order)
+    return order[:queries]
+
+
+def ndcg(grades: list[int], ideal: list[int]) -> float:
+    """nDCG at 10, gains as in trec_eval."""
+
+    def total(values: list[int]) -> float:
+        return sum(value / np.log2(rank + 2) for rank, value in enumerate(values[:10]))
+
+    return total(grades) / max(total(sorted(ideal, reverse=True)), 1e-9)
+
+
+def agreement(names: list[str], queries: int, threads: int | None) -> None:
+    """Print a row for each collection and storage."""
+    print(f"{'collection':10} {'storage':8} {'nDCG@10':>8} {'change':>8} {'tau':>7} {'MB':>6}")
+    for name in names:
+        source = read_collection(name)
+        asked = chosen(source, queries)
+        texts = {d: source.documents[d] for query in asked for d in source.candidates[query]}
+        pairs = [(source.queries[query], texts[d]) for query in asked for d in source.candidates[query]]
+        ends = np.cumsum([len(source.candidates[query]) for query in asked])[:-1]
+        plain = np.split(CrossEncoder(document_cache=0, num_threads=threads).score(pairs).logits[:, 0], ends)
+        before = _mean_ndcg(source, asked, plain)
+        print(f"{name:10} {'none':8} {before:8.4f}")
+        for storage in STORAGE:
+            with tempfile.TemporaryDirectory() as folder:
+                documents = PreparedDocuments(folder, storage=storage, num_threads=threads)
+                documents.add(texts, texts.values())
+                model = CrossEncoder(prepared=documents, document_cache=0, num_threads=threads)
+                result = model.score(pairs)
+                assert result.documents_prepared == result.documents
+                got = np.split(result.logits[:, 0], ends)
+                tau = np.mean([kendalltau(a, b).statistic for a, b in zip(plain, got, strict=True) if len(a) > 1])
+                after = _mean_ndcg(source, asked, got)
+                size = documents.stats()["bytes"] / 1e6
+                print(f"{name:10} {storage:8} {after:8.4f} {after - before:+8.4f} {tau:7.4f} {size:6.1f}", flush=True)
+
+
+def _mean_ndcg(source: Source, asked: list[str], scores: list[Any]) -> float:
+    values = []
+    for query, found in zip(asked, scores, strict=True):
+        qrels, candidates = source.qrels[query], source.candidates[query]
+        order = np.argsort(-found, kind="stable")
+        values.append(ndcg([qrels.get(candidates[i], 0) for i in order], list(qrels.values())))
+    return float(np.mean(values))
+
+
+def speed(rounds: int) -> None:
+    """Print milliseconds for 100 documents of Cranfield and one query, in turns."""
+    source = read_collection("cranfield")
+    asked = chosen(source, rounds + 1)
+    with tempfile.TemporaryDirectory() as folder:
+        documents = PreparedDocuments(folder)
+        texts = {d: source.documents[d] for query in asked for d in source.candidates[query][:100]}
+        documents.add(texts, texts.values())
+        systems = {
+            "unprepared": CrossEncoder(document_cache=0),
+            "cached in memory": CrossEncoder(document_cache="1GB"),
+            "prepared, pages warm": CrossEncoder(prepared=folder, document_cache=0),
+            "prepared, by id": CrossEncoder(prepared=folder, document_cache=0),
+            "prepared, pages dropped": CrossEncoder(prepared=folder, document_cache=0),
+        }
+        took: dict[str, list[float]] = {name: [] for name in systems}
+        for turn, query in enumerate(asked):
+            ids = source.candidates[query][:100]
+            pairs = [(source.queries[query], texts[d]) for d in ids]
+            systems["cached in memory"].score(pairs)
+            # Another query on the same documents, so that its own states are read.
+            other = source.queries[asked[turn - 1]]
+            for name, model in systems.items():
+                if name.endswith("dropped"):
+                    _drop(Path(folder))
+                began = time.perf_counter()
+                if name.endswith("by id"):
+                    result = model.score_ids(other, ids)
+                else:
+                    result = model.score([(other, text) for _, text in pairs])
+                if turn:
+                    took[name].append(1000 * (time.perf_counter() - began))
+                if name == "unprepared":
+                    expected = result.logits
+                assert np.abs(result.logits - expected).max() < 0.5, name
+    print(in_words(machine()))
+    for name, values in took.items():
+        print(f"{name:24} median {statistics.median(values):7.1f} ms   best {min(values):7.1f} ms")
+
+
+def _drop(folder: Path) -> None:
+    """Ask the system to forget what it has of the files; pages that are mapped may stay."""
+    for path in folder.iterdir():
+        handle = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(handle)
+
+
+def growth(sizes: list[int]) -> None:
+    """Print what finding 100 documents costs as a store of made-up documents grows; their states are 1 kB each."""
+    data = bytes(range(256)) * 4
+    meta = {"identity": "made", "precision": "float32", "max_length": "512", "hidden": "384", "storage": "int8"}
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.create(Path(folder), {**meta, "model": "made-up"})
+        there = 0
+        for size in sizes:
+            while there < size:
+                group = range(there, min(there + 20_000, size))
+                digests = [zlib.crc32(b"%d" % i).to_bytes(4, "big") + i.to_bytes(12, "big") for i in group]
+                with store.writer() as writer:
+                    rows = [(f"d{i}", digest, 2, 0, data) for i, digest in zip(group, digests, strict=True)]
+                    writer.add(rows)
+                there = group.stop
+            took = []
+            for seed in range(20):
+                numbers = random.Random(seed).sample(range(size), 100)
+                began = time.perf_counter()
+                assert all(store.data(row) for i in numbers if (row := store.by_id(f"d{i}")) is not None)
+                took.append(1000 * (time.perf_counter() - began))
+            disk = store.stats()["bytes_on_disk"] / 1e6
+            print(f"{size:9} documents {disk:8.1f} MB   100 found in {statistics.median(took):.2f} ms", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("speed", "agreement", "growth"))
+    parser.add_argument("--queries", type=int, default=40)
+    parser.add_argument("--collections", nargs="+", default=list(COLLECTIONS))
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
+    args = parser.parse_args()
+    if args.what == "speed":
+        speed(rounds=12)
+    elif args.what == "agreement":
+        print(in_words(machine()))
+        agreement(args.collections, args.queries, args.threads)
+    else:
+        growth(args.sizes)
+
+
+if __name__ == "__main__":
+    main()
