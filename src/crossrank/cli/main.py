@@ -41,6 +41,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "serve": {
         "serve": "serve models over HTTP, as Cohere, Jina and others do",
         "feedback": "look at, export and delete what users think of rankings",
+        "doctor": "say which products would work with a rerank server",
     },
     "train": {
         "train": "train a model on judged pairs",
@@ -63,7 +64,8 @@ examples:
 
 exit codes:
   0 success; 1 error, described on standard error; 2 wrong usage;
-  3 not promoted; 130 interrupted; 141 the reader of the output has left
+  3 not promoted, or a product would not work; 130 interrupted;
+  141 the reader of the output has left
 """
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+# The model's name in bodies; a product that has a name of its own built in sends that one.
+MODEL = "reranker"
 QUERY = "how do I undo a commit"
 TEXTS = (
     "The museum is open from nine to five and closed on Mondays.",
@@ -41,11 +43,13 @@ class Client:
     """A product's use of a reranker.
 
     :param setting: What to enter as the URL in its settings, below the server's address.
+    :param bare_key: Whether it sends an API key without the word Bearer.
     """
 
     product: str
     setting: str
     steps: Sequence[Step]
+    bare_key: bool = False
 
 
 # ---- how answers are read ----------------------------------------------------------------------------------------
@@ -56,8 +60,15 @@ def _need(condition: bool, message: str) -> None:
         raise UnusableError(message)
 
 
+def _at(answer: Any, *path: str) -> Any:
+    """Read the value at a path of objects; ``None`` where there is none."""
+    for key in path:
+        answer = answer.get(key) if isinstance(answer, dict) else None
+    return answer
+
+
 def _score(value: Any) -> None:
-    _need(isinstance(value, float), f"the score {value!r} is no float literal")
+    _need(isinstance(value, float), f"the score {value!r} is not a float literal")
     _need(0 <= value <= 1, f"the score {value!r} is not within 0 and 1")
 
 
@@ -65,10 +76,10 @@ def _rows(rows: Any, key: str, count: int, allowed: set[str], *, is_sorted: bool
     _need(isinstance(rows, list), f"a list of results is expected, not {type(rows).__name__}")
     _need(len(rows) == count, f"{count} results are expected, not {len(rows)}")
     for row in rows:
-        _need(
-            isinstance(row, dict) and isinstance(row.get("index"), int), f"a result without an integer index: {row!r}"
-        )
-        _need(set(row) <= {"index", key, *allowed}, f"unknown keys in a result: {sorted(set(row) - allowed)}")
+        index = _at(row, "index")
+        _need(type(index) is int and 0 <= index < len(TEXTS), f"a result without the index of a document: {row!r}")
+        unknown = sorted(set(row) - {"index", key, *allowed})
+        _need(not unknown, f"a result has keys that strict parsers refuse: {', '.join(unknown)}")
         _score(row.get(key))
     _need(len({row["index"] for row in rows}) == count, "an index occurs twice")
     scores = [row[key] for row in rows]
@@ -81,8 +92,7 @@ def _results(count: int = 3, *documents: str) -> Check:
     """Read ``results[].{index, relevance_score}``; ``documents`` are what a result's document may be."""
 
     def check(answer: Any) -> None:
-        _need(isinstance(answer, dict), f"an object is expected, not {type(answer).__name__}")
-        _rows(answer.get("results"), "relevance_score", count, {"document"})
+        _rows(_at(answer, "results"), "relevance_score", count, {"document"})
         for row in answer["results"]:
             if "text" in documents:
                 document = row.get("document")
@@ -117,38 +127,36 @@ def _integers(*path: str) -> Check:
     """See that a number at a path is an integer literal."""
 
     def check(answer: Any) -> None:
-        value = answer
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
+        value = _at(answer, *path)
         _need(type(value) is int, f"{'.'.join(path)} is {value!r}, not an integer")
 
     return check
 
 
 def _voyage(answer: Any) -> None:
-    _rows(answer.get("data"), "relevance_score", 2, {"document"})
+    _rows(_at(answer, "data"), "relevance_score", 2, {"document"})
 
 
 def _nvidia(answer: Any) -> None:
-    _rows(answer.get("rankings"), "logit", 3, set())
+    _rows(_at(answer, "rankings"), "logit", 3, set())
 
 
 def _weaviate(answer: Any) -> None:
-    scores = answer.get("scores")
+    scores = _at(answer, "scores")
     _need(isinstance(scores, list) and len(scores) == 3, "three scores are expected")
-    _need([each.get("document") for each in scores] == list(TEXTS), "the scores are not in input order")
+    _need([_at(each, "document") for each in scores] == list(TEXTS), "the scores are not in input order")
     for each in scores:
-        _score(each.get("score"))
+        _score(_at(each, "score"))
 
 
 def _tei_info(answer: Any) -> None:
-    _need("reranker" in answer.get("model_type", {}), "/info does not say that the model is a reranker")
+    _need(_at(answer, "model_type", "reranker") is not None, "/info does not say that the model is a reranker")
     for key in ("max_input_length", "max_client_batch_size"):
-        _need(type(answer.get(key)) is int, f"/info has no integer {key}")
+        _need(type(_at(answer, key)) is int, f"/info has no integer {key}")
 
 
 def _xinference_model(answer: Any) -> None:
-    _need(answer.get("model_type") == "rerank", "the model's model_type is not 'rerank'")
+    _need(_at(answer, "model_type") == "rerank", "the model's model_type is not 'rerank'")
 
 
 def _any(answer: Any) -> None:
@@ -158,7 +166,7 @@ def _any(answer: Any) -> None:
 # ---- what is sent ------------------------------------------------------------------------------------------------
 
 _RANK = {"query": QUERY, "documents": TEXTS}
-_NAMED = {"model": "reranker", **_RANK}
+_NAMED = {"model": MODEL, **_RANK}
 _TEI = {"query": QUERY, "texts": TEXTS}
 
 CLIENTS: tuple[Client, ...] = (
@@ -178,7 +186,7 @@ CLIENTS: tuple[Client, ...] = (
         "Dify, Xinference",
         "",
         [
-            Step("/v1/models/reranker", None, _xinference_model),
+            Step(f"/v1/models/{MODEL}", None, _xinference_model),
             Step(
                 "/v1/rerank",
                 {**_NAMED, "top_n": None, "return_documents": True, "return_len": None},
@@ -203,7 +211,7 @@ CLIENTS: tuple[Client, ...] = (
             Step(
                 "/v1/reranking",
                 {
-                    "model": "m",
+                    "model": MODEL,
                     "query": {"text": QUERY},
                     "passages": [{"text": text} for text in TEXTS],
                     "truncate": "END",
@@ -269,6 +277,45 @@ CLIENTS: tuple[Client, ...] = (
                 _all(_results(), _integers("meta", "billed_units", "search_units")),
             )
         ],
+    ),
+    Client(
+        "Cohere SDK, v1",
+        "",
+        [
+            Step(
+                "/v1/rerank",
+                {"query": QUERY, "documents": [{"text": text} for text in TEXTS], "return_documents": True},
+                _results(3, "text"),
+            )
+        ],
+    ),
+    Client(
+        "Cohere SDK, v2 (LangChain, LlamaIndex, Haystack)",
+        "",
+        [Step("/v2/rerank", {**_NAMED, "top_n": 2, "max_tokens_per_doc": 4096, "priority": 0}, _results(2))],
+    ),
+    Client("Vercel AI SDK, Cohere", "/v2", [Step("/v2/rerank", {**_NAMED, "top_n": 2}, _results(2))]),
+    Client("LangChain4j, Cohere or Jina", "/v1", [Step("/v1/rerank", _NAMED, _results())]),
+    Client("LangChain, Infinity", "", [Step("/rerank", _NAMED, _results())]),
+    Client("LlamaIndex, TEI", "", [Step("/rerank", _TEI, _array())], bare_key=True),
+    Client(
+        "Haystack, TEI",
+        "",
+        [
+            Step(
+                "/rerank",
+                {**_TEI, "raw_scores": False, "truncate": True, "truncation_direction": "Right"},
+                _array(),
+            )
+        ],
+    ),
+    Client("LiteLLM, cohere", "", [Step("/v2/rerank", {**_NAMED, "top_n": 2}, _results(2))]),
+    Client("LiteLLM, jina_ai", "", [Step("/v1/rerank", {**_NAMED, "top_n": 2}, _results(2))]),
+    Client("LiteLLM, hosted_vllm", "", [Step("/rerank", {**_NAMED, "top_n": 2}, _results(2))]),
+    Client(
+        "LiteLLM, infinity",
+        "",
+        [Step("/rerank", {**_NAMED, "top_n": 2}, _all(_results(2), _integers("usage", "prompt_tokens")))],
     ),
     Client(
         "LiteLLM, huggingface",
