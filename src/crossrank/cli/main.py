@@ -41,6 +41,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "serve": {
         "serve": "serve models over HTTP, as Cohere, Jina and others do",
         "feedback": "look at, export and delete what users think of rankings",
+        "mcp": "give agents ranking as a tool",
         "doctor": "say which products would work with a rerank server",
     },
     "train": {
