@@ -33,7 +33,7 @@ output:
 examples:
   crossrank doctor http://127.0.0.1:7997
   crossrank doctor https://rerank.example.org --key "$KEY" --json
-  crossrank doctor http://127.0.0.1:8080 --product "Open WebUI" --product FastGPT
+  crossrank doctor http://127.0.0.1:8080 --product "Open WebUI"
 
 exit codes:
   0 all products would work, or all of --product; 3 one would not;
