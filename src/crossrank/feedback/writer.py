@@ -91,13 +91,13 @@ class Writer:
     def _run(self) -> None:
         next_retention = 0.0
         while True:
+            if time.monotonic() >= next_retention:
+                self._retain()
+                next_retention = time.monotonic() + _RETENTION_SECONDS
             try:
                 job = self._jobs.get(timeout=_PAUSE_SECONDS)
             except queue.Empty:
                 self._flush()
-                if time.monotonic() >= next_retention:
-                    self._retain()
-                    next_retention = time.monotonic() + _RETENTION_SECONDS
                 continue
             if job is None:
                 self._flush()

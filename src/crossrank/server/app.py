@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -26,6 +26,9 @@ from crossrank.server.routes.reading import HttpError
 from crossrank.server.routes.rerank import answer_post
 from crossrank.server.scheduler import Scheduler
 from crossrank.server.settings import Settings
+
+if TYPE_CHECKING:
+    from crossrank.server.feedback import Collector
 
 # Every path at which some client posts; the body tells what it wants, so all are the same.
 RANK_PATHS = ("/v1/rerank", "/v2/rerank", "/rerank", "/api/rerank", "/v1/score", "/score", "/v1/ranking", "/ranking")
@@ -74,6 +77,7 @@ class State:
     store: ModelStore
     metrics: Metrics
     scheduler: Scheduler
+    feedback: Collector | None = None
     pipelines: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PIPELINES))
 
     def reread_keys(self) -> None:
@@ -93,6 +97,10 @@ def make_app(settings: Settings, version: str) -> FastAPI:
     scheduler = Scheduler(settings.max_queue_tokens, metrics.observe)
     metrics.watch_queue(lambda: scheduler.queued_tokens)
     state = State(settings, version, Keys(settings.keys_file), ModelStore(settings), metrics, scheduler)
+    if settings.feedback is not None:
+        from crossrank.server.feedback import Collector  # here, because it needs the extra 'feedback'
+
+        state.feedback = Collector(settings, metrics.registry)
     app = FastAPI(title="crossrank", version=version, lifespan=partial(_lifespan, state=state), redoc_url=None)
     app.state.crossrank = state
     for path in RANK_PATHS + OTHER_RANK_PATHS:
@@ -121,6 +129,14 @@ def make_app(settings: Settings, version: str) -> FastAPI:
         summary=(facts.reload.__doc__ or "").partition(":")[0],
         openapi_extra={"parameters": [{"name": "model", "in": "query", "schema": {"type": "string"}}]},
     )
+    app.add_api_route(
+        "/v1/feedback",
+        _guarded(_feedback, state, needs_key=True),
+        methods=["POST"],
+        summary=(_feedback.__doc__ or "").partition("\n")[0],
+        openapi_extra=_FEEDBACK,
+        status_code=201,
+    )
     app.add_exception_handler(HTTPException, _http_exception)
     return app
 
@@ -148,6 +164,13 @@ def _guarded(
             return JSONResponse(DEFAULT.error(error.status, str(error), error.field), error.status, error.headers)
 
     return get
+
+
+async def _feedback(request: Request, state: State) -> Response:
+    """Say what somebody thinks of a ranking that was stored."""
+    if state.feedback is None:
+        raise HttpError(404, "This server keeps no feedback. Start it with --feedback sqlite:///feedback.db.")
+    return await state.feedback.answer(request)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
@@ -182,6 +205,8 @@ async def _lifespan(app: FastAPI, state: State) -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     state.scheduler.stop()
+    if state.feedback is not None:
+        await asyncio.to_thread(state.feedback.close)
 
 
 async def _warm(state: State) -> None:
@@ -228,6 +253,43 @@ _BODIES: dict[str, Any] = {
             424: "The model can't be loaded",
             429: "Too much waits; Retry-After says how long",
             503: "A model's files can't be downloaded, or a pipeline's stage failed",
+        }.items()
+    },
+}
+_FEEDBACK: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["request_id"],
+                    "properties": {
+                        "request_id": {"type": "string"},
+                        "clicked": {"type": "array", "items": {"type": "integer"}},
+                        "helpful": {"type": "object", "additionalProperties": {"type": "boolean"}},
+                        "stars": {"type": "object", "additionalProperties": {"type": "number"}},
+                        "order": {"type": "array", "items": {"type": "integer"}},
+                        "missing": {"type": "string"},
+                        "comment": {"type": "string"},
+                        "user": {"type": "string"},
+                    },
+                },
+                "example": {"request_id": "...", "clicked": [1], "helpful": {"1": True}, "user": "u-17"},
+            }
+        },
+    },
+    "responses": {
+        str(status): {"description": text, "content": {"application/json": {"schema": {}}}}
+        for status, text in {
+            201: "It is written",
+            400: "Not JSON",
+            401: "No known API key",
+            404: "No such ranking is stored, or the server keeps no feedback",
+            408: "The body came too slowly",
+            413: "More than 1 MiB",
+            422: "A field can't be used",
+            503: "The database can't be written; Retry-After says when to try again",
         }.items()
     },
 }

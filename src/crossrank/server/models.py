@@ -222,11 +222,12 @@ def _open(entry: Entry) -> Loaded:
         assert entry.where is not None
         reranker = Reranker.from_file(entry.where).warm_up()
         return Loaded(reranker, f"file-{Path(entry.where).stat().st_mtime_ns:x}", info={"stages": list(reranker.names)})
-    registry, version = entry.registry, None
+    registry, version, where = entry.registry, None, entry.where
     if registry is not None:
         version = _current(registry)
-        registry.check(version)
-    model = CrossEncoder(version.folder if version else entry.where, **entry.options).load()
+        # Before the first version the bundled model serves: it is what `crossrank learn` starts from.
+        where = str(version.folder) if version else None
+    model = CrossEncoder(where, **entry.options).load()
     info = model.info()
     loaded = Loaded(
         model,
@@ -239,13 +240,16 @@ def _open(entry: Entry) -> Loaded:
     return loaded
 
 
-def _current(registry: ModelRegistry) -> Version:
-    version = registry.current()
-    if version is None:
+def _current(registry: ModelRegistry) -> Version | None:
+    """The version in use, checked; ``None`` while the registry has none."""
+    if not registry.folder.is_dir():
         raise ModelNotFoundError(
-            f"{str(registry.folder)!r} has no version in use. Put one there: crossrank promote CANDIDATE --registry "
-            f"{str(registry.folder)!r}."
+            f"There is no registry {str(registry.folder)!r} (seen from {str(Path.cwd())!r}). Check the path; to begin "
+            "with an empty one, make the folder."
         )
+    version = registry.current()
+    if version is not None:
+        registry.check(version)
     return version
 
 

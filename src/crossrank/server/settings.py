@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import (
@@ -89,6 +89,22 @@ class Settings(BaseSettings):
     body_seconds: Count = Field(60, description="how long a client may take to send a body")
     log_level: str = Field("info", description="debug, info, warning or error")
     log_texts: bool = Field(False, description="write queries into the log")
+    feedback: str | None = Field(
+        None, description="keep feedback here: sqlite:///feedback.db or postgresql://HOST/NAME; by default none is kept"
+    )
+    feedback_rate: float = Field(
+        0.0, ge=0, le=1, description="share of rankings to store; others are if their request has store: true"
+    )
+    feedback_texts: Literal["full", "digest"] = Field(
+        "full", description="what to store of queries and documents: full, or digest (documents by id and digest)"
+    )
+    feedback_days: Count | None = Field(None, description="delete stored rankings that are older")
+    feedback_max_bytes: Bytes | None = Field(
+        None, description="delete the oldest stored rankings beyond so many bytes of texts, such as 1GB"
+    )
+    feedback_queue: Count = Field(1000, description="rankings that may wait for the database; others are dropped")
+    shuffle_top: int = Field(0, ge=0, description="of a share of the stored rankings, shuffle so many first places")
+    share: float = Field(0.05, ge=0, le=1, description="share of the stored rankings that --shuffle-top shuffles")
     tls_cert: ExistingFile | None = Field(None, description="certificate file, for https")
     tls_key: ExistingFile | None = Field(None, description="the certificate's private key")
 

@@ -20,7 +20,7 @@ from crossrank.ranking.reranker import Reranker
 from crossrank.scoring.activation import sigmoid
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.server.dialects import DEFAULT, dialect_of
-from crossrank.server.dialects.body import Answer, BodyError, Question
+from crossrank.server.dialects.body import Answer, BodyError, Question, flag
 from crossrank.server.keys import KeyBusyError, KeyRefusedError
 from crossrank.server.logs import log
 from crossrank.server.models import Loaded, UnknownModelError
@@ -137,6 +137,21 @@ async def _answer(
         version = loaded.version
     timings = {"total": time.perf_counter() - started, "reading": read - started, **outcome.timings}
     warnings = ([warning] if warning else []) + _warnings(outcome)
+    kept: dict[str, Any] = {}
+    if state.feedback is not None:
+        kept = state.feedback.keep(
+            request,
+            body,
+            question,
+            outcome,
+            request_id=request_id,
+            model=entry.name,
+            version=version,
+            dialect=dialect.name,
+        )
+        warnings += [kept.pop("warning")] if "warning" in kept else []
+    elif flag(body, "store"):
+        warnings.append("not stored: the server runs without --feedback")
     facts = {
         "request_id": request_id,
         "model": entry.name,
@@ -147,6 +162,7 @@ async def _answer(
         "degraded": outcome.degraded,
         "warnings": warnings,
         "timings": {name: round(seconds, 6) for name, seconds in timings.items()},
+        **kept,
     }
     _count(state, note, question, outcome)
     answer = Answer(
@@ -324,6 +340,8 @@ def _headers(facts: Mapping[str, Any]) -> dict[str, str]:
         "x-crossrank-skipped": _short(facts["skipped"]),
         "x-crossrank-degraded": facts["degraded"] or "",
         "x-crossrank-warnings": "; ".join(facts["warnings"]),
+        "x-crossrank-stored": str(facts.get("stored", "")).lower(),
+        "x-crossrank-shuffled": str(facts.get("shuffled", "")),
         "x-crossrank-timings": ", ".join(f"{name}={seconds:.6f}" for name, seconds in facts["timings"].items()),
     }
     return {
