@@ -43,13 +43,6 @@ def judgements(store: Store) -> list[Any]:
         return list(connection.execute(sa.text("SELECT id, user_key, idempotency_key FROM judgements ORDER BY id")))
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.02)
-
-
 def test_from_a_ranking_to_the_database(url: str, tmp_path: Path, tiny_bert: Path) -> None:
     with serve(tmp_path / "log", "--model", f"m={tiny_bert}", "--feedback", url) as server:
         answer = ranked(server, top_n=3)
@@ -78,7 +71,7 @@ def test_from_a_ranking_to_the_database(url: str, tmp_path: Path, tiny_bert: Pat
         assert "ada" not in log
 
 
-def test_what_is_stored(tmp_path: Path, tiny_bert: Path) -> None:
+def test_what_is_stored(tmp_path: Path, tiny_bert: Path, until: Callable[..., None]) -> None:
     url = f"sqlite:///{tmp_path}/f.db"
     with serve(tmp_path / "log", "--model", f"m={tiny_bert}", "--feedback", url) as server:
         assert server.post(BODY).json()["crossrank"]["stored"] is False
@@ -189,7 +182,7 @@ def test_a_share_of_the_stored_rankings_is_shuffled(tmp_path: Path, tiny_bert: P
     assert Counter(row.shuffled for row in rows) == {0: orders[0], 3: orders[3]}
 
 
-def test_the_queue_drops_rankings_and_says_so(tmp_path: Path, tiny_bert: Path) -> None:
+def test_the_queue_drops_rankings_and_says_so(tmp_path: Path, tiny_bert: Path, until: Callable[..., None]) -> None:
     url = f"sqlite:///{tmp_path}/f.db"
     flags = ("--model", f"m={tiny_bert}", "--feedback", url, "--feedback-queue", "3")
     with serve(tmp_path / "log", *flags) as server:
@@ -234,7 +227,7 @@ def test_sixteen_clients_at_once(url: str, tmp_path: Path, tiny_bert: Path) -> N
 
 
 @pytest.mark.postgres
-def test_the_database_goes_and_comes_back(tmp_path: Path, tiny_bert: Path) -> None:
+def test_the_database_goes_and_comes_back(tmp_path: Path, tiny_bert: Path, until: Callable[..., None]) -> None:
     own = Postgres()
     own.start()
     try:
@@ -264,7 +257,7 @@ def test_the_database_goes_and_comes_back(tmp_path: Path, tiny_bert: Path) -> No
         own.remove()
 
 
-def test_the_disk_is_full(tmp_path: Path, tiny_bert: Path) -> None:
+def test_the_disk_is_full(tmp_path: Path, tiny_bert: Path, until: Callable[..., None]) -> None:
     url = f"sqlite:///{tmp_path}/f.db"
     open_store(url)
     with serve(tmp_path / "log", "--model", f"m={tiny_bert}", "--feedback", url) as server:
@@ -329,7 +322,9 @@ def test_killed_under_load(url: str, tmp_path: Path, tiny_bert: Path) -> None:
     assert Counter(row.idempotency_key for row in judgements(open_store(url))) == dict.fromkeys(sent, 1)
 
 
-def test_killed_between_the_write_and_the_answer(url: str, tmp_path: Path, tiny_bert: Path) -> None:
+def test_killed_between_the_write_and_the_answer(
+    url: str, tmp_path: Path, tiny_bert: Path, until: Callable[..., None]
+) -> None:
     flags = ("--model", f"m={tiny_bert}", "--feedback", url)
     with serve(tmp_path / "log", *flags) as server:
         name = ranked(server)["id"]
@@ -359,7 +354,9 @@ def test_a_store_that_can_not_be_opened_is_an_error_at_once(tmp_path: Path) -> N
         assert ran.stderr.count("\n") == 1
 
 
-def test_an_empty_registry_serves_the_bundled_model_until_there_is_a_version(tmp_path: Path, tiny_bert: Path) -> None:
+def test_an_empty_registry_serves_the_bundled_model_until_there_is_a_version(
+    tmp_path: Path, tiny_bert: Path, until: Callable[..., None]
+) -> None:
     from crossrank.checkpoint.model_registry import ModelRegistry
 
     (tmp_path / "live").mkdir()

@@ -67,11 +67,8 @@ def execute(args: argparse.Namespace) -> int:
     """
     from crossrank.feedback.store import open_store
 
-    database = args.store.partition("///")[2] if args.store.startswith("sqlite:///") else None
-    if database and not Path(database).is_file():
-        raise InputError(f"There is no database {database!r} (seen from {str(Path.cwd())!r}). Check the path.")
     actions = {"stats": _stats, "list": _list, "export": _export, "delete": _delete}
-    actions[args.action](open_store(args.store), args)
+    actions[args.action](open_store(args.store, make=False), args)
     return 0
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from crossrank.cli.options import Parser, positive
 from crossrank.cli.promote import NOT_PROMOTED, add_decision_options, criteria_of, running_of
 from crossrank.cli.terminal import complain, one_line, to_json
 from crossrank.cli.train import add_settings, settings_of
+from crossrank.errors import CrossRankError, InputError
 
 if TYPE_CHECKING:
     from crossrank.training.learning import Outcome
@@ -29,6 +32,7 @@ examples:
   crossrank learn --feedback ./feedback --registry ./registry
   crossrank learn --feedback ./feedback --registry ./registry --dry-run
   crossrank learn --feedback ./feedback --registry ./r --data judged.jsonl
+  crossrank learn --feedback sqlite:///f.db --registry ./registry --every 6h
 
 exit codes:
   0 a better model is in use, or there was nothing to do; 3 not promoted;
@@ -38,7 +42,12 @@ exit codes:
 
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("--feedback", metavar="FOLDER", required=True, help="a folder of feedback, or one file")
+    parser.add_argument(
+        "--feedback",
+        metavar="WHERE",
+        required=True,
+        help="a folder of feedback, one file, or the URL of the store of 'crossrank serve --feedback'",
+    )
     parser.add_argument("--registry", metavar="FOLDER", required=True, help="the registry; created if it is not there")
     parser.add_argument("--base", metavar="MODEL", help="model for the first round (default: the bundled model)")
     parser.add_argument(
@@ -56,11 +65,12 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--click-bias",
         type=float,
-        default=1.0,
         metavar="ETA",
-        help="assume that one user in k ** ETA looks at place k (default: 1)",
+        help="assume that one user in k ** ETA looks at place k (default: what the store's shuffled rankings show, "
+        "where there are enough, else 1)",
     )
     parser.add_argument("--skip-bad", action="store_true", help="skip and count lines that can't be used")
+    parser.add_argument("--every", type=_duration, metavar="TIME", help="repeat every 30m, 6h or 2d, until stopped")
     parser.add_argument("--dry-run", action="store_true", help="only read and count")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     add_decision_options(parser)
@@ -72,15 +82,37 @@ def execute(args: argparse.Namespace) -> int:
 
     :raises CrossRankError: If something can't be used.
     """
+    if args.every is None:
+        return _round(args)
+    for number in itertools.count():
+        started = time.monotonic()
+        try:
+            _round(args)
+        except (CrossRankError, OSError) as error:
+            # A database or a disk may be back by the next round; a wrong option stays wrong.
+            if number == 0 and isinstance(error, InputError):
+                raise
+            complain("error", str(error))
+        sys.stdout.flush()
+        time.sleep(max(0.0, started + args.every - time.monotonic()))
+    return 0
+
+
+def _round(args: argparse.Namespace) -> int:
     from crossrank.checkpoint.model_registry import ModelRegistry
     from crossrank.data.judgements import ReadSettings
+    from crossrank.training.held_out_feedback import ETA
     from crossrank.training.learning import REFUSED, Rules, learn
 
+    feedback, eta = args.feedback, args.click_bias
+    if "://" in args.feedback:
+        feedback, estimated = _stored(args.feedback)
+        eta = estimated if eta is None else eta
     outcome = learn(
-        args.feedback,
+        feedback,
         ModelRegistry(args.registry),
         base=args.base,
-        rules=Rules(args.min_judgements, args.eval_share, args.click_bias),
+        rules=Rules(args.min_judgements, args.eval_share, ETA if eta is None else eta),
         training=settings_of(args),
         criteria=criteria_of(args),
         guard=args.guard,
@@ -96,6 +128,31 @@ def execute(args: argparse.Namespace) -> int:
     else:
         print_outcome(outcome)
     return NOT_PROMOTED if outcome.state == REFUSED else 0
+
+
+def _stored(url: str) -> tuple[list[dict[str, Any]], float | None]:
+    """Rows of a store; and how fast attention falls, if its shuffled rankings tell."""
+    from crossrank.feedback.propensity import estimate
+    from crossrank.feedback.rows import ranking_rows
+    from crossrank.feedback.store import open_store
+
+    judged = list(open_store(url, make=False).judged())
+    found = estimate(judged)
+    if not found.enough or found.eta is None:
+        return list(ranking_rows(judged)), None
+    _tell(f"One in k ** {found.eta.value:.2f} looks at place k, by {found.clicks} clicks in shuffled rankings")
+    return list(ranking_rows(judged)), found.eta.value
+
+
+def _duration(text: str) -> float:
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86_400}.get(text[-1:])
+    try:
+        seconds = float(text[:-1]) * (unit or 0)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 366 * 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time between 1s and 366d, such as 30m, 6h or 2d")
+    return seconds
 
 
 def print_outcome(outcome: Outcome) -> None:

@@ -99,14 +99,18 @@ class Judged:
     judgements: Sequence[JudgementRow]
 
 
-def open_store(url: str) -> Store:
-    """Open a store, make it if it is not there, and bring its tables up to date.
+def open_store(url: str, *, make: bool = True) -> Store:
+    """Open a store, and bring its tables up to date.
 
     :param url: ``sqlite:///feedback.db`` (a path from here; four slashes for an absolute one) or ``postgresql://...``.
-    :raises InputError: If the URL can't be used.
+    :param make: Whether to make SQLite's file if it is not there.
+    :raises InputError: If the URL can't be used, or there is no such file.
     :raises StoreError: If the database can't be reached, or a later version of crossrank has changed it.
     """
     store = Store(_engine(url))
+    file = store.engine.url.database or ""
+    if not make and store.engine.dialect.name == "sqlite" and not Path(file).is_file():
+        raise InputError(f"There is no database {file!r} (seen from {str(Path.cwd())!r}). Check the path.")
     with store.errors():
         store.migrate()
     return store

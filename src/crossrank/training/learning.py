@@ -26,7 +26,7 @@ from typing import Any
 from crossrank.checkpoint.locks import FileLock
 from crossrank.checkpoint.model_registry import ModelRegistry
 from crossrank.data.dataset import Dataset
-from crossrank.data.files import rows_of
+from crossrank.data.files import Source, rows_of
 from crossrank.data.forms import judgements_of
 from crossrank.data.judgements import Group, Judgement, ReadReport, ReadSettings, Row, RowError
 from crossrank.data.open_dataset import open_dataset
@@ -77,6 +77,7 @@ class Outcome:
     :param decided_on: Held-out queries on which two models can differ; ``by_clicks`` of them rest on clicks.
     :param notes: What was passed over -> how often.
     :param version: The version in use at the end.
+    :param eta: How fast attention to clicks was taken to fall with the place.
     """
 
     state: str
@@ -91,6 +92,7 @@ class Outcome:
     by_clicks: int
     notes: Mapping[str, int]
     version: str | None
+    eta: float
     decision: Decision | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -113,7 +115,7 @@ class _Read:
 
 
 def learn(
-    feedback: str | os.PathLike[str],
+    feedback: str | os.PathLike[str] | Sequence[Mapping[str, Any]],
     registry: ModelRegistry,
     *,
     base: str | None = None,
@@ -131,7 +133,7 @@ def learn(
 ) -> Outcome:
     """Read feedback, train, compare, and promote what is better.
 
-    :param feedback: A folder of files as ``crossrank train`` reads them, or one file.
+    :param feedback: A folder of files as ``crossrank train`` reads them, one file, or rows with the same fields.
     :param base: What to start from while the registry is empty; ``None`` for the bundled model.
     :param guard: As :func:`crossrank.training.promotion.promote` takes it.
     :param data: Decide on this dataset instead of on held-out feedback; then all other queries are learnt from.
@@ -145,7 +147,7 @@ def learn(
     """
     rules, training, criteria = rules or Rules(), training or Settings(), criteria or Criteria()
     # Before anything is made: whether the feedback is there, and whether the registry can be one.
-    _files(Path(feedback))
+    sources = _sources(feedback)
     registry.current()
     if not dry_run:
         registry.folder.mkdir(parents=True, exist_ok=True)
@@ -158,8 +160,8 @@ def learn(
         criteria = replace(criteria, alpha=budget.this_round)
         trusted = open_dataset(os.fspath(data)) if data is not None else None
         learnt = queries_learnt(in_use.folder) if in_use is not None else set()
-        read = _read(Path(feedback), state, rules, reading or ReadSettings(), trusted, learnt)
-        held = as_dataset(read.held, Path(feedback), eta=rules.eta) if trusted is None else None
+        read = _read(sources, state, rules, reading or ReadSettings(), trusted, learnt)
+        held = as_dataset(read.held, Path("feedback"), eta=rules.eta) if trusted is None else None
         dataset = trusted if held is None else held.dataset
         decision: Decision | None = None
         why = _why_not(read, dataset, rules, criteria, trusted is not None)
@@ -202,6 +204,7 @@ def learn(
             by_clicks=_clicked(held),
             notes=_notes(read.report),
             version=in_use.name if in_use else None,
+            eta=rules.eta,
             decision=decision,
         )
 
@@ -256,14 +259,19 @@ def _round(
 
 
 def _read(
-    path: Path, state: _State, rules: Rules, reading: ReadSettings, trusted: Dataset | None, learnt: set[str]
+    sources: Sequence[Source],
+    state: _State,
+    rules: Rules,
+    reading: ReadSettings,
+    trusted: Dataset | None,
+    learnt: set[str],
 ) -> _Read:
     read = _Read()
     left = Counter(state.rows)
     not_to_train_on = {same_query(text) for text in trusted.queries.values()} if trusted is not None else set()
-    for file in _files(path):
+    for source in sources:
         read.files += 1
-        for row in rows_of(str(file)):
+        for row in rows_of(source):
             try:
                 if isinstance(row, RowError):
                     raise row
@@ -310,6 +318,12 @@ def _why_not(read: _Read, dataset: Dataset | None, rules: Rules, criteria: Crite
             f"difference (p below {criteria.alpha:.2g}).{more}"
         )
     return None
+
+
+def _sources(feedback: str | os.PathLike[str] | Sequence[Mapping[str, Any]]) -> list[Source]:
+    if not isinstance(feedback, (str, os.PathLike)):
+        return [feedback] if feedback else []
+    return [str(file) for file in _files(Path(feedback))]
 
 
 def _files(path: Path) -> list[Path]:
