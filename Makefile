@@ -42,9 +42,11 @@ $(VENV)/.core: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
+# infinity's client, which LangChain's adapter imports, asks for an older httpx than others do; it works with theirs.
 $(VENV)/.test: $(VENV)/.core
 	$(if $(TORCH),$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH))
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'infinity-client>=0.0.76'
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.test

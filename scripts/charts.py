@@ -1,0 +1,117 @@
+"""Draw the charts of README and docs from the results of benchmark runs.
+
+    python scripts/charts.py     # benchmarks/results/*.json -> docs/assets/*.svg, light and dark
+
+Plain SVG keeps text sharp and files small. Every chart names the processor and the command.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+ASSETS = ROOT / "docs" / "assets"
+THEMES: Mapping[str, Mapping[str, str]] = {
+    "light": {"text": "#1f2328", "muted": "#59636e", "ours": "#0969da", "other": "#afb8c1"},
+    "dark": {"text": "#f0f6fc", "muted": "#9198a1", "ours": "#4493f8", "other": "#59636e"},
+}
+FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
+WIDTH, LABEL, ROW, BAR = 760, 300, 30, 18
+
+Row = tuple[str, float, bool]  # label, value, whether it is ours
+
+
+def bars(title: str, rows: Sequence[Row], caption: Sequence[str], unit: str, theme: Mapping[str, str]) -> str:
+    """A chart of horizontal bars, the longest on top.
+
+    :param rows: Label, value, and whether the bar is ours.
+    :param caption: Lines below the chart.
+    """
+    longest = max(value for _, value, _ in rows)
+    room = WIDTH - LABEL - 110
+    height = 56 + ROW * len(rows) + 18 * len(caption) + 10
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        f'role="img" aria-label="{escape(title, {chr(34): "&quot;"})}" font-family="{FONT}">',
+        f"<title>{escape(title)}</title>",
+        f'<text x="0" y="22" font-size="16" font-weight="600" fill="{theme["text"]}">{escape(title)}</text>',
+    ]
+    for place, (label, value, ours) in enumerate(rows):
+        y = 44 + ROW * place
+        weight = ' font-weight="600"' if ours else ""
+        width = max(2.0, room * value / longest)
+        parts += [
+            f'<text x="{LABEL - 12}" y="{y + 14}" font-size="13" text-anchor="end" fill="{theme["text"]}"{weight}>'
+            f"{escape(label)}</text>",
+            f'<rect x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR}" rx="3" '
+            f'fill="{theme["ours" if ours else "other"]}"/>',
+            f'<text x="{LABEL + width + 8:.1f}" y="{y + 14}" font-size="13" fill="{theme["text"]}"{weight}>'
+            f"{number(value)}{escape(unit)}</text>",
+        ]
+    start = 44 + ROW * len(rows) + 22
+    parts += [
+        f'<text x="0" y="{start + 18 * i}" font-size="12" fill="{theme["muted"]}">{escape(line)}</text>'
+        for i, line in enumerate(caption)
+    ]
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def number(value: float) -> str:
+    """Two significant digits below ten, else a whole number with commas."""
+    return f"{value:.1f}" if value < 10 else f"{round(value):,}"
+
+
+def processor(facts: Mapping[str, Any]) -> str:
+    """The machine of a result, short."""
+    flags = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx2") if facts["flags"].get(flag)]
+    return f"{facts['cores']} cores, {facts['processor']}, {flags[0] if flags else 'no vector flags'}"
+
+
+def read(name: str) -> dict[str, Any]:
+    """A result of a benchmark run."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def throughput_rows(throughput: Mapping[str, Any], prepared: Mapping[str, Any] | None) -> list[Row]:
+    """Pairs a second on Cranfield."""
+    systems = throughput["workloads"]["cranfield"]["systems"]
+    names = {
+        "crossrank": "crossrank, MiniLM-L6",
+        "sentence-transformers": "sentence-transformers (default)",
+        "sentence-transformers OpenVINO": "sentence-transformers, OpenVINO",
+        "FlashRank int8": "FlashRank, int8",
+        "fastembed": "fastembed",
+    }
+    rows: list[Row] = [
+        (label, systems[name]["pairs_per_second"], name == "crossrank")
+        for name, label in names.items()
+        if name in systems
+    ]
+    if prepared is not None:
+        rows += [(label, value, True) for label, value in prepared["chart"].items()]
+    return sorted(rows, key=lambda row: -row[1])
+
+
+def main() -> None:
+    ASSETS.mkdir(parents=True, exist_ok=True)
+    throughput = read("throughput")
+    prepared = read("prepared") if (RESULTS / "prepared.json").is_file() else None
+    rows = throughput_rows(throughput, prepared)
+    tokens = throughput["workloads"]["cranfield"]["tokens"]
+    caption = [
+        f"Cranfield abstracts, {tokens:.0f} tokens a pair. {processor(throughput['machine'])}.",
+        "python -m benchmarks.throughput and python -m benchmarks.prepared; details in docs/benchmarks.md.",
+    ]
+    for name, theme in THEMES.items():
+        chart = bars("Query-document pairs a second", rows, caption, "", theme)
+        (ASSETS / f"throughput-{name}.svg").write_text(chart, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
