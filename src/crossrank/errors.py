@@ -1,20 +1,20 @@
-"""What can go wrong, in one tree. Every message names the value, the limit and the remedy.
+"""All errors. Every message names the value, the limit and the remedy.
 
 ::
 
     CrossRankError
-    ├── InputError (also ValueError)      an argument, a pair, a line of a file that can't be used
+    ├── InputError (also ValueError)      an argument, a pair or a line of a file can't be used
     ├── ModelError
-    │   ├── ModelNotFoundError            no such folder or repository, or not in the cache while offline
-    │   ├── ModelAccessError              the hub refused: gated, private, or a wrong token
-    │   ├── DownloadError                 the hub can't be reached, or a download broke off
-    │   ├── CheckpointError               the files are there but damaged, incomplete or inconsistent
-    │   └── UnsupportedModelError         sound files for which there is no graph here
-    ├── PreparedError                     prepared documents of another model, damaged, or that can't be written
-    ├── StageError                        a stage of a pipeline can't score: a network, a provider, an answer
+    │   ├── ModelNotFoundError            no such folder or repository, or offline and not cached
+    │   ├── ModelAccessError              the hub refused access: gated, private, or a wrong token
+    │   ├── DownloadError                 the hub can't be reached, or a download was interrupted
+    │   ├── CheckpointError               the files are damaged, incomplete or inconsistent
+    │   └── UnsupportedModelError         the files are valid, but crossrank can't run the model
+    ├── PreparedError                     prepared documents are of another model, are damaged, or can't be written
+    ├── StageError                        a stage of a pipeline can't score, for instance because of the network
     └── MissingExtraError (also ImportError)   an optional package is not installed
 
-    CrossRankWarning (UserWarning)        said once, never an error
+    CrossRankWarning (UserWarning)        not an error, but worth knowing
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from collections.abc import Iterable
 
 
 class CrossRankError(Exception):
-    """The root of all errors that crossrank raises on purpose."""
+    """The base class of all errors that crossrank raises on purpose."""
 
 
 class InputError(CrossRankError, ValueError):
-    """A value from the caller that can't be used: an argument, a pair, a line of a file."""
+    """An argument, a pair or a line of a file that can't be used."""
 
 
 class ModelError(CrossRankError):
@@ -35,35 +35,35 @@ class ModelError(CrossRankError):
 
 
 class ModelNotFoundError(ModelError):
-    """No such folder or repository; or it is not in the local cache while offline."""
+    """The folder or repository does not exist, or it is not cached while offline."""
 
 
 class ModelAccessError(ModelError):
-    """The hub knows the repository but refuses it: gated, private, or a wrong token."""
+    """The hub refuses access to the repository: gated, private, or a wrong token."""
 
 
 class DownloadError(ModelError):
-    """The hub can't be reached, or a download broke off."""
+    """The hub can't be reached, or a download was interrupted."""
 
 
 class CheckpointError(ModelError):
-    """The files of a checkpoint are damaged, incomplete or contradict each other."""
+    """The files of a checkpoint are damaged, incomplete or inconsistent."""
 
 
 class UnsupportedModelError(ModelError):
-    """A sound checkpoint that crossrank has no graph for, or refuses to run."""
+    """A valid checkpoint that crossrank can't or won't run."""
 
 
 class PreparedError(CrossRankError):
-    """Prepared documents that can't be used or written: of another model, damaged, a full disk, an unknown id."""
+    """Prepared documents can't be used or written: another model, damage, a full disk, an unknown id."""
 
 
 class StageError(CrossRankError):
-    """A stage of a pipeline that can't give scores.
+    """A stage of a pipeline can't score.
 
     :param reason: What happened, with the remedy.
     :param retryable: Whether the same call may work later.
-    :param stage: The stage's name, where it is known.
+    :param stage: The stage's name, if known.
     """
 
     def __init__(self, reason: str, *, retryable: bool = False, stage: str | None = None) -> None:
@@ -74,19 +74,19 @@ class StageError(CrossRankError):
 
 
 class MissingExtraError(CrossRankError, ImportError):
-    """An optional package is needed and not installed."""
+    """An optional package is needed but not installed."""
 
 
 class CrossRankWarning(UserWarning):
-    """Something the caller should know, and which does not stop the work."""
+    """Something the caller should know that is not an error."""
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Suggest the known name that a wrong one resembles most, as a sentence to put at the end of a message.
+    """Suggest the known name that is most similar to a wrong one, as the end of a message.
 
-    :returns: ``" Did you mean 'query'?"``, or nothing if no name is close.
+    :returns: ``" Did you mean 'query'?"``, or ``""`` if no name is similar.
     """
-    from difflib import get_close_matches  # here, because it is needed only when something is wrong
+    from difflib import get_close_matches  # imported here, because only errors need it
 
     close = get_close_matches(wrong, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,4 +1,4 @@
-"""The one guard for optional packages."""
+"""Import of optional packages."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from crossrank.errors import MissingExtraError
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import an optional package, or say which command installs it.
+    """Import an optional package, or raise an error with the command that installs it.
 
     :param module: The module's import name, such as ``"torch"``.
-    :param extra: The extra of crossrank that brings it, such as ``"torch"``.
-    :param purpose: What it is needed for; the start of the message.
+    :param extra: The extra of crossrank that contains it, such as ``"torch"``.
+    :param purpose: What needs it; the start of the message.
     :raises MissingExtraError: If the package is not installed.
     """
     if importlib.util.find_spec(module.partition(".")[0]) is None:

@@ -1,4 +1,4 @@
-"""Who is told how far a long call has come."""
+"""Progress of long calls."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from contextlib import contextmanager
 def progress_of(
     total: int, show: bool | Callable[[int], object] | None, *, unit: str = "pair"
 ) -> Iterator[Callable[[int], object]]:
-    """Give what is told how many more are done: a bar, the caller's function, or nobody.
+    """Yield a function to call with the number of newly finished items. It moves a bar, or is the caller's own.
 
-    ``show=None`` means a bar where there is a terminal, and only after two seconds.
+    ``show=None`` shows a bar on a terminal, after two seconds.
     """
     if callable(show):
         yield show
     elif show or (show is None and sys.stderr is not None and sys.stderr.isatty()):
-        # Only here: its import takes a twentieth of a second.
+        # Imported here, because it takes 50 ms.
         from tqdm.auto import tqdm
 
         with tqdm(total=total, unit=unit, delay=2 if show is None else 0) as bar:

@@ -1,4 +1,4 @@
-"""What comes out: scores with the facts of how they were made."""
+"""The result of scoring: scores, and how they were made."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from crossrank.errors import InputError
 
 @dataclass(frozen=True)
 class PairScores:
-    """Scores of pairs, in input order, with the facts.
+    """Scores of pairs, in input order.
 
-    :param scores: ``[pairs]``, or ``[pairs, labels]`` where a model has several labels and none is named; float64.
-    :param logits: ``[pairs, labels]``, the model's raw output; float32. Rank on these.
-    :param relevance: ``[pairs]``, what to rank by: the raw logit of the label that counts, or the scores where the
-        caller's own function may change the order; ``None`` where a model has several labels and none is named.
-    :param kind: What ``scores`` are: ``"logit"``, ``"sigmoid"``, ``"softmax"``, ``"calibrated"`` where they are a
-        calibration's probabilities, or ``"custom"`` where the caller's own function made them.
+    :param scores: ``[pairs]``, or ``[pairs, labels]`` if the model has several labels and none was chosen; float64.
+    :param logits: ``[pairs, labels]``, the model's raw output; float32.
+    :param relevance: ``[pairs]``, what to rank by: the raw logit of the label that means relevant, or the scores if the
+        caller's own function may change the order; ``None`` if the model has several labels and none was chosen.
+    :param kind: What ``scores`` are: ``"logit"``, ``"sigmoid"``, ``"softmax"``, ``"tanh"``, ``"calibrated"`` if they
+        are probabilities from a calibration, or ``"custom"`` if the caller's own function made them.
     :param query_tokens_cut: ``[pairs]``, tokens that the query lost because the pair was too long.
     :param document_tokens_cut: ``[pairs]``, tokens that the document lost.
-    :param tokens: Tokens that went through the model, special tokens included, padding and repeated pairs not.
-    :param seconds: Wall time, loading the model excluded.
-    :param documents: Distinct documents, for a model that reads queries and documents apart; else 0.
+    :param tokens: Tokens that the model read, with special tokens, without padding and repeated pairs.
+    :param seconds: Wall time, without loading the model.
+    :param documents: Distinct documents, for a model that reads queries and documents separately; else 0.
     :param documents_cached: How many of them were read in an earlier call and kept in memory.
     :param documents_prepared: How many of them were read by ``crossrank prepare``.
     """
@@ -45,12 +45,12 @@ class PairScores:
     def order(self) -> NDArray[np.int64]:
         """Indices of the pairs from the most to the least relevant, ties in input order; ``[pairs]``.
 
-        :raises InputError: If the model has several labels and none is named.
+        :raises InputError: If the model has several labels and none was chosen.
         """
         if self.relevance is None:
             raise InputError(
-                f"There are scores of {self.logits.shape[1]} labels, so there is no one score to rank by. "
-                "Name the label that means relevant: CrossEncoder(..., label=...)."
+                f"There are scores of {self.logits.shape[1]} labels, so there is no single score to rank by. "
+                "Choose the label that means relevant: CrossEncoder(..., label=...)."
             )
         return np.argsort(-self.relevance, kind="stable")
 

@@ -1,6 +1,6 @@
-"""Every check of an argument: each function returns the value in its plain type or raises an InputError.
+"""Checks of arguments: each function returns the value in its plain type or raises an InputError.
 
-A message names the argument, shows the value, says what is expected, and gives the remedy.
+A message names the argument, shows the value, and says what to do.
 """
 
 from __future__ import annotations
@@ -25,18 +25,13 @@ def shown(value: Any, limit: int = 60) -> str:
     return f"{text if len(text) <= limit else text[:limit] + '...'} ({type(value).__name__})"
 
 
-def is_number(value: Any) -> bool:
-    """Whether this is a real number, NumPy's included; ``True`` and ``False`` are not numbers."""
-    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
-
-
 def is_finite_number(value: Any) -> bool:
-    """Whether this is a real number other than NaN and infinity."""
-    return is_number(value) and math.isfinite(value)
+    """Whether this is a real number, also NumPy's, other than NaN and infinity; ``True`` is not a number."""
+    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
 
 
 def is_positive_integer(value: Any) -> bool:
-    """Whether this is an integer above 0, NumPy's included; ``True`` is not an integer."""
+    """Whether this is an integer above 0, also NumPy's; ``True`` is not an integer."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0
 
 
@@ -46,7 +41,7 @@ def is_positive_integer(value: Any) -> bool:
 def check_positive_integer(name: str, value: Any, remedy: str = "") -> int:
     """Return an integer above 0 as an ``int``.
 
-    :param remedy: What to do instead; the end of the message.
+    :param remedy: The end of the message.
     :raises InputError: If it is something else.
     """
     if not is_positive_integer(value):
@@ -63,9 +58,9 @@ def check_optional_integer(name: str, value: Any, remedy: str = "Leave it out fo
 
 
 def check_counts(**given: Any) -> None:
-    """Check several arguments of which each is a positive integer or ``None``.
+    """Check that each of several arguments is a positive integer or ``None``.
 
-    :raises InputError: With the name of the first that is neither.
+    :raises InputError: With the name of the first one that is not.
     """
     for name, value in given.items():
         check_optional_integer(name, value)
@@ -111,17 +106,15 @@ def check_threshold(threshold: Any) -> float | None:
 
     :raises InputError: If it is not a finite number.
     """
-    return (
-        None
-        if threshold is None
-        else check_number("threshold", threshold, remedy="Leave it out to keep all documents.")
-    )
+    if threshold is None:
+        return None
+    return check_number("threshold", threshold, remedy="Leave it out to keep all documents.")
 
 
 def check_top_k(top_k: Any, name: str = "top_k") -> int | None:
     """Return how many documents to keep, ``None`` for all.
 
-    :param name: What the argument is called.
+    :param name: The argument's name.
     :raises InputError: If it is not a positive integer.
     """
     return check_optional_integer(name, top_k, "Leave it out to get all documents.")
@@ -141,7 +134,7 @@ def check_batch_size(batch_size: Any) -> int | None:
 def check_choice(name: str, value: Any, choices: Iterable[str], remedy: str = "") -> str:
     """Return one of several strings.
 
-    :raises InputError: If it is none of them; they are listed.
+    :raises InputError: If it is none of them. The message lists them.
     """
     known = tuple(choices)
     if not isinstance(value, str) or value not in known:
@@ -150,10 +143,10 @@ def check_choice(name: str, value: Any, choices: Iterable[str], remedy: str = ""
 
 
 def check_settings_names(what: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Refuse a setting that does not exist.
+    """Check that all settings exist.
 
     :param what: What has the settings.
-    :raises InputError: With the first unknown name; the known ones are listed.
+    :raises InputError: With the first unknown name. The message lists the known ones.
     """
     names = tuple(known)
     for name in given:
@@ -164,7 +157,7 @@ def check_settings_names(what: str, given: Mapping[str, Any], known: Iterable[st
 def check_model_name(model: Any, argument: str = "model_name_or_path") -> str | os.PathLike[str]:
     """Return the name or folder of a model.
 
-    :param argument: What the argument is called.
+    :param argument: The argument's name.
     :raises InputError: If it is neither a string nor a path.
     """
     if not isinstance(model, (str, os.PathLike)):
@@ -188,8 +181,8 @@ def check_revision(revision: Any) -> str | None:
 def check_url(base_url: Any, example: str) -> str:
     """Return the address of a web service.
 
-    :param example: A right one, for the message.
-    :raises InputError: If it is not an http or https address, or has a password in it, which logs would show.
+    :param example: A valid address, for the message.
+    :raises InputError: If it is not an http or https address, or contains a password, which logs would show.
     """
     wrong = f"base_url={base_url!r} is not an address. Give it as {example!r}."
     if not isinstance(base_url, str):
@@ -200,7 +193,7 @@ def check_url(base_url: Any, example: str) -> str:
     except ValueError:
         raise InputError(wrong) from None
     if has_password:
-        raise InputError("base_url has a user's name or password in it, which logs would show. Pass api_key= instead.")
+        raise InputError("base_url contains a user name or password, which logs would show. Pass api_key= instead.")
     if not is_web:
         raise InputError(wrong)
     return base_url
@@ -212,7 +205,7 @@ def check_url(base_url: Any, example: str) -> str:
 def check_text(text: Any, what: str) -> str:
     """Return a string.
 
-    :param what: What it is called in the message, such as ``"documents[3]"``.
+    :param what: Its name in the message, such as ``"documents[3]"``.
     :raises InputError: If it is not a string.
     """
     if not isinstance(text, str):
@@ -223,7 +216,7 @@ def check_text(text: Any, what: str) -> str:
 def check_documents(documents: Any) -> list[str]:
     """Return the documents' texts.
 
-    :raises InputError: If it is not a list of strings; the first element that is not a string is named.
+    :raises InputError: If it is not a list of strings. The message names the first element that is not one.
     """
     if isinstance(documents, (str, bytes, dict)) or not isinstance(documents, Iterable):
         raise InputError(
@@ -235,7 +228,7 @@ def check_documents(documents: Any) -> list[str]:
 def check_pairs(pairs: Any) -> list[tuple[str, str]]:
     """Return pairs of strings.
 
-    :raises InputError: If it is not a list of pairs of strings; the first element that is not one is named.
+    :raises InputError: If it is not a list of pairs of strings. The message names the first element that is not one.
     """
     if isinstance(pairs, (str, bytes, dict)) or not isinstance(pairs, Iterable):
         raise InputError(f"pairs is {shown(pairs)}; a list of pairs is expected: [(query, document), ...].")

@@ -176,7 +176,7 @@ def test_bad_rows_are_set_aside_with_the_reason(rank: RankBatch, tmp_path: Path)
         ([{"query": "x", "other": "y"}], "No column of documents"),
         ([{"query": 1, "text": "y"}], "The column 'query' is int64"),
         ([{"query": "x", "text": 3}], "documents are text, structs, or lists"),
-        ([{"query": "x", "text": "y", "rerank_score": 1.0}], "There is a column 'rerank_score' already"),
+        ([{"query": "x", "text": "y", "rerank_score": 1.0}], "The column 'rerank_score' exists already"),
     ],
 )
 def test_columns_that_cant_be_used(rows: list[dict[str, Any]], message: str, rank: RankBatch, tmp_path: Path) -> None:
@@ -186,21 +186,21 @@ def test_columns_that_cant_be_used(rows: list[dict[str, Any]], message: str, ran
 
 
 def test_inputs_that_cant_be_used(rank: RankBatch, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="There is nothing at"):
+    with pytest.raises(InputError, match="does not exist"):
         BatchJob(tmp_path / "missing.jsonl", tmp_path / "out", rank)
     (tmp_path / "notes.txt").write_text("text")
-    with pytest.raises(InputError, match="not a format that is read"):
+    with pytest.raises(InputError, match="has an unknown format"):
         BatchJob(tmp_path / "notes.txt", tmp_path / "out", rank)
-    with pytest.raises(InputError, match="names no file"):
+    with pytest.raises(InputError, match="has no file that ends"):
         BatchJob(tmp_path, tmp_path / "out", rank)
     folder = tmp_path / "several"
     folder.mkdir()
     write(folder / "a.parquet", rows_of(3))
     pq.write_table(pa.table({"id": [1], "query": ["a"], "documents": [["b"]], "note": ["c"]}), folder / "b.parquet")
-    with pytest.raises(InputError, match=r"b\.parquet' has other columns than .*'id' is int64, not string"):
+    with pytest.raises(InputError, match=r"b\.parquet' has different columns than .*'id' is int64, not string"):
         BatchJob(folder, tmp_path / "out", rank)
     (folder / "b.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(InputError, match="no Parquet file, or damaged"):
+    with pytest.raises(InputError, match="not a Parquet file, or it is damaged"):
         BatchJob(folder, tmp_path / "out", rank)
     with pytest.raises(InputError, match="top_k is for lists"):
         BatchJob(write(tmp_path / "p.csv", [{"query": "a", "text": "b"}]), tmp_path / "o", RankBatch(top_k=3))
@@ -300,21 +300,21 @@ def test_a_damaged_or_lost_part_is_done_again(tiny_bert: Path, tmp_path: Path) -
 def test_an_output_of_another_job_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", rows_of(10))
     BatchJob(source, tmp_path / "out", RankBatch(tiny_bert, precision="float32")).run()
-    with pytest.raises(InputError, match="begun with another settings: max_length"):
+    with pytest.raises(InputError, match="started with another 'settings': max_length"):
         BatchJob(source, tmp_path / "out", RankBatch(tiny_bert, precision="float32", max_length=16)).run()
     write(source, rows_of(11))
-    with pytest.raises(InputError, match="begun with another input"):
+    with pytest.raises(InputError, match="started with another 'input'"):
         BatchJob(source, tmp_path / "out", RankBatch(tiny_bert, precision="float32")).run()
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("keep me")
-    with pytest.raises(InputError, match="other files in it"):
+    with pytest.raises(InputError, match="other files"):
         BatchJob(source, tmp_path / "full", RankBatch(tiny_bert)).run()
     assert (tmp_path / "full/mine.txt").read_text() == "keep me"
     (tmp_path / "there.parquet").write_bytes(b"mine")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         BatchJob(source, tmp_path / "there.parquet", RankBatch(tiny_bert)).run()
     assert (tmp_path / "there.parquet").read_bytes() == b"mine"
-    with pytest.raises(InputError, match="holds the input"):
+    with pytest.raises(InputError, match="contains the input"):
         BatchJob(tmp_path / "in.jsonl", tmp_path, RankBatch(tiny_bert))
 
 

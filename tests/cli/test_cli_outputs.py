@@ -23,7 +23,7 @@ COMMANDS = [
     ("compare", "runs/a.run", "b.run", "--qrels", "beir/qrels/test.tsv", "--report", "b.run"),
     ("calibrate", "j.jsonl", "-o", "j.jsonl"),
     ("promote", "model", "--data", "j.jsonl", "--decision", "j.jsonl"),
-    ("promote", "model", "--data", "j.jsonl", "--decision", "c.jsonl"),
+    ("promote", "model", "--data", "j.jsonl", "--guard", "c.jsonl", "--decision", "c.jsonl"),
 ]
 
 

@@ -60,7 +60,7 @@ def test_missing_scores() -> None:
     assert ranking[0].document == "a"
     assert ranking[1].score == ranking[2].score
     assert ranking.stages[-1].notes == ("1 documents have no first-stage score",)
-    with pytest.raises(StageError, match="of the kind 'grade'"):
+    with pytest.raises(StageError, match="their kind is 'grade'"):
         fused(FirstStage(0.5, bounds=(0, 1)), kind="grade")
     # A document without a score of the model has no fused one, and stands behind.
     ranking = Reranker([FixedScores({"b": 1.0}), FirstStage(0.5)]).rank("q", DOCUMENTS)
@@ -70,10 +70,10 @@ def test_missing_scores() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"weight": 1.5}, "weight=1.5 is not a number from 0 to 1"),
-        ({"fusion": "rrf"}, "fusion='rrf' is none of"),
-        ({"normalisation": "softmax"}, "normalisation='softmax' is none of"),
-        ({"normalisation": "bounds"}, "do not fit"),
+        ({"weight": 1.5}, "weight=1.5 is not a finite number from 0 to 1"),
+        ({"fusion": "rrf"}, "fusion='rrf' is not known"),
+        ({"normalisation": "softmax"}, "normalisation='softmax' is not known"),
+        ({"normalisation": "bounds"}, "do not go together"),
         ({"bounds": (1, 0)}, "not a pair"),
         ({"k": 0}, "k=0 is not a positive integer"),
         ({"keep": 0}, "keep=0"),

@@ -284,7 +284,7 @@ def test_the_key_comes_out_of_the_environment(name, monkeypatch):
         ("vllm", {"model": "m", "base_url": "localhost:8000"}, "base_url='localhost:8000' is not an address"),
         ("vllm", {"model": "m", "base_url": "http://u:secret@localhost:8000"}, "password in it"),
         ("vllm", {"model": "m", "base_url": "http://["}, "is not an address"),
-        ("cohere", {"model": "m", "truncate": True}, "can't be told whether to cut"),
+        ("cohere", {"model": "m", "truncate": True}, "cohere has no such option"),
         ("cohere", {"model": "m", "batch_size": 0}, "batch_size=0"),
         ("cohere", {"model": "m", "timeout": "1"}, "timeout='1'"),
         ("cohere", {"model": "m", "api_key": "k\u00e9y-secret"}, "The key in api_key has characters"),

@@ -184,7 +184,7 @@ def test_no_documents_need_no_request():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "pairwise"}, "mode='pairwise' is unknown"),
+        ({"mode": "pairwise"}, "mode='pairwise' is not known"),
         ({"step": 30}, "step=30 is more than window=20"),
         ({"window": 0}, "window=0 is not"),
         ({"keep": True}, "keep=True is not"),
@@ -192,11 +192,14 @@ def test_no_documents_need_no_request():
         ({"max_retries": -1}, "max_retries=-1"),
         ({"base_url": "localhost:8000/v1"}, "base_url='localhost:8000/v1' is not an address"),
         ({"threshold": "2"}, "threshold='2' is not a finite number"),
-        ({"mode": "listwise", "threshold": 0.5}, "threshold=0.5 does not go with"),
+        ({"mode": "listwise", "threshold": 0.5}, "threshold=0.5 does not work with"),
         ({"prompt": "no/such/file.md"}, "can't be read"),
         ({"prompt": "a text\nwithout sections"}, "it needs one of each"),
         ({"prompt": "=== system ===\nx\n=== user ===\n{{query}} {{ids}}"}, r"lacks \['documents'\]"),
-        ({"prompt": "=== system ===\n{{x}}\n=== user ===\n{{query}} {{documents}} {{ids}}"}, r"does not know \['x'\]"),
+        (
+            {"prompt": "=== system ===\n{{x}}\n=== user ===\n{{query}} {{documents}} {{ids}}"},
+            r"unknown fields \['x'\]",
+        ),
     ],
 )
 def test_arguments_are_checked(options, message):

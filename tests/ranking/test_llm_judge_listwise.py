@@ -75,7 +75,7 @@ def test_the_first_window_is_asked_for_when_time_gets_short():
     assert {"0", "1"} <= {document_of(service.asked[-1], identity) for identity in service.asked[-1].ids}
     assert order[0] > 2
     assert order[-4:] == [29, 28, 27, 26]
-    assert "there was no time for it" in scores.degraded
+    assert "there was no time left" in scores.degraded
     assert sorted(order) == list(range(30))
 
 

@@ -1,4 +1,4 @@
-"""Score files of any size in bounded memory, in parts that can be resumed. One function from table to table does it."""
+"""Score files of any size in bounded memory, in parts that can be resumed."""
 
 from crossrank.optional import require
 

@@ -1,11 +1,12 @@
-"""What a job reads: a file, a folder, a glob or a cloud address -> files, and files -> parts of bounded size."""
+"""The input of a job: a file, a folder, a glob or a cloud address -> files, and files -> parts of bounded size."""
 
 from __future__ import annotations
 
 import fnmatch
 import posixpath
+import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from crossrank.errors import InputError
 
 FORMATS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
-# A part is what is lost if the job is stopped: a few minutes of work.
+# If the job is stopped, the work on one part is lost: at most a few minutes.
 PART_PAIRS = 20_000
 PART_BYTES = 8 << 20
 _READ = 1 << 20
@@ -28,7 +29,7 @@ class InputFile:
 
     :param path: In its file system.
     :param size: Bytes.
-    :param changed: When it last changed, in nanoseconds since 1970; 0 where the file system does not say.
+    :param changed: Time of the last change, in nanoseconds since 1970; 0 if unknown.
     """
 
     path: str
@@ -37,12 +38,12 @@ class InputFile:
 
     @property
     def compressed(self) -> bool:
-        """Whether it is read through gzip."""
+        """Whether it is a gzip file."""
         return self.path.endswith(".gz")
 
     @property
     def format(self) -> str:
-        """``parquet``, ``jsonl``, ``csv`` or ``tsv``, by its name."""
+        """``parquet``, ``jsonl``, ``csv`` or ``tsv``, from its name."""
         return FORMATS[posixpath.splitext(self.path.removesuffix(".gz"))[1].lower()]
 
 
@@ -50,11 +51,11 @@ class InputFile:
 class Part:
     """A piece of one file: the unit that is scored, written and recorded.
 
-    :param number: Its place in the job, from 0.
+    :param number: Its position in the job, from 0.
     :param path: The file.
     :param format: Of the file.
-    :param start: The first byte, or for Parquet the first row.
-    :param end: Behind the last byte or row; -1 for all of a compressed file.
+    :param start: The first byte; for Parquet, the first row.
+    :param end: After the last byte or row; -1 for a whole compressed file.
     """
 
     number: int
@@ -65,26 +66,22 @@ class Part:
 
     @property
     def name(self) -> str:
-        """What its files are called."""
+        """The name of its files."""
         return f"part-{self.number:05d}"
 
     @property
     def weight(self) -> int:
-        """How much of the input it is; of two parts of one format."""
+        """Its size in bytes or rows."""
         return max(1, self.end - self.start)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it."""
-        return asdict(self)
 
 
 def file_system(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it.
+    """Return the file system of an address, and the path in it.
 
-    Local paths, and addresses such as ``s3://bucket/key`` or ``gs://...``; what pyarrow does not know is tried with
-    fsspec.
+    An address is a local path, or one such as ``s3://bucket/key`` or ``gs://...``. Protocols that pyarrow does not know
+    are opened with fsspec.
 
-    :raises InputError: If neither knows it, or a package is missing.
+    :raises InputError: If neither knows the protocol, or a package is missing.
     """
     protocol, found, _ = address.partition("://")
     if not found:
@@ -96,7 +93,7 @@ def file_system(address: str) -> tuple[Any, str]:
             inner, path = fsspec.core.url_to_fs(address)
         except (ImportError, ValueError) as error:
             raise InputError(
-                f"{address!r}: no file system for {protocol}://. Install the fsspec package that reads it ({error})."
+                f"{address!r}: no file system for {protocol}:// was found. Install its fsspec package ({error})."
             ) from error
         return pa.fs.PyFileSystem(pa.fs.FSSpecHandler(inner)), str(path)
     try:
@@ -107,11 +104,11 @@ def file_system(address: str) -> tuple[Any, str]:
 
 
 def find_files(address: str) -> tuple[Any, list[InputFile]]:
-    """Find what an input names: one file, a folder, or a glob; sorted by path.
+    """Find the files of an input: one file, a folder, or a glob; sorted by path.
 
-    Hidden files, and those whose name begins with ``_``, are left out of folders.
+    In folders, hidden files and names that start with ``_`` are skipped.
 
-    :raises InputError: If there is nothing, or a file of a format that is not read.
+    :raises InputError: If there is nothing, or the format of a file is unknown.
     """
     plain = address.partition("://")[2] or address
     magic = any(mark in plain for mark in "*?[")
@@ -123,12 +120,12 @@ def find_files(address: str) -> tuple[Any, list[InputFile]]:
         system, base = file_system(address)
     info = system.get_file_info(base)
     if info.type == pa.fs.FileType.NotFound:
-        raise InputError(f"There is nothing at {address!r}. Check the path.")
+        raise InputError(f"{address!r} does not exist. Check the path.")
     if info.type == pa.fs.FileType.File:
         files = [_input_file(info)]
         if not _is_read(info.path):
             raise InputError(
-                f"{address!r} is not a format that is read here. Give a file that ends in {', '.join(FORMATS)} "
+                f"{address!r} has an unknown format. Give a file that ends in {', '.join(FORMATS)} "
                 "(all but Parquet also with .gz)."
             )
         return system, files
@@ -137,9 +134,9 @@ def find_files(address: str) -> tuple[Any, list[InputFile]]:
     if magic:
         names = [one for one in names if fnmatch.fnmatchcase(one.path, pattern)]
     else:
-        names = [one for one in names if not _hidden(one.path[len(base) :])]
+        names = [one for one in names if not re.search(r"(^|/)[_.]", one.path[len(base) :])]
     if not names:
-        raise InputError(f"{address!r} names no file that ends in {', '.join(FORMATS)}.")
+        raise InputError(f"{address!r} has no file that ends in {', '.join(FORMATS)}.")
     files = sorted((_input_file(one) for one in names), key=lambda file: file.path)
     formats = {file.format for file in files}
     if len(formats) > 1:
@@ -148,13 +145,13 @@ def find_files(address: str) -> tuple[Any, list[InputFile]]:
 
 
 def split(system: Any, files: list[InputFile], *, pairs: int = PART_PAIRS, size: int = PART_BYTES) -> Iterator[Part]:
-    """Cut files into parts; the same files give the same parts.
+    """Split files into parts; the same files give the same parts.
 
-    JSON lines and CSV are cut at the ends of rows, Parquet by rows, so that a part has about so many pairs or bytes. A
-    compressed file is one part, because it can only be read from its beginning.
+    JSON lines and CSV are split at the end of a row, Parquet by rows. A compressed file is one part, because it can
+    only be read from its start.
 
     :param pairs: The most pairs of a part of Parquet, unless a single row has more.
-    :param size: Bytes of a part of JSON lines or CSV.
+    :param size: Approximate bytes of a part of JSON lines or CSV.
     """
     number = 0
     for file in files:
@@ -170,7 +167,7 @@ def split(system: Any, files: list[InputFile], *, pairs: int = PART_PAIRS, size:
 
 
 def _row_ranges(system: Any, file: InputFile, pairs: int) -> Iterator[tuple[int, int]]:
-    """Ranges of rows, by the number of values of the longest column: that of the documents where there is a list."""
+    """Ranges of rows, sized by the number of values in the longest column, which are the documents of lists."""
     metadata = pq.read_metadata(file.path, filesystem=system)
     start = 0
     for number in range(metadata.num_row_groups):
@@ -186,7 +183,7 @@ def _row_ranges(system: Any, file: InputFile, pairs: int) -> Iterator[tuple[int,
 
 
 def _byte_ranges(system: Any, file: InputFile, size: int, *, quoted: bool) -> Iterator[tuple[int, int]]:
-    """Ranges of bytes that begin and end with a row. In CSV a line end within quotes does not end a row."""
+    """Ranges of bytes that start and end with a row. In CSV a line end within quotes does not end a row."""
     with system.open_input_file(file.path) as source:
         start = 0
         if not quoted:
@@ -195,7 +192,7 @@ def _byte_ranges(system: Any, file: InputFile, size: int, *, quoted: bool) -> It
                 yield start, end
                 start = end
             return
-        # Quotes are doubled within quotes, so a row is whole where the number of them is even.
+        # Quotes are doubled within quotes, so a row ends where their number is even.
         odd, position, header = False, 0, True
         while block := source.read(_READ):
             for line in block.split(b"\n")[:-1] if block.endswith(b"\n") else _lines(block, source):
@@ -213,7 +210,7 @@ def _byte_ranges(system: Any, file: InputFile, size: int, *, quoted: bool) -> It
 
 
 def _lines(block: bytes, source: Any) -> list[bytes]:
-    """The lines of a block, the last one read to its end."""
+    """The lines of a block; the last one is read to its end."""
     rest = bytearray()
     while not rest.endswith(b"\n"):
         more = source.read(_READ)
@@ -227,7 +224,7 @@ def _lines(block: bytes, source: Any) -> list[bytes]:
 
 
 def _next_line(source: Any, position: int, size: int) -> int:
-    """The first byte behind the line in which ``position - 1`` is."""
+    """The first byte after the line that contains ``position - 1``."""
     if position >= size:
         return size
     source.seek(position - 1)
@@ -246,7 +243,3 @@ def _is_read(path: str) -> bool:
     bare = path.removesuffix(".gz")
     suffix = posixpath.splitext(bare)[1].lower()
     return suffix in FORMATS and not (bare != path and suffix == ".parquet")
-
-
-def _hidden(path: str) -> bool:
-    return any(name.startswith(("_", ".")) for name in path.split("/") if name)

@@ -1,14 +1,14 @@
-"""A job: all parts of an input through the model into files, one part at a time, resumable after any end.
+"""A job: scores an input part by part, and can be resumed after it was stopped.
 
-What an output folder holds::
+The output folder::
 
     part-00000.parquet ...      the rows with their scores
-    _job.json                   what the job is: input, columns, model, settings
-    _parts/part-00000.json      a finished part: what was done, size and checksum of its file
+    _job.json                   the job: input, columns, model, settings
+    _parts/part-00000.json      the record of a finished part: counts, size and checksum of its file
     _bad/part-00000.jsonl       rows that were left out, with the reason
 
-Readers of Parquet folders pass over names that begin with ``_``. A part is written beside, then renamed, then
-recorded. What is not recorded is done again.
+Readers of Parquet folders skip names that start with ``_``. A part is written under another name, then renamed, then
+recorded. A part without a record is done again.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from crossrank.batch.score_table import ERROR, Counts, RankBatch
 from crossrank.errors import InputError
 
 _BLOCK = 1 << 20
-# Settings that don't change the scores: a run with others may go on.
+# Settings that don't change the scores: a job can be resumed with others.
 _NO_MATTER = frozenset({"num_threads", "token", "cache_folder", "local_files_only"})
 
 
 @dataclass
 class BatchSummary(Counts):
-    """What a job did.
+    """The result of a job.
 
-    :param rows: Rows that were read and could be parsed.
-    :param pairs: Pairs of a query and a document that were scored.
+    :param rows: Rows that were read.
+    :param pairs: Pairs that were scored.
     :param cut: Pairs whose text did not fit the model.
-    :param bad: Rows that were left out; they are in the files that ``bad_rows`` names.
-    :param seconds: Of scoring, all processes together.
+    :param bad: Rows that were left out; see ``bad_rows``.
+    :param seconds: Of scoring, summed over all processes.
     :param parts: Parts of the job.
     :param resumed: Parts that an earlier run had finished.
     :param redone: Finished parts whose files were missing or damaged.
     :param output: Where the result is.
-    :param bad_rows: The folder or file of the rows that were left out; ``None`` if there are none.
+    :param bad_rows: The folder or file with the rows that were left out; ``None`` if there are none.
     """
 
     parts: int = 0
@@ -60,19 +60,19 @@ class BatchSummary(Counts):
 
     @property
     def pairs_per_second(self) -> float:
-        """Pairs for each second of scoring."""
+        """Pairs per second of scoring."""
         return self.pairs / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it."""
+        """All fields, and ``pairs_per_second``."""
         return {**asdict(self), "pairs_per_second": self.pairs_per_second}
 
 
 @dataclass(frozen=True)
 class PartRunner:
-    """Does one part; can be sent to another process, which loads the model at its first part.
+    """Does one part. It can be sent to another process, which loads the model for its first part.
 
-    :param files: What the input was when the job began.
+    :param files: The input files by path, as they were when the job started.
     """
 
     input: str
@@ -82,10 +82,10 @@ class PartRunner:
     rank: RankBatch
 
     def __call__(self, part: Part, advance: Callable[[int], object] = lambda done: None) -> dict[str, Any]:
-        """Read, score, write and record a part; returns the record.
+        """Read, score, write and record a part; return the record.
 
-        :param advance: Told how much of the part's weight is done.
-        :raises InputError: If the input is damaged, or changed since the job began.
+        :param advance: Called with the finished share of the part's weight.
+        :raises InputError: If the input is damaged, or changed since the job started.
         :raises CrossRankError: If the model fails.
         :raises OSError: If the output can't be written.
         """
@@ -94,8 +94,7 @@ class PartRunner:
         self._check_unchanged(source, part)
         written = f"{folder}/_tmp/{part.name}.{os.getpid()}.parquet"
         target.create_dir(f"{folder}/_tmp", recursive=True)
-        schema = self.rank.schema(self.schema)
-        schema = schema.remove(schema.get_field_index(ERROR))
+        schema = _output_schema(self.rank, self.schema)
         self.rank.counts = Counts()
         bad: list[BadRow] = []
         rows = 0
@@ -103,8 +102,7 @@ class PartRunner:
             with target.open_output_stream(written) as stream, pq.ParquetWriter(stream, schema) as writer:
                 for chunk in read_part(source, part, self.schema):
                     bad += chunk.bad
-                    scored = self.rank.score_table(chunk.table)
-                    good, left_out = _without_errors(scored, chunk, part)
+                    good, left_out = _without_errors(self.rank.score_table(chunk.table), chunk, part)
                     bad += left_out
                     rows += good.num_rows
                     writer.write_table(good)
@@ -118,7 +116,7 @@ class PartRunner:
         except BaseException:
             _delete(target, written)
             raise
-        record = {"part": part.to_dict(), **asdict(counts), "written": rows, "size": size, "crc32": checksum}
+        record = {"part": asdict(part), **asdict(counts), "written": rows, "size": size, "crc32": checksum}
         _write_json(target, f"{folder}/_parts/{part.name}.json", record)
         return record
 
@@ -128,20 +126,20 @@ class PartRunner:
         now = (info.size, 0 if info.mtime_ns is None else int(info.mtime_ns))
         if info.type == pa.fs.FileType.NotFound or now != (was.size, was.changed):
             raise InputError(
-                f"{part.path!r} changed while the job ran. Finished parts are of the old file: start again with "
+                f"{part.path!r} changed while the job ran, and finished parts are from the old file. Start again with "
                 "another output."
             )
 
 
 class BatchJob:
-    """Scores an input of any size into an output, and goes on where an earlier run ended.
+    """Scores an input of any size. A new run goes on where an earlier run stopped.
 
     :param input: A Parquet, JSON lines or CSV file, a folder of such files, a glob, or a cloud address
         (``s3://bucket/folder``).
-    :param output: A folder; or a file that ends in ``.parquet``, which is put together at the end.
+    :param output: A folder; or a file that ends in ``.parquet``, which is written at the end.
     :param rank: What scores the rows.
     :param part_pairs: The most pairs of a part of Parquet, unless a single row has more.
-    :param part_bytes: Bytes of a part of JSON lines or CSV.
+    :param part_bytes: Approximate bytes of a part of JSON lines or CSV.
     :raises InputError: If input, columns or output can't be used, or the output belongs to another job.
     :raises ModelError: If the model can't be loaded.
     """
@@ -179,12 +177,12 @@ class BatchJob:
         advance: Callable[[int], object] = lambda done: None,
         engine: Callable[[PartRunner, list[Part]], Iterable[Mapping[str, Any]]] | None = None,
     ) -> BatchSummary:
-        """Do what is not done yet.
+        """Do the unfinished parts.
 
-        :param advance: Told how much of ``weight`` is done.
-        :param engine: Does the parts elsewhere and gives their records, in any order; by default they are done here.
-        :raises InputError: If the output belongs to another job, or another run is at it.
-        :raises CrossRankError: If a part fails. What is finished stays; run the same job again to go on.
+        :param advance: Called with the finished share of ``weight``.
+        :param engine: Does the parts elsewhere and yields their records, in any order; by default this process does.
+        :raises InputError: If the output belongs to another job, or another run is writing it.
+        :raises CrossRankError: If a part fails. Finished parts stay; run the same job again to go on.
         """
         with ExitStack() as held:
             held.enter_context(self._lock())
@@ -195,13 +193,13 @@ class BatchJob:
             )
             if engine is None:
                 for part in todo:
-                    self._count(runner(part, advance if part.end >= 0 else lambda done: None))
+                    self._summary.add(runner(part, advance if part.end >= 0 else lambda done: None))
                     if part.end < 0:
                         advance(self._weight(part))
             else:
                 weights = {part.number: self._weight(part) for part in todo}
                 for record in engine(runner, todo):
-                    self._count(record)
+                    self._summary.add(record)
                     advance(weights[record["part"]["number"]])
             if self._summary.bad:
                 self._summary.bad_rows = self.output + (".bad.jsonl" if self._one_file else "/_bad")
@@ -209,14 +207,14 @@ class BatchJob:
                 self._join()
             else:
                 self._target.delete_dir_contents(f"{self._folder}/_tmp", missing_dir_ok=True)
-        if self._one_file:  # the lock was in it
+        if self._one_file:  # only now, because the folder contains the lock
             self._target.delete_dir(self._folder)
         return self._summary
 
     # ---- the output
 
     def _lock(self) -> Any:
-        """One run at a time on one output; between machines nothing is locked."""
+        """Allow one run at a time on an output. Only local outputs are locked."""
         if not isinstance(self._target, pa.fs.LocalFileSystem):
             return ExitStack()
         self._target.create_dir(self._folder, recursive=True)
@@ -224,33 +222,33 @@ class BatchJob:
             return filelock.FileLock(f"{self._folder}/_lock").acquire(timeout=0)
         except filelock.Timeout:
             raise InputError(
-                f"Another run is writing {self.output!r}. Wait until it ends, or give another output."
+                f"Another run is writing {self.output!r}. Wait for it to end, or give another output."
             ) from None
 
     def _begin(self) -> None:
-        """Take the output over, or make it.
+        """Resume the output, or start it.
 
-        :raises InputError: If it belongs to something else.
+        :raises InputError: If it belongs to another job or contains other files.
         """
         if self._one_file and self._exists(self._output_path):
-            raise InputError(f"{self.output!r} is there already. Delete it or give another output.")
+            raise InputError(f"{self.output!r} exists already. Delete it or give another output.")
         job = self._description()
         known = self._read_json(f"{self._folder}/_job.json")
         if known is None:
             inside = self._target.get_file_info(pa.fs.FileSelector(self._folder, allow_not_found=True))
             if [one for one in inside if not one.base_name.startswith("_lock")]:
-                raise InputError(f"{self.output!r} is a folder with other files in it. Give an empty or a new one.")
+                raise InputError(f"{self.output!r} is a folder with other files. Give a new or an empty folder.")
             _write_json(self._target, f"{self._folder}/_job.json", job)
             return
         for key, now in job.items():
             if known.get(key) != now:
                 raise InputError(
-                    f"{self.output!r} was begun with another {key}: {_difference(known.get(key), now)}. "
+                    f"{self.output!r} was started with another {key!r}: {_difference(known.get(key), now)}. "
                     "Give another output, or delete this one."
                 )
 
     def _description(self) -> dict[str, Any]:
-        """What must be the same for a run to go on with what another began."""
+        """What must be the same for a run to resume another one."""
         arguments = {
             name: None if value is None else str(value)
             for name, value in self.rank.arguments.items()
@@ -265,21 +263,14 @@ class BatchJob:
         }
 
     def _todo(self, advance: Callable[[int], object]) -> list[Part]:
-        """The parts that are not done, or whose files are damaged; those that are done are counted."""
+        """The parts that are not done, or whose files are damaged. Finished parts are counted."""
         todo = []
         for part in self._parts:
             record = self._read_json(f"{self._folder}/_parts/{part.name}.json")
             path = f"{self._folder}/{part.name}.parquet"
-            if (
-                record is not None
-                and self._exists(path)
-                and _checksum(self._target, path)
-                == (
-                    record["size"],
-                    record["crc32"],
-                )
-            ):
-                self._count(record)
+            done = None if record is None else (record["size"], record["crc32"])
+            if record is not None and self._exists(path) and _checksum(self._target, path) == done:
+                self._summary.add(record)
                 self._summary.resumed += 1
                 advance(self._weight(part))
                 continue
@@ -290,11 +281,10 @@ class BatchJob:
         return todo
 
     def _join(self) -> None:
-        """Put the parts together into one file, which then takes its name."""
+        """Join the parts into one file, then rename it."""
         beside = self._folder + "/_tmp/joined.parquet"
         self._target.create_dir(f"{self._folder}/_tmp", recursive=True)
-        schema = self.rank.schema(self._schema)
-        schema = schema.remove(schema.get_field_index(ERROR))
+        schema = _output_schema(self.rank, self._schema)
         with self._target.open_output_stream(beside) as stream, pq.ParquetWriter(stream, schema) as writer:
             for part in self._parts:
                 with self._target.open_input_file(f"{self._folder}/{part.name}.parquet") as source:
@@ -310,13 +300,8 @@ class BatchJob:
                                 stream.write(block)
         self._target.move(beside, self._output_path)
 
-    # ---- small things
-
     def _weight(self, part: Part) -> int:
         return part.weight if part.end >= 0 else next(file.size for file in self._files if file.path == part.path)
-
-    def _count(self, record: Mapping[str, Any]) -> None:
-        self._summary.add(record)
 
     def _exists(self, path: str) -> bool:
         return bool(self._target.get_file_info(path).type == pa.fs.FileType.File)
@@ -335,11 +320,16 @@ class BatchJob:
         paths = {file.path for file in self._files}
         inside = [path for path in paths if path == self._output_path or path.startswith(self._folder + "/")]
         if inside and type(self._source) is type(self._target) and not self._read_json(f"{self._folder}/_job.json"):
-            raise InputError(f"The output {self.output!r} holds the input {inside[0]!r}. Give another output.")
+            raise InputError(f"The output {self.output!r} contains the input {inside[0]!r}. Give another output.")
+
+
+def _output_schema(rank: RankBatch, given: pa.Schema) -> pa.Schema:
+    schema = rank.schema(given)
+    return schema.remove(schema.get_field_index(ERROR))
 
 
 def _without_errors(scored: pa.Table, chunk: Chunk, part: Part) -> tuple[pa.Table, list[BadRow]]:
-    """The rows that were scored, and those that were not."""
+    """Separate the rows that were scored from the others."""
     errors = scored[ERROR].to_pylist()
     bad = [i for i, error in enumerate(errors) if error is not None]
     good = scored.drop_columns([ERROR])

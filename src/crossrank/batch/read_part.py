@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 from crossrank.batch.input_files import InputFile, Part
 from crossrank.errors import InputError
 
-# What is held at a time: so many rows, but no more than about so many bytes.
+# The most rows in memory at a time, and about the most bytes.
 CHUNK_ROWS = 4096
 CHUNK_BYTES = 16 << 20
-# Rows from which the columns of JSON lines are known.
+# Rows that decide about the columns of JSON lines.
 SCHEMA_ROWS = 2000
-# A row longer than this is refused rather than read into memory.
+# A longer row is not read into memory; it is a bad row.
 LONGEST_ROW = 64 << 20
 
 csv.field_size_limit(LONGEST_ROW)
@@ -33,10 +33,11 @@ class BadRow:
     """A row that was left out.
 
     :param path: The file.
-    :param row: Of Parquet, the row in the file, from 0. Of JSON lines the line and of CSV the row, from 1 at ``start``.
-    :param start: A byte of the file; 0 for Parquet.
-    :param reason: Why, with what would mend it.
-    :param content: The row as it was.
+    :param row: For Parquet the row in the file, from 0. For JSON lines the line and for CSV the row, from 1 after
+        ``start``.
+    :param start: A byte offset in the file; 0 for Parquet.
+    :param reason: What is wrong, and how to correct it.
+    :param content: The original row.
     """
 
     path: str
@@ -46,7 +47,7 @@ class BadRow:
     content: Any
 
     def to_dict(self) -> dict[str, Any]:
-        """For the file of rows that were left out."""
+        """Make the line for the file of bad rows."""
         return {
             "file": self.path,
             "row": self.row,
@@ -60,10 +61,10 @@ class BadRow:
 class Chunk:
     """Rows that are scored together.
 
-    :param table: The rows that can be read.
-    :param numbers: Of each of them, as in :class:`BadRow`.
-    :param bad: Those that can't.
-    :param done: How much of the part's weight this is.
+    :param table: The good rows.
+    :param numbers: ``[rows]``, their numbers as in :class:`BadRow`.
+    :param bad: The bad rows.
+    :param done: The share of the part's weight.
     """
 
     table: pa.Table
@@ -73,12 +74,12 @@ class Chunk:
 
 
 def schema_of(system: Any, files: list[InputFile]) -> pa.Schema:
-    """The columns of all files.
+    """Find the columns of all files.
 
-    Parquet says it itself. In CSV every column is text, so that ids stay as they are. For JSON lines the first rows of
-    the first file decide.
+    Parquet files contain them. In CSV every column is text, so that ids stay unchanged. For JSON lines the first rows
+    of the first file decide.
 
-    :raises InputError: If files differ, or the first has no rows or can't be read.
+    :raises InputError: If files differ, or the first one has no rows or can't be read.
     """
     first = files[0]
     if first.format == "parquet":
@@ -87,9 +88,11 @@ def schema_of(system: Any, files: list[InputFile]) -> pa.Schema:
             try:
                 own = pq.read_schema(file.path, filesystem=system).remove_metadata()
             except pa.ArrowInvalid as error:
-                raise InputError(f"{file.path!r} is no Parquet file, or damaged: {error}.") from error
+                raise InputError(f"{file.path!r} is not a Parquet file, or it is damaged: {error}.") from error
             if schema is not None and not own.equals(schema):
-                raise InputError(f"{file.path!r} has other columns than {first.path!r}: {_difference(schema, own)}.")
+                raise InputError(
+                    f"{file.path!r} has different columns than {first.path!r}: {_difference(schema, own)}."
+                )
             schema = own
         assert schema is not None
         return schema
@@ -121,11 +124,11 @@ def schema_of(system: Any, files: list[InputFile]) -> pa.Schema:
 
 
 def _type_of(values: list[Any]) -> pa.DataType:
-    """The type that the values have, or most of them; the rows of the others are bad rows."""
+    """The type of most values. Rows with values of another type are bad rows."""
     try:
         return pa.array(values).type
     except (pa.ArrowInvalid, pa.ArrowTypeError):
-        if len(values) == 1:  # such as a list of a number and a text, which no column holds
+        if len(values) == 1:  # such as a list of a number and a text, for which there is no column type
             return pa.string()
         common, _ = Counter(map(type, values)).most_common(1)[0]
         same = [value for value in values if type(value) is common]
@@ -139,10 +142,23 @@ def read_part(system: Any, part: Part, schema: pa.Schema) -> Iterator[Chunk]:
     """
     if part.format == "parquet":
         yield from _parquet(system, part, schema)
-    elif part.format == "jsonl":
-        yield from _json_lines(system, part, schema)
-    else:
-        yield from _csv(system, part, schema)
+        return
+    rows: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    bad: list[BadRow] = []
+    size = 0
+    for number, row, length in (_json_lines if part.format == "jsonl" else _csv)(system, part, schema):
+        size += length
+        if isinstance(row, BadRow):
+            bad.append(row)
+        elif row is not None:
+            rows.append(row)
+            numbers.append(number)
+        if len(rows) >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield Chunk(pa.Table.from_pylist(rows, schema), numbers, bad, size)
+            rows, numbers, bad, size = [], [], [], 0
+    if rows or bad or size:
+        yield Chunk(pa.Table.from_pylist(rows, schema), numbers, bad, size)
 
 
 def _parquet(system: Any, part: Part, schema: pa.Schema) -> Iterator[Chunk]:
@@ -169,32 +185,24 @@ def _parquet(system: Any, part: Part, schema: pa.Schema) -> Iterator[Chunk]:
             position += rows
 
 
-def _json_lines(system: Any, part: Part, schema: pa.Schema) -> Iterator[Chunk]:
+# The number of a row, the row (``None`` for a blank one), and its bytes.
+_Row = tuple[int, dict[str, Any] | BadRow | None, int]
+
+
+def _json_lines(system: Any, part: Part, schema: pa.Schema) -> Iterator[_Row]:
     columns = {field.name: field.type for field in schema}
-    rows: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    bad: list[BadRow] = []
-    size = 0
     for number, (line, length) in enumerate(_lines(system, part), start=1):
-        size += length
+        row: dict[str, Any] | BadRow | None = None
         if line.strip():
             row, reason = _json_row(line, columns)
             if reason:
-                bad.append(
-                    BadRow(part.path, number, part.start, reason, line.decode("utf-8", "replace").rstrip("\r\n"))
-                )
-            else:
-                rows.append(row)
-                numbers.append(number)
-        if len(rows) >= CHUNK_ROWS or size >= CHUNK_BYTES:
-            yield Chunk(pa.Table.from_pylist(rows, schema), numbers, bad, size)
-            rows, numbers, bad, size = [], [], [], 0
-    if rows or bad or size:
-        yield Chunk(pa.Table.from_pylist(rows, schema), numbers, bad, size)
+                content = line.decode("utf-8", "replace").rstrip("\r\n")
+                row = BadRow(part.path, number, part.start, reason, content)
+        yield number, row, length
 
 
 def _json_row(line: bytes, columns: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """A row that fits the columns, or the reason why there is none."""
+    """A row that fits the columns, or the reason why it does not."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -203,7 +211,10 @@ def _json_row(line: bytes, columns: dict[str, Any]) -> tuple[dict[str, Any], str
         return {}, f"a JSON object is expected, not {type(row).__name__}"
     for name, value in row.items():
         if name not in columns:
-            return {}, f"the field {name!r} is in none of the first {SCHEMA_ROWS} rows. Add it there, with null"
+            return (
+                {},
+                f"the field {name!r} is in none of the first {SCHEMA_ROWS} rows. Add it there, with a value or null",
+            )
         if value is not None:
             try:
                 fits = pa.array([value], columns[name]).null_count == 0
@@ -214,7 +225,7 @@ def _json_row(line: bytes, columns: dict[str, Any]) -> tuple[dict[str, Any], str
     return row, ""
 
 
-def _csv(system: Any, part: Part, schema: pa.Schema) -> Iterator[Chunk]:
+def _csv(system: Any, part: Part, schema: pa.Schema) -> Iterator[_Row]:
     names = schema.names
     size = 0
 
@@ -224,54 +235,42 @@ def _csv(system: Any, part: Part, schema: pa.Schema) -> Iterator[Chunk]:
             size += length
             yield line.decode("utf-8", "replace")
 
-    rows: list[dict[str, str]] = []
-    numbers: list[int] = []
-    bad: list[BadRow] = []
-    number = 0
     reader = csv.reader(text(), delimiter="\t" if part.format == "tsv" else ",")
     if part.end < 0:
-        next(reader, None)  # the header; the other parts begin behind it
-    while (values := _next_row(reader)) is not None:
+        next(reader, None)  # the header; other parts start after it
+    number = 0
+    while True:
         number += 1
-        if isinstance(values, csv.Error):
-            bad.append(BadRow(part.path, number, part.start, str(values), None))
-        elif len(values) == len(names):
-            rows.append(dict(zip(names, values, strict=True)))
-            numbers.append(number)
-        elif values:
-            reason = f"{len(values)} values, but the header has {len(names)} columns"
-            bad.append(BadRow(part.path, number, part.start, reason, values))
-        if len(rows) >= CHUNK_ROWS or size >= CHUNK_BYTES:
-            yield Chunk(pa.Table.from_pylist(rows, schema), numbers, bad, size)
-            rows, numbers, bad, size = [], [], [], 0
-    if rows or bad or size:
-        yield Chunk(pa.Table.from_pylist(rows, schema), numbers, bad, size)
-
-
-def _next_row(reader: Any) -> list[str] | csv.Error | None:
-    """The next row, or what is wrong with it; ``None`` at the end."""
-    try:
-        row: list[str] | None = next(reader, None)
-    except csv.Error as error:
-        return error
-    return row
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            row: dict[str, Any] | BadRow | None = BadRow(part.path, number, part.start, str(error), None)
+        else:
+            row = dict(zip(names, values, strict=False)) if values else None
+            if values and len(values) != len(names):
+                reason = f"{len(values)} values, but the header has {len(names)} columns"
+                row = BadRow(part.path, number, part.start, reason, values)
+        yield number, row, size
+        size = 0
 
 
 def _header(system: Any, path: str, kind: str) -> list[str]:
     part = Part(0, path, kind, 0, -1)
-    lines = (line.decode("utf-8-sig", "replace") for line, _ in _lines(system, part, compressed=path.endswith(".gz")))
+    lines = (line.decode("utf-8-sig", "replace") for line, _ in _lines(system, part))
     head = next(csv.reader(lines, delimiter="\t" if kind == "tsv" else ","), None)
     if not head:
-        raise InputError(f"{path!r} is empty; a header with the columns' names is expected.")
+        raise InputError(f"{path!r} is empty. A header with the names of the columns is expected.")
     if len(set(head)) < len(head):
-        raise InputError(f"{path!r} has two columns of one name: {', '.join(head)}.")
+        raise InputError(f"{path!r} has two columns with the same name: {', '.join(head)}.")
     return head
 
 
-def _lines(system: Any, part: Part, *, compressed: bool | None = None) -> Iterator[tuple[bytes, int]]:
-    """The lines of a part and their lengths; a line that is too long comes cut, and is then no JSON."""
+def _lines(system: Any, part: Part) -> Iterator[tuple[bytes, int]]:
+    """The lines of a part and their lengths. A line that is too long is cut, so it is not valid JSON."""
     with system.open_input_file(part.path) as source:
-        if part.end < 0 and (part.path.endswith(".gz") if compressed is None else compressed):
+        if part.end < 0 and part.path.endswith(".gz"):
             reader: Any = gzip.GzipFile(fileobj=source)
             left = None
         else:
@@ -295,7 +294,7 @@ def _lines(system: Any, part: Part, *, compressed: bool | None = None) -> Iterat
 
 
 class _Raw(io.RawIOBase):
-    """What pyarrow opens, as what Python buffers."""
+    """A file of pyarrow as a raw stream of Python."""
 
     def __init__(self, source: Any) -> None:
         self._source = source

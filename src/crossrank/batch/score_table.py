@@ -1,4 +1,4 @@
-"""One function from table to table: rows in, the same rows with their scores out. All engines call it."""
+"""A table of rows -> the same table with scores. All engines use it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,14 @@ from crossrank.ranking.reranker import Reranker
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.validation import check_top_k
 
-# What is added to the columns of the input.
-SCORE, SCORES, RANKS, POSITIONS, ERROR = (
-    "rerank_score",
-    "rerank_scores",
-    "rerank_ranks",
-    "rerank_positions",
-    "rerank_error",
-)
+# The columns that are added.
+SCORE, SCORES, RANKS = "rerank_score", "rerank_scores", "rerank_ranks"
+POSITIONS, ERROR = "rerank_positions", "rerank_error"
 
 
 @dataclass
 class Counts:
-    """What was done."""
+    """How much was scored."""
 
     rows: int = 0
     pairs: int = 0
@@ -41,34 +37,33 @@ class Counts:
     tokens: int = 0
     seconds: float = 0.0
 
-    def add(self, other: Counts | Mapping[str, Any]) -> None:
-        """Count another's as well."""
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Add the counts of a part's record."""
         for field in fields(Counts):
-            more = other[field.name] if isinstance(other, Mapping) else getattr(other, field.name)
-            setattr(self, field.name, getattr(self, field.name) + more)
+            setattr(self, field.name, getattr(self, field.name) + record[field.name])
 
 
 class RankBatch:
-    """Scores the rows of tables; the model is loaded once, at the first call.
+    """Scores the rows of tables. The first call loads the model.
 
-    For ``map_batches`` of Ray Data, a pandas UDF, or a loop of your own. It can be pickled: another process loads the
-    model again. A row is a query with a document, or a query with a list of documents (strings, or structs with a field
-    for the text).
+    Use it for ``map_batches`` of Ray Data, a pandas UDF, or your own loop. It can be pickled; another process then
+    loads the model again. A row is a query with a document, or a query with a list of documents (strings, or structs
+    with a text field).
 
     - A pair gets ``rerank_score``.
-    - A list gets ``rerank_scores`` and ``rerank_ranks`` (1 is best), aligned with its documents; what a pipeline left
-      out has null. With ``top_k`` the list of documents itself is cut to the best, in their order, with
-      ``rerank_scores`` and ``rerank_positions`` (places in the input's list, from 0).
-    - A row that can't be scored has null there, and the reason in ``rerank_error``.
+    - A list gets ``rerank_scores`` and ``rerank_ranks`` (1 is best), aligned with its documents; documents that a
+      pipeline left out get null. With ``top_k`` the list itself is cut to the best documents, best first, and gets
+      ``rerank_scores`` and ``rerank_positions`` (positions in the original list, from 0).
+    - A row that can't be scored gets null, and the reason in ``rerank_error``.
 
-    All other columns are kept as they are.
+    All other columns stay unchanged.
 
     :param model: As for :class:`~crossrank.CrossEncoder`; ``None`` for the bundled model.
     :param pipeline: A pipeline's TOML file, instead of a model. It needs lists of documents.
     :param query: The column of queries; by default found by its name.
-    :param documents: The column of documents, or of lists of them; by default found by its name.
-    :param text: Which field of a document is its text, or a template; see ``Reranker``.
-    :param top_k: Keep the best documents of each list only.
+    :param documents: The column of documents or lists of documents; by default found by its name.
+    :param text: The field of a document with its text, or a template; see ``Reranker``.
+    :param top_k: Keep only the best documents of each list.
     :param settings: For :class:`~crossrank.CrossEncoder`, such as ``precision`` or ``max_length``.
     :raises InputError: If a setting can't be used.
     """
@@ -86,9 +81,9 @@ class RankBatch:
     ) -> None:
         if pipeline is not None and (model is not None or settings):
             given = ", ".join(["model"] * (model is not None) + sorted(settings))
-            raise InputError(f"pipeline={os.fspath(pipeline)!r} brings its own models; leave out {given}.")
+            raise InputError(f"pipeline={os.fspath(pipeline)!r} has its own models. Leave out {given}.")
         check_top_k(top_k)
-        self._arguments = {
+        self.arguments: Mapping[str, Any] = {
             "model": model,
             "pipeline": pipeline,
             "query": query,
@@ -97,22 +92,14 @@ class RankBatch:
             "top_k": top_k,
             **settings,
         }
-        self._given = {
-            role: name for role, name in (("query", query), ("document", documents), ("documents", documents)) if name
-        }
-        self._text = text
         self.top_k = top_k
         self._reader = DocumentReader(text)
-        self._model: CrossEncoder | None = None
-        self._reranker: Reranker | None = None
-        if pipeline is None:
-            self._model = CrossEncoder(model, **settings)
-        else:
-            self._reranker = Reranker.from_file(pipeline)
+        self._model = CrossEncoder(model, **settings) if pipeline is None else None
+        self._reranker = None if pipeline is None else Reranker.from_file(pipeline)
         self.counts = Counts()
 
     def __reduce__(self) -> Any:
-        return _again, (self._arguments,)
+        return partial(RankBatch, **self.arguments), ()
 
     def load(self) -> RankBatch:
         """Load the model now.
@@ -127,29 +114,25 @@ class RankBatch:
 
     @property
     def identity(self) -> str:
-        """What the scores depend on besides the settings: the model's identity, or the text of the pipeline's file."""
+        """The identity of the model, or of the pipeline's file."""
         if self._model is not None:
             return self._model.identity
-        return "pipeline " + hashlib.sha256(Path(self._arguments["pipeline"]).read_bytes()).hexdigest()[:16]
-
-    @property
-    def arguments(self) -> Mapping[str, Any]:
-        """What it was made with."""
-        return self._arguments
+        return "pipeline " + hashlib.sha256(Path(self.arguments["pipeline"]).read_bytes()).hexdigest()[:16]
 
     def columns(self, schema: pa.Schema) -> tuple[str, str]:
-        """The column of queries and that of documents.
+        """Return the column of queries and the column of documents.
 
-        :raises InputError: If one of them is missing or of a type that can't be used.
+        :raises InputError: If one of them is missing or has a type that can't be used.
         """
         names = schema.names
         for argument in ("query", "documents"):
-            if (name := self._arguments[argument]) is not None and name not in names:
-                raise InputError(f"{argument}={name!r} is not a column. There are: {', '.join(names)}.")
-        roles = roles_of(names, self._given)
+            if (name := self.arguments[argument]) is not None and name not in names:
+                raise InputError(f"{argument}={name!r} is not a column. The columns are: {', '.join(names)}.")
+        documents = self.arguments["documents"]
+        given = {"query": self.arguments["query"], "document": documents, "documents": documents}
+        roles = roles_of(names, {role: name for role, name in given.items() if name})
         query = next(iter(roles.get("query", [])), None)
-        found = roles.get("documents") or roles.get("document") or []
-        documents = self._arguments["documents"] or next(iter(found), None)
+        documents = documents or next(iter(roles.get("documents") or roles.get("document") or []), None)
         if query is None or documents is None:
             missing = "queries" if query is None else "documents"
             raise InputError(
@@ -160,7 +143,7 @@ class RankBatch:
             raise InputError(f"The column {query!r} is {schema.field(query).type}; queries are text.")
         for name in (SCORE, SCORES, RANKS, POSITIONS, ERROR):
             if name in names:
-                raise InputError(f"There is a column {name!r} already, which would be overwritten. Rename it first.")
+                raise InputError(f"The column {name!r} exists already and would be overwritten. Rename it first.")
         kind = schema.field(documents).type
         inner = kind.value_type if _is_list(kind) else kind
         if not (_is_text(inner) or pa.types.is_struct(inner)):
@@ -174,7 +157,7 @@ class RankBatch:
         return query, documents
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        """The columns of the result, ``rerank_error`` among them.
+        """Return the schema of the result, with ``rerank_error``.
 
         :raises InputError: As :meth:`columns`.
         """
@@ -192,8 +175,8 @@ class RankBatch:
     def __call__(self, batch: Any) -> Any:
         """Score a table.
 
-        :param batch: A pyarrow table or record batch, a pandas data frame, or a dictionary of columns; the same kind
-            comes back.
+        :param batch: A pyarrow table or record batch, a pandas data frame, or a dictionary of columns; the result has
+            the same type.
         :raises InputError: If a column is missing.
         :raises CrossRankError: If the model fails.
         """
@@ -210,7 +193,7 @@ class RankBatch:
         raise InputError(f"A batch of type {type(batch).__name__} can't be read. Give a pyarrow table or a data frame.")
 
     def score_table(self, table: pa.Table) -> pa.Table:
-        """Score a table; see :meth:`__call__`. What was done is added to ``counts``."""
+        """Score a table; see :meth:`__call__`. Adds to ``counts``."""
         started = time.perf_counter()
         query_column, document_column = self.columns(table.schema)
         queries = table[query_column].to_pylist()
@@ -229,7 +212,7 @@ class RankBatch:
         return self._table(table, document_column, lists, documents, scores, ranks, errors)
 
     def _texts(self, queries: list[Any], documents: list[Any], lists: bool) -> tuple[list[list[str]], list[str | None]]:
-        """The texts of each row's documents, and why a row has none."""
+        """The texts of each row's documents, and the error of a row without them."""
         texts: list[list[str]] = []
         errors: list[str | None] = []
         for query, given in zip(queries, documents, strict=True):
@@ -261,7 +244,7 @@ class RankBatch:
         result = self._model.score(pairs, show_progress_bar=False)
         if result.relevance is None:
             raise InputError(
-                f"The model has {result.logits.shape[1]} labels. Name the one that means relevant: label= (--label)."
+                f"The model has {result.logits.shape[1]} labels. Choose the one that means relevant: label= (--label)."
             )
         self.counts.cut += result.pairs_cut
         self.counts.tokens += result.tokens
@@ -279,7 +262,7 @@ class RankBatch:
     def _rankings(
         self, queries: list[Any], documents: list[Any], good: list[int], errors: list[str | None]
     ) -> tuple[list[list[float | None]], list[list[int | None]]]:
-        """Scores and ranks of each row through the pipeline; what it leaves out has none."""
+        """Scores and ranks of each row from the pipeline; ``None`` for documents that it left out."""
         assert self._reranker is not None
         scores: list[list[float | None]] = [[] for _ in queries]
         ranks: list[list[int | None]] = [[] for _ in queries]
@@ -293,8 +276,8 @@ class RankBatch:
             for ranked in ranking:
                 scores[i][ranked.first_stage_position] = ranked.score
                 ranks[i][ranked.first_stage_position] = ranked.rank
-            self.counts.cut += sum(stage.pairs_cut for stage in ranking.stages)
-            self.counts.tokens += sum(stage.tokens for stage in ranking.stages)
+            self.counts.cut += ranking.pairs_cut
+            self.counts.tokens += ranking.tokens
         return scores, ranks
 
     def _table(
@@ -307,26 +290,21 @@ class RankBatch:
         ranks: list[list[int | None]],
         errors: list[str | None],
     ) -> pa.Table:
-        """The table with what was found."""
+        """The table with the added columns."""
         schema = self.schema(table.schema)
         columns = {name: table[name] for name in table.column_names}
         none = [error is not None for error in errors]
         if not lists:
-            columns[SCORE] = pa.array(
-                [None if bad else row[0] for bad, row in zip(none, scores, strict=True)], pa.float64()
-            )
+            firsts = [None if bad else row[0] for bad, row in zip(none, scores, strict=True)]
+            columns[SCORE] = pa.array(firsts, pa.float64())
         elif self.top_k is None:
             columns[SCORES] = _lists(scores, none, pa.float64())
             columns[RANKS] = _lists(ranks, none, pa.int32())
         else:
             best = [_best(row, self.top_k) for row in ranks]
-            columns[column] = pa.array(
-                [
-                    given if bad else [given[j] for j in kept]
-                    for bad, given, kept in zip(none, documents, best, strict=True)
-                ],
-                schema.field(column).type,
-            )
+            rows = zip(none, documents, best, strict=True)
+            cut = [given if bad else [given[j] for j in kept] for bad, given, kept in rows]
+            columns[column] = pa.array(cut, schema.field(column).type)
             chosen = [[row[j] for j in kept] for row, kept in zip(scores, best, strict=True)]
             columns[SCORES] = _lists(chosen, none, pa.float64())
             columns[POSITIONS] = _lists(best, none, pa.int32())
@@ -335,7 +313,7 @@ class RankBatch:
 
 
 def _best(ranks: list[int | None], top_k: int) -> list[int]:
-    """Places of the best documents, best first."""
+    """Positions of the best documents, best first."""
     placed = sorted((rank, place) for place, rank in enumerate(ranks) if rank is not None)
     return [place for _, place in placed[:top_k]]
 
@@ -350,7 +328,3 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view")
-
-
-def _again(arguments: dict[str, Any]) -> RankBatch:
-    return RankBatch(**arguments)

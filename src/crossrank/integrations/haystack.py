@@ -1,7 +1,7 @@
 """Haystack: a ranker, for pipelines.
 
-Haystack sends usage events to posthog unless ``HAYSTACK_TELEMETRY_ENABLED=False`` is in the environment before it
-is imported; this module sends nothing, and leaves the choice to you.
+Haystack sends usage events to PostHog unless ``HAYSTACK_TELEMETRY_ENABLED=False`` is set before it is imported. This
+module sends nothing and does not change that setting.
 
 >>> from crossrank.integrations.haystack import CrossRankRanker
 >>> ranker = CrossRankRanker(top_k=4)  # doctest: +SKIP
@@ -29,18 +29,18 @@ else:
 class CrossRankRanker:
     """Keeps the most relevant documents, best first.
 
-    They come back as copies with the score in ``Document.score`` (``None`` where no stage scored one); the caller's own
-    are not touched.
+    It returns copies with the score in ``Document.score`` (``None`` if no stage scored it). The original documents do
+    not change.
 
     :param model: A name on the hub, a folder, or ``None`` for the bundled model.
     :param top_k: How many documents to return; by default all.
-    :param threshold: The least score with which a document is returned.
-    :param text: What is read of a document, such as ``"{title}: {text}"``; by default its content.
-    :param deadline: Seconds for a call; the best ranking so far is returned when they are over.
+    :param threshold: The lowest score with which a document is returned.
+    :param text: What the model reads of a document, such as ``"{title}: {text}"``; by default its content.
+    :param deadline: Seconds for a call. When they are over, the best ranking so far is returned.
     :param on_error: ``"raise"``, ``"keep_order"`` or ``"next_stage"``.
     :param model_settings: For ``CrossEncoderStage``: ``max_length``, ``precision``, ``long_documents`` and so on.
-    :param reranker: A :class:`~crossrank.ranking.reranker.Reranker` of your own instead of all of the above but
-        ``top_k``; a pipeline with one can't be written to a file.
+    :param reranker: Your own :class:`~crossrank.ranking.reranker.Reranker`, which replaces all settings above but
+        ``top_k``. A Haystack pipeline with one can't be written to a file.
     :raises InputError: If a setting can't be used.
     """
 
@@ -76,20 +76,20 @@ class CrossRankRanker:
         )
 
     def warm_up(self) -> None:
-        """Load what would make the first call slow.
+        """Load what the first call would load.
 
         :raises CrossRankError: If it can't be loaded.
         """
         self.reranker.warm_up()
 
     def to_dict(self) -> dict[str, Any]:
-        """Settings as what JSON and YAML can hold.
+        """Return the settings as JSON values.
 
-        :raises InputError: If it was made with a reranker of the caller's own.
+        :raises InputError: If it was made with the caller's own reranker.
         """
         if not self._own:
             raise InputError(
-                "A CrossRankRanker with a reranker= of its own can't be written to a file: it may hold anything. "
+                "A CrossRankRanker with reranker= can't be written to a file, because it may contain anything. "
                 "Give model= and the other settings instead."
             )
         settings: dict[str, Any] = default_to_dict(self, **self._settings)
@@ -97,7 +97,7 @@ class CrossRankRanker:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> CrossRankRanker:
-        """Make one out of what :meth:`to_dict` gave."""
+        """Make one from the result of :meth:`to_dict`."""
         made: CrossRankRanker = default_from_dict(cls, data)
         return made
 
@@ -105,9 +105,7 @@ class CrossRankRanker:
     def run(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, list[Document]]:
         """Rank documents.
 
-        :param query: The query.
-        :param documents: The documents.
-        :param top_k: Instead of the object's own.
+        :param top_k: Overrides the object's own.
         :returns: ``{"documents": [...]}``.
         :raises CrossRankError: As :meth:`crossrank.ranking.reranker.Reranker.rank`.
         """
@@ -117,7 +115,7 @@ class CrossRankRanker:
     async def run_async(
         self, query: str, documents: list[Document], top_k: int | None = None
     ) -> dict[str, list[Document]]:
-        """Rank documents without blocking the event loop; as :meth:`run` otherwise."""
+        """Rank documents as :meth:`run` does, without blocking the event loop."""
         return _documents(await self.reranker.arank(query, documents, top_k=self.top_k if top_k is None else top_k))
 
 

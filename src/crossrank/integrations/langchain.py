@@ -1,4 +1,4 @@
-"""LangChain: a document compressor, for ``ContextualCompressionRetriever`` and chains of your own.
+"""LangChain: a document compressor, for ``ContextualCompressionRetriever`` and your own chains.
 
 >>> from crossrank.integrations.langchain import CrossRankCompressor
 >>> compressor = CrossRankCompressor(top_k=4)  # doctest: +SKIP
@@ -25,18 +25,18 @@ else:
 class CrossRankCompressor(BaseDocumentCompressor):
     """Keeps the most relevant documents, best first.
 
-    The documents come back as copies with their metadata and id, and with ``relevance_score`` in the metadata (left out
-    where no stage scored a document); the caller's own are not touched.
+    It returns copies with their metadata and id, and with ``relevance_score`` in the metadata (missing if no stage
+    scored the document). The original documents do not change.
 
-    :param reranker: What ranks; by default the bundled model.
-    :param top_k: How many documents to return; by default what the reranker keeps.
+    :param reranker: A :class:`~crossrank.ranking.reranker.Reranker`; by default the bundled model.
+    :param top_k: How many documents to return; by default all that the reranker keeps.
     """
 
     reranker: Any = None
     top_k: int | None = None
 
     def model_post_init(self, context: Any, /) -> None:
-        """Take the bundled model where no reranker is given."""
+        """Use the bundled model if no reranker is given."""
         if self.reranker is None:
             self.reranker = Reranker()
 

@@ -25,25 +25,26 @@ else:
 class CrossRankPostprocessor(BaseNodePostprocessor):
     """Keeps the most relevant nodes, best first.
 
-    Each comes back as a new ``NodeWithScore`` around the same node; its score is the last stage's, ``None`` where none
-    scored it. The model reads what an embedding model would read of a node, metadata included.
+    It returns new ``NodeWithScore`` objects around the same nodes, with the score of the last stage (``None`` if no
+    stage scored it). The model reads the text that an embedding model would read, with metadata.
 
-    :param reranker: What ranks; by default the bundled model. One of your own reads nodes as it says.
-    :param top_k: How many nodes to return; by default what the reranker keeps.
+    :param reranker: A :class:`~crossrank.ranking.reranker.Reranker`; by default the bundled model. The ``text=`` of
+        your own reranker decides what it reads of a node.
+    :param top_k: How many nodes to return; by default all that the reranker keeps.
     """
 
     reranker: Any = None
     top_k: int | None = None
 
     def model_post_init(self, context: Any, /) -> None:
-        """Take the bundled model where no reranker is given."""
+        """Use the bundled model if no reranker is given."""
         super().model_post_init(context)
         if self.reranker is None:
             self.reranker = Reranker(text=_text)
 
     @classmethod
     def class_name(cls) -> str:
-        """The name that LlamaIndex knows it by."""
+        """Its name in LlamaIndex."""
         return "CrossRankPostprocessor"
 
     def _postprocess_nodes(

@@ -1,4 +1,4 @@
-"""Ray Data: the parts of a batch job on the processes of a cluster, and a class for your own ``map_batches``.
+"""Ray Data: runs the parts of a batch job on a cluster, and has a class for your own ``map_batches``.
 
 >>> dataset.map_batches(RankBatch, fn_constructor_kwargs={"model": "..."}, batch_format="pyarrow", concurrency=4)
 ... # doctest: +SKIP
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from crossrank.batch.input_files import Part
@@ -28,7 +29,7 @@ class _PartActor:
         runner.rank.load()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Do the parts of a batch. What the caller did wrong comes back as text: a retry would not help."""
+        """Do the parts of a batch. Input errors are returned as text, because Ray would retry an exception."""
         return {"record": [self._record(Part(**part)) for part in batch["part"]]}
 
     def _record(self, part: Part) -> dict[str, Any]:
@@ -41,16 +42,15 @@ class _PartActor:
 def ray_engine(
     *, address: str | None = None, workers: int | None = None, cpus: float = 1.0, gpus: float = 0.0
 ) -> Callable[[PartRunner, list[Part]], Iterable[Mapping[str, Any]]]:
-    """An engine for :class:`~crossrank.batch.BatchJob`: parts go to actors of Ray Data.
+    """Make an engine for :class:`~crossrank.batch.BatchJob` that does parts on actors of Ray Data.
 
-    Each actor loads the model once. There are as many as the cluster has room for and the parts need. If an actor or
-    its node dies, another one does its part again. All machines must see input and output: use a shared file system
-    or cloud addresses.
+    Each actor loads the model once. If an actor or its node fails, another one does its part again. All machines need
+    access to the input and the output, through a shared file system or cloud addresses.
 
-    :param address: Of a running cluster, ``"auto"`` for the one of this machine; ``None`` starts a local one.
+    :param address: Of a running cluster; ``"auto"`` for the cluster of this machine; ``None`` starts a local one.
     :param workers: The most actors; by default as many as the cluster's processors allow.
-    :param cpus: Processors of each.
-    :param gpus: GPUs, or a share of one, of each.
+    :param cpus: Processors of each actor.
+    :param gpus: GPUs of each actor, such as 0.5.
     :raises MissingExtraError: If Ray is not installed.
     :raises InputError: If there is no cluster at the address.
     """
@@ -75,7 +75,7 @@ def ray_engine(
             room = max(1, int(ray.cluster_resources().get("CPU", 1) // max(cpus, 1e-9)))
             most = min(len(parts), workers or room)
             dataset = ray.data.from_items(
-                [{"part": part.to_dict()} for part in parts], override_num_blocks=len(parts)
+                [{"part": asdict(part)} for part in parts], override_num_blocks=len(parts)
             ).map_batches(
                 _PartActor,
                 fn_constructor_args=(runner,),
@@ -100,9 +100,9 @@ def ray_engine(
 
 
 def _check_address(address: str | None) -> None:
-    """Ray itself would try for minutes.
+    """Check that a cluster answers; Ray itself would try for minutes.
 
-    :raises InputError: If nothing answers there.
+    :raises InputError: If it does not.
     """
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():

@@ -1,4 +1,4 @@
-"""Spark: rows through the same function as ``crossrank batch``, the model loaded once in each Python worker."""
+"""Spark: scores rows as ``crossrank batch`` does; each Python worker loads the model once."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from crossrank.errors import InputError
 from crossrank.optional import require
 from crossrank.scoring.cross_encoder import CrossEncoder
 
-# One model of each kind in a worker process; Spark keeps the process for many tasks.
+# The models of a worker process, which Spark uses for many tasks.
 _models: dict[str, CrossEncoder] = {}
 _batches: dict[str, RankBatch] = {}
 
 
 def rerank_udf(model: str | None = None, **settings: Any) -> Any:
-    """A pandas UDF of a column of queries and a column of documents: their scores, as double.
+    """Make a pandas UDF from a column of queries and a column of documents to their scores, as double.
 
     >>> frame.withColumn("score", rerank_udf()("query", "text"))  # doctest: +SKIP
 
-    :param model: As for :class:`~crossrank.CrossEncoder`: a folder must be there on each worker.
+    :param model: As for :class:`~crossrank.CrossEncoder`. A folder must exist on each worker.
     :param settings: For :class:`~crossrank.CrossEncoder`.
     :raises MissingExtraError: If Spark is not installed.
     """
@@ -38,7 +38,7 @@ def rerank_udf(model: str | None = None, **settings: Any) -> Any:
             scores[there] = known.score(pairs, show_progress_bar=False).scores
         return scores
 
-    # Spark reads from the annotations that columns come as pandas Series.
+    # The annotations tell Spark to pass columns as pandas Series.
     rerank.__annotations__ = {"query": pd.Series, "document": pd.Series, "return": pd.Series}
     return pandas_udf(rerank, DoubleType())
 
@@ -46,8 +46,8 @@ def rerank_udf(model: str | None = None, **settings: Any) -> Any:
 def rank_frame(frame: Any, **arguments: Any) -> Any:
     """Score the rows of a Spark data frame: pairs, or queries with lists of documents.
 
-    The result has all columns of the frame, and those of :class:`~crossrank.batch.RankBatch`, ``rerank_error`` among
-    them.
+    The result has all columns of the frame, and those of :class:`~crossrank.batch.RankBatch`, with
+    ``rerank_error``.
 
     :param frame: A ``pyspark.sql.DataFrame``.
     :param arguments: For :class:`~crossrank.batch.RankBatch`.

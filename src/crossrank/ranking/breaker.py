@@ -1,6 +1,6 @@
-"""A circuit breaker: a stage that keeps failing is not asked for a while.
+"""A circuit breaker: a stage that keeps failing is not called for a while.
 
-After Nygard, "Release It!" (2007), chapter 5: closed, open after repeated failures, half-open with one probe.
+From Nygard, "Release It!" (2007), chapter 5: closed; open after repeated failures; half-open for one trial call.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from crossrank.validation import check_counts
 
 
 class CircuitBreaker:
-    """Says whether a call should be tried. May be used from many threads.
+    """Decides whether to call a stage. Threads may share one object.
 
-    :param failures: How many failures in a row open it.
-    :param cooldown: Seconds that it stays open before one call may probe.
-    :param clock: Gives the time in seconds; monotonic.
+    :param failures: The number of failures in a row that opens it.
+    :param cooldown: Seconds that it stays open before one trial call.
+    :param clock: Returns monotonic seconds.
     :raises InputError: If a setting can't be used.
     :ivar last_failure: Why the last failed call failed.
     """
@@ -30,7 +30,7 @@ class CircuitBreaker:
     ) -> None:
         check_counts(failures=failures)
         if not cooldown > 0:
-            raise InputError(f"cooldown={cooldown!r} is not above 0 seconds.")
+            raise InputError(f"cooldown={cooldown!r} is not above 0 seconds. Give the seconds between two trial calls.")
         self._max_failures = failures
         self._cooldown = cooldown
         self._clock = clock
@@ -41,7 +41,7 @@ class CircuitBreaker:
         self.last_failure = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy, in another process for instance, starts closed.
+        # A copy, for instance in another process, starts closed.
         return partial(type(self), self._max_failures, self._cooldown, clock=self._clock), ()
 
     def __repr__(self) -> str:
@@ -49,7 +49,7 @@ class CircuitBreaker:
 
     @property
     def state(self) -> str:
-        """``"closed"``: all calls are tried; ``"open"``: none; ``"half-open"``: one may probe, or is doing so."""
+        """``"closed"``: all calls go through; ``"open"``: none; ``"half-open"``: one trial call."""
         with self._lock:
             if self._opened is None:
                 return "closed"
@@ -62,12 +62,12 @@ class CircuitBreaker:
 
     @property
     def retry_in(self) -> float:
-        """Seconds until a call may probe; 0 where one may be tried."""
+        """Seconds until the next call may start; 0 if it may start now."""
         with self._lock:
             return 0.0 if self._opened is None else max(0.0, self._left())
 
     def allow(self) -> bool:
-        """Whether to try a call. After a yes, say how it went: ``succeeded``, ``failed`` or ``released``."""
+        """Whether a call may start. If so, report its end with ``succeeded``, ``failed`` or ``released``."""
         with self._lock:
             if self._opened is None:
                 return True
@@ -77,14 +77,14 @@ class CircuitBreaker:
             return True
 
     def succeeded(self) -> None:
-        """A call worked: close."""
+        """Report that a call worked; this closes the breaker."""
         with self._lock:
             self._failures, self._opened, self._probing = 0, None, False
 
     def failed(self, reason: str = "") -> None:
-        """A call failed: count, and open where it was one too many, or the probe.
+        """Report that a call failed; too many in a row, or a failed trial call, open the breaker.
 
-        :param reason: Why, for messages.
+        :param reason: For messages.
         """
         with self._lock:
             self._failures += 1
@@ -94,7 +94,7 @@ class CircuitBreaker:
             self._probing = False
 
     def released(self) -> None:
-        """A call ended and says nothing about the stage, for instance because it was cancelled."""
+        """Report that a call ended without telling anything about the stage, for instance because it was cancelled."""
         with self._lock:
             self._probing = False
 

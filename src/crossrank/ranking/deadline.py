@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """A moment by which a call has to be back.
+    """The moment by which a call must return.
 
     :param seconds: From now; ``None`` for no limit.
     :param clock: Gives the time in seconds; monotonic.
@@ -30,7 +30,7 @@ class Deadline:
                 f"deadline={seconds!r} is not a number of seconds, such as 0.3. Leave it out for no limit."
             )
         if seconds is not None and not seconds > 0:
-            raise InputError(f"deadline={seconds!r} is not above 0 seconds. Give the seconds that the call may take.")
+            raise InputError(f"deadline={seconds!r} is not above 0 seconds. Give the seconds that a call may take.")
         self.seconds = seconds
         self._clock = clock
         self._started = clock()
@@ -54,26 +54,26 @@ class Deadline:
         return self._clock() - self._started
 
     def remaining(self) -> float:
-        """Seconds that are left, not below 0; ``inf`` where there is no limit."""
+        """Seconds that are left, at least 0; ``inf`` if there is no limit."""
         return math.inf if self.seconds is None else max(0.0, self.seconds - self._reserve - self.elapsed())
 
     def reserving(self, seconds: float) -> Deadline:
-        """Make the same deadline, but that many seconds earlier."""
+        """Return the same deadline, but this many seconds earlier."""
         copied = copy(self)
         copied._reserve = self._reserve + seconds
         return copied
 
     def timeout(self, limit: float | None = None) -> float | None:
-        """Seconds for one request: what is left, and not above ``limit``; ``None`` if neither limits it."""
+        """Seconds for one request: the time that is left, at most ``limit``; ``None`` for no limit."""
         left = min(self.remaining(), math.inf if limit is None else limit)
         return None if math.isinf(left) else left
 
 
 class DeadlineThreads:
-    """Runs work in threads, and comes back in time whether it is done or not.
+    """Runs work in threads, and returns in time whether the work is done or not.
 
-    Work that is not done in time goes on in its thread. Only ``limit`` of them run at once; while that many are busy,
-    for instance because a model is still loading, a call waits for one of them instead of starting another.
+    Late work goes on in its thread. At most ``limit`` threads run at once. While all are busy, for instance because a
+    model is still loading, a call waits for one of them.
 
     :param limit: The most threads; by default two for each processor, and at least 8.
     """
@@ -86,10 +86,7 @@ class DeadlineThreads:
         return type(self), (self._limit,)
 
     def run_within(self, deadline: Deadline, work: Callable[[], T]) -> T | None:
-        """Do some work.
-
-        :returns: What it returned, or ``None`` if it did not end in time.
-        """
+        """Run a function. Return its result, or ``None`` if it did not end in time."""
         if not deadline.is_limited:
             return work()
         if not self._free.acquire(timeout=min(deadline.remaining(), threading.TIMEOUT_MAX)):
@@ -100,7 +97,7 @@ class DeadlineThreads:
         def run() -> None:
             try:
                 results.append(work())
-            except BaseException as error:  # raised in the caller's thread
+            except BaseException as error:  # the caller's thread raises it
                 failures.append(error)
             finally:
                 self._free.release()

@@ -1,4 +1,4 @@
-"""Whatever an application calls documents -> texts and first-stage scores."""
+"""An application's documents -> texts and first-stage scores."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 from crossrank.data.text_lines import TEXT_FIELDS
 from crossrank.errors import InputError
 from crossrank.ranking.template import Template, as_text
+from crossrank.validation import shown
 
-# Where frameworks keep a document's other fields: LangChain and LlamaIndex, Haystack, vector stores.
+# Where LangChain and LlamaIndex, Haystack, and vector stores keep a document's other fields.
 _HOLDERS = ("metadata", "meta", "payload", "fields")
 
 TextOf = Callable[[Any], str] | str
@@ -23,11 +24,11 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Candidate:
-    """A document as it came in.
+    """A document to rank.
 
-    :param document: The caller's own object; of a ``(document, score)`` tuple the document.
-    :param text: What stages read.
-    :param first_stage_score: Of the search that found it, if there is one.
+    :param document: The caller's object; without its score if it came as a ``(document, score)`` tuple.
+    :param text: The text that stages read.
+    :param first_stage_score: From the search that found it, if known.
     """
 
     document: Any
@@ -41,44 +42,44 @@ class DocumentReader:
     Strings, dictionaries, objects with one of :data:`TEXT_FIELDS`, documents of LangChain, Haystack and LlamaIndex
     (nodes with or without a score), and tuples ``(document, score)`` of any of these.
 
-    A field is looked for in a dictionary's keys or an object's attributes, then in what it holds as ``metadata``,
-    ``meta``, ``payload`` or ``fields``; ``{metadata.year}`` says where.
+    A field is a dictionary's key or an object's attribute. If there is none, ``metadata``, ``meta``, ``payload`` and
+    ``fields`` are searched for it. ``{metadata.year}`` names the place.
 
     :param text: A function from a document to its text; a field's name; or a :class:`Template` such as
-        ``"{title} ({year}): {text}"``, in which ``{text}`` is the document's text wherever it stands.
+        ``"{title} ({year}): {text}"``, in which ``{text}`` is the document's text, whatever its field is called.
     :param score: A function from a document to its first-stage score, higher is better, or a field's name. By default
-        the second of a tuple, else the field ``score``.
+        the second element of a tuple, else the field ``score``.
     :raises InputError: If one of them can't be used.
     """
 
     def __init__(self, text: TextOf | None = None, score: ScoreOf | None = None) -> None:
         if not (text is None or callable(text) or (isinstance(text, str) and text)):
             raise InputError(
-                f"text={text!r} is no function, no field's name and no template such as '{{title}}: {{text}}'."
+                f"text={text!r} is not a function, a field's name, or a template such as '{{title}}: {{text}}'."
             )
         if not (score is None or callable(score) or (isinstance(score, str) and score)):
-            raise InputError(f"score={score!r} is neither a function nor a field's name.")
+            raise InputError(f"score={score!r} is not a function or a field's name.")
         self._text = Template(text) if isinstance(text, str) and ("{" in text or "}" in text) else text
         self._score = score
 
     def read(self, documents: Iterable[Any]) -> list[Candidate]:
         """Read a list of documents.
 
-        :raises InputError: If it is no list, or a document has no text where it should be.
+        :raises InputError: If it is not a list, or a document has no text.
         """
         if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
             raise InputError(
-                f"documents is {_shown(documents)}; a list of documents is expected. For one, pass [document]."
+                f"documents is {shown(documents)}; a list of documents is expected. For one, pass [document]."
             )
         if hasattr(documents, "columns") and hasattr(documents, "iloc"):
             raise InputError(
-                "documents is a data frame, which would be read as its columns' names. Pass its rows: "
+                "documents is a data frame. Iterating over it gives column names, so pass its rows: "
                 "frame.to_dict('records')."
             )
         return [self._candidate(i, given) for i, given in enumerate(documents)]
 
     def unknown(self, candidates: Sequence[Candidate]) -> list[str]:
-        """Fields of the template that not one of the documents has: most likely misspelt."""
+        """Fields of the template that no document has, most likely because of a typo."""
         if not isinstance(self._text, Template) or not candidates:
             return []
         return [
@@ -90,10 +91,8 @@ class DocumentReader:
     def _candidate(self, i: int, given: Any) -> Candidate:
         if isinstance(given, str) and self._text is None and self._score is None:
             return Candidate(given, given, None)
-        document, beside = given, None
-        if _is_scored(given):
-            document, beside = given
-        return Candidate(document, self._text_of(i, document), self._score_of(i, document, beside))
+        document, score = given if _is_scored(given) else (given, None)
+        return Candidate(document, self._text_of(i, document), self._score_of(i, document, score))
 
     def _text_of(self, i: int, document: Any) -> str:
         where = f"documents[{i}]"
@@ -101,8 +100,8 @@ class DocumentReader:
             text = _default_text(document)
             if text is None:
                 raise InputError(
-                    f"{where} is {_shown(document)} and has no text in {', '.join(TEXT_FIELDS)}{_fields_of(document)}. "
-                    "Say where its text is: text=, a function, a field's name or a template."
+                    f"{where} is {shown(document)} and has no text in {', '.join(TEXT_FIELDS)}{_fields_of(document)}. "
+                    "Set text= to a function, a field's name or a template."
                 )
             return text
         if isinstance(self._text, Template):
@@ -118,31 +117,31 @@ class DocumentReader:
             return as_text(value)
         text = _called(self._text, document, f"text= on {where}")
         if not isinstance(text, str):
-            raise InputError(f"text= gave {_shown(text)} for {where}, not a string.")
+            raise InputError(f"text= returned {shown(text)} for {where}, not a string.")
         return text
 
-    def _score_of(self, i: int, document: Any, beside: Any) -> float | None:
+    def _score_of(self, i: int, document: Any, given: Any) -> float | None:
         if callable(self._score):
             value = _called(self._score, document, f"score= on documents[{i}]")
         elif self._score is not None:
             value = _none_if_missing(_value(document, self._score))
-        elif beside is not None:
-            return _number(beside)
+        elif given is not None:
+            return _number(given)
         else:
             value = _none_if_missing(_value(document, "score"))
-            # What happens to be called so and is something else, such as a musical one, is not ours to complain of.
+            # A field of this name may hold anything, such as a musical score. That is not an error.
             return _number(value) if _is_number(value) else None
         if value is not None and not _is_number(value):
-            raise InputError(f"The first-stage score of documents[{i}] is {_shown(value)}, not a number.")
+            raise InputError(f"The first-stage score of documents[{i}] is {shown(value)}, not a number.")
         return None if value is None else _number(value)
 
 
 def _is_scored(given: Any) -> bool:
-    """Whether it is a pair of a document and its score, rather than a document of two fields."""
+    """Whether this is a document with its score, rather than a document with two fields."""
     if not (isinstance(given, tuple) and len(given) == 2 and _is_number(given[1])):
         return False
     names = getattr(given, "_fields", ())
-    # A named tuple is a document where one of its fields is a text; a database's row of a document and a score is not.
+    # A named tuple with a text field is a document. A database row of a document and a score is not.
     return not any(name in TEXT_FIELDS for name in names) or _default_text(given) is None
 
 
@@ -151,7 +150,7 @@ def _default_text(document: Any) -> str | None:
         return document
     if isinstance(document, Mapping):
         return next((text for name in TEXT_FIELDS if isinstance(text := document.get(name), str)), None)
-    # LlamaIndex: a node, or a node with its score. Their text is what they say it is.
+    # LlamaIndex: a node, or a node with its score.
     node = getattr(document, "node", document)
     if callable(content := getattr(node, "get_content", None)):
         text = content()
@@ -185,7 +184,7 @@ def _direct(document: Any, name: str) -> Any:
         return _MISSING
     try:
         value = getattr(document, name, _MISSING)
-    except Exception:  # a property that can't be had, as of a node that is no text
+    except Exception:  # a property that fails, as of a LlamaIndex node without text
         return _MISSING
     return _MISSING if callable(value) else value
 
@@ -194,8 +193,8 @@ def _fields_of(document: Any) -> str:
     if isinstance(document, str):
         return "; it is a string"
     names = list(document) if isinstance(document, Mapping) else list(getattr(document, "__dict__", ()))
-    shown = [str(name) for name in names if not str(name).startswith("_")]
-    return f"; its fields: {', '.join(shown[:12])}" if shown else ""
+    public = [str(name) for name in names if not str(name).startswith("_")]
+    return f"; its fields: {', '.join(public[:12])}" if public else ""
 
 
 def _called(function: Callable[[Any], Any], document: Any, what: str) -> Any:
@@ -210,15 +209,10 @@ def _none_if_missing(value: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    # Databases give decimals, which Python does not count among the real numbers.
+    # Databases return decimals, which are not Real in Python.
     return isinstance(value, (Real, Decimal)) and not isinstance(value, bool)
 
 
 def _number(value: Any) -> float | None:
     number = float(value)
     return None if math.isnan(number) else number
-
-
-def _shown(value: Any, most: int = 60) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= most else text[:most] + '...'} ({type(value).__name__})"

@@ -1,4 +1,4 @@
-"""A stage with fallbacks: the next stage is asked only if those before it failed."""
+"""A stage with fallbacks: each one runs only if all before it failed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from crossrank.validation import check_threshold, check_top_k
 
 
 class FirstThatWorks:
-    """A hosted reranker, for instance, and the bundled model for when the service can't be reached.
+    """Uses the first stage that works, such as a hosted reranker, or the bundled model if the service is down.
 
-    Unlike ``on_error="next_stage"`` it runs a single stage if the first one works, and a fallback gets all the
-    documents. After a cancelled call, or when the time is up, no fallback is asked.
+    Unlike with ``on_error="next_stage"``, only one stage's scores are used, and a fallback gets all documents. No
+    fallback runs after the call was cancelled or its time was up.
 
-    :param stages: The one to use, and its fallbacks in order. Their own ``keep`` and ``threshold`` are not used.
+    :param stages: The stage to use, then its fallbacks. Their own ``keep`` and ``threshold`` are not used.
     :param keep: How many documents go on, best first; by default all.
-    :param threshold: The least score with which a document goes on.
-    :param name: What it is called in results.
+    :param threshold: The lowest score with which a document goes on.
+    :param name: Its name in results.
     :raises InputError: If a setting can't be used.
     """
 
@@ -43,20 +43,20 @@ class FirstThatWorks:
         self.name, self.keep, self.threshold = name, keep, threshold
 
     def warm_up(self) -> None:
-        """Make all of them ready."""
+        """Warm up all stages."""
         for stage in self.stages:
             stage.warm_up()
 
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
-        """Score with the first stage that can.
+        """Score with the first stage that works.
 
-        :raises StageError: If none can.
+        :raises StageError: If all stages fail.
         """
         failures: list[str] = []
         for stage in self.stages:
             if failures and (context.cancelled.is_set() or context.deadline.expired):
                 why = "the call was cancelled" if context.cancelled.is_set() else "the time was up"
-                raise StageError(f"{'; '.join(failures)}; {why} before {stage.name} was asked", retryable=True)
+                raise StageError(f"{'; '.join(failures)}; {why} before {stage.name} could run", retryable=True)
             try:
                 scores = checked(stage.score(query, documents, context), len(documents))
             except (InputError, MissingExtraError):
@@ -71,7 +71,7 @@ class FirstThatWorks:
         raise StageError("; ".join(failures), retryable=True)
 
     def close(self) -> None:
-        """Close what they hold open."""
+        """Close all stages."""
         for stage in self.stages:
             if isinstance(stage, ClosableStage):
                 stage.close()

@@ -1,9 +1,8 @@
-"""The scores of the search that found the documents, as a stage: alone, or fused with what came before."""
+"""The scores of the search that found the documents, as a stage: alone, or fused with those of another stage."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,15 @@ from numpy.typing import NDArray
 
 from crossrank.errors import InputError, StageError
 from crossrank.ranking.stage import Context, StageScores
-from crossrank.validation import check_threshold, check_top_k, is_positive_integer
+from crossrank.validation import check_choice, check_number, check_positive_integer, check_threshold, check_top_k
 
 Values = NDArray[np.float64]
-FUSIONS = ("weighted", "reciprocal_rank")
-# Kinds of scores that lie between 0 and 1 whatever the documents are.
+# Kinds of scores that always lie between 0 and 1.
 _SHARES = ("sigmoid", "softmax", "calibrated", "provider")
 
 
 def z_scores(values: Values) -> Values:
-    """Distance from the mean in standard deviations; 0 where all are the same. NaN is passed over and stays."""
+    """Distance from the mean in standard deviations; 0 if all values are the same. NaN is ignored and stays."""
     if np.isnan(values).all():
         return values
     spread = np.nanstd(values)
@@ -29,7 +27,7 @@ def z_scores(values: Values) -> Values:
 
 
 def min_max(values: Values) -> Values:
-    """From 0 for the least to 1 for the most; 0 where all are the same. NaN is passed over and stays."""
+    """From 0 for the lowest to 1 for the highest; 0 if all values are the same. NaN is ignored and stays."""
     if np.isnan(values).all():
         return values
     low, high = np.nanmin(values), np.nanmax(values)
@@ -44,31 +42,31 @@ NORMALISATIONS: Mapping[str, Callable[[Values], Values]] = {
 
 
 class FirstStage:
-    r"""First-stage scores, kept in play.
+    """Uses the first-stage scores.
 
-    As the first stage of a pipeline it passes them on as they are, so that ``keep`` and ``threshold`` can be set for
-    them. Behind another stage it fuses its scores ``s`` with the first stage's ``f``:
+    As the first stage of a pipeline it passes them on unchanged, so that ``keep`` and ``threshold`` apply to them.
+    After another stage it fuses that stage's scores ``s`` with the first-stage scores ``f``:
 
     ``fusion="weighted"``: ``weight * n(f) + (1 - weight) * n(s)``, a convex combination as in Bruch, Gai, Ingber, "An
     Analysis of Fusion Functions for Hybrid Retrieval" (ACM TOIS 2023), https://arxiv.org/abs/2210.11934. ``n`` is the
-    normalisation: ``"z-score"`` over the documents of the call, of raw logits where there are some; ``"bounds"``, by
-    limits that do not depend on the documents: ``(f - low) / (high - low)`` for the first stage's and as it is for
-    a stage of scores between 0 and 1; ``"min-max"`` over the documents of the call; ``"none"``. With z-scores and
-    min-max a fused score depends on the documents beside it: good for an order, not for a threshold. A document without
-    a first-stage score counts as the worst that has one.
+    normalisation. ``"z-score"`` and ``"min-max"`` use the documents of the call, and raw logits if there are any: a
+    fused score then depends on the other documents, which is fine for an order but not for a threshold. ``"bounds"``
+    does not depend on the documents: it takes ``(f - low) / (high - low)``, and the other stage's scores, which must
+    lie between 0 and 1, as they are. ``"none"`` changes nothing. A document without a first-stage score gets the
+    lowest one.
 
-    ``fusion="reciprocal_rank"``: ``weight / (k + rank_f) + (1 - weight) / (k + rank_s)``, both weights 1 where
-    ``weight`` is left out; Cormack, Clarke, Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual
-    Rank Learning Methods" (SIGIR 2009). ``rank_f`` is the place in the caller's list, ``rank_s`` the place after the
-    stage before; a document that it did not score gets nothing for it.
+    ``fusion="reciprocal_rank"``: ``weight / (k + rank_f) + (1 - weight) / (k + rank_s)``, both weights 1 if
+    ``weight`` is not given; Cormack, Clarke, Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual
+    Rank Learning Methods" (SIGIR 2009). ``rank_f`` is the position in the caller's list, ``rank_s`` the position
+    after the other stage. For a document that the other stage did not score, the second term is 0.
 
     :param weight: The first stage's share, from 0 to 1.
     :param fusion: ``"weighted"`` or ``"reciprocal_rank"``.
     :param normalisation: ``"z-score"``, ``"bounds"``, ``"min-max"`` or ``"none"``.
-    :param bounds: The least and the largest score that the first stage can give, for ``"bounds"``: (-1, 1) for cosines.
-    :param k: How little the first places count more than the next, in reciprocal ranks.
+    :param bounds: For ``"bounds"``: the lowest and the highest possible first-stage score; (-1, 1) for cosines.
+    :param k: For reciprocal ranks: the larger it is, the less the first positions stand out.
     :param keep: How many documents go on, best first; by default all.
-    :param threshold: The least score with which a document goes on.
+    :param threshold: The lowest score with which a document goes on.
     :param name: What the stage is called in results.
     :raises InputError: If a setting can't be used.
     """
@@ -87,22 +85,19 @@ class FirstStage:
     ) -> None:
         check_top_k(keep, "keep")
         check_threshold(threshold)
-        if weight is not None and not (isinstance(weight, Real) and not isinstance(weight, bool) and 0 <= weight <= 1):
-            raise InputError(f"weight={weight!r} is not a number from 0 to 1, the first stage's share.")
-        if fusion not in FUSIONS:
-            raise InputError(f"fusion={fusion!r} is none of {', '.join(map(repr, FUSIONS))}.")
+        if weight is not None:
+            check_number("weight", weight, low=0, high=1, remedy="It is the first stage's share.")
+        check_choice("fusion", fusion, ("weighted", "reciprocal_rank"))
         self._normalisation = normalisation or ("z-score" if bounds is None else "bounds")
-        if self._normalisation not in (*NORMALISATIONS, "bounds"):
-            raise InputError(f"normalisation={normalisation!r} is none of {', '.join((*NORMALISATIONS, 'bounds'))}.")
+        check_choice("normalisation", self._normalisation, (*NORMALISATIONS, "bounds"))
         if (self._normalisation == "bounds") != (bounds is not None):
             raise InputError(
-                f"normalisation={normalisation!r} and bounds={bounds!r} do not fit: 'bounds' needs the least and "
-                "largest score that the first stage can give, the others take none."
+                f"normalisation={normalisation!r} and bounds={bounds!r} do not go together: 'bounds' needs the "
+                "lowest and highest possible first-stage score, the others take none."
             )
         if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
-            raise InputError(f"bounds={bounds!r} is not a pair (least, largest).")
-        if not is_positive_integer(k):
-            raise InputError(f"k={k!r} is not a positive integer.")
+            raise InputError(f"bounds={bounds!r} is not a pair (lowest, highest).")
+        check_positive_integer("k", k)
         self.name, self.keep, self.threshold = name, keep, threshold
         self._weight = weight
         self._fusion = fusion
@@ -113,12 +108,12 @@ class FirstStage:
         return f"FirstStage({self._weight}, fusion={self._fusion!r})"
 
     def warm_up(self) -> None:
-        """Do nothing: nothing is slow."""
+        """Do nothing, because nothing is slow."""
 
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
-        """Give the first stage's scores, fused with those of the stage before if there is one.
+        """Return the first-stage scores, fused with those of the stage before, if any.
 
-        :raises StageError: If documents have no first-stage scores, or the scores can't be put on one scale.
+        :raises StageError: If no document has a first-stage score, or ``"bounds"`` does not fit the other scores.
         """
         first = np.full(len(documents), np.nan) if context.first_stage is None else context.first_stage
         earlier = list(context.earlier.values())[-1:]
@@ -127,7 +122,7 @@ class FirstStage:
         if np.isnan(first).all():
             raise StageError(
                 "no document has a first-stage score. Give tuples (document, score), documents with a field 'score', "
-                "or Reranker(score=...); or fuse by ranks, which needs none: fusion='reciprocal_rank'."
+                "or Reranker(score=...); or fuse by ranks, which needs no scores: fusion='reciprocal_rank'."
             )
         if not earlier:
             return StageScores(first.copy(), kind="first_stage")
@@ -140,8 +135,8 @@ class FirstStage:
         if self._bounds is not None:
             if other.kind not in _SHARES:
                 raise StageError(
-                    f"normalisation='bounds' needs scores between 0 and 1 from the stage before, but they are of the "
-                    f"kind {other.kind!r}. Take another normalisation."
+                    f"normalisation='bounds' needs scores between 0 and 1 from the stage before, but their kind is "
+                    f"{other.kind!r}. Use another normalisation."
                 )
             low, high = self._bounds
             fused = weight * (first - low) / (high - low) + (1 - weight) * other.scores
@@ -157,6 +152,6 @@ class FirstStage:
         of_first, of_other = (1.0, 1.0) if self._weight is None else (self._weight, 1 - self._weight)
         fused = of_first / (self._k + 1.0 + positions)
         if earlier:
-            # They came in the order that the stage before gave them.
+            # The documents come in the order of the stage before.
             fused = fused + np.where(earlier[0].scored, of_other / (self._k + 1.0 + np.arange(documents)), 0.0)
         return np.asarray(fused, np.float64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from crossrank.errors import CrossRankError, InputError
+from crossrank.errors import CrossRankError, InputError, did_you_mean
 from crossrank.optional import require
 from crossrank.ranking.cache.disk import DiskCache
 from crossrank.ranking.cache.memory import MemoryCache
@@ -25,9 +24,9 @@ STAGE_TYPES: Mapping[str, str] = {
     "hosted": "crossrank.ranking.network.hosted:HostedReranker",
     "llm-judge": "crossrank.ranking.judge.llm_judge:LLMJudge",
 }
-# A file should hold no secrets: they come from the environment.
+# Secrets come from the environment, not from a file.
 _SECRETS = ("api_key", "token")
-# The settings of the pipeline that are no tables, with what TOML may hold there.
+# The settings of the pipeline that are not tables, and their types.
 _SETTINGS: Mapping[str, str] = {
     "text": "str",
     "score": "str",
@@ -37,7 +36,7 @@ _SETTINGS: Mapping[str, str] = {
     "deadline": "float",
 }
 _CACHE_SETTINGS: Mapping[str, str] = {"kind": "str", "path": "str", "max_bytes": "int"}
-# Types as signatures write them -> what the file calls them.
+# A type in a signature -> the types in TOML, and their name in messages.
 _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "a string"),
     "int": ((int,), "an integer"),
@@ -50,7 +49,7 @@ def load_pipeline(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a pipeline file.
 
     :returns: The arguments of :class:`~crossrank.ranking.reranker.Reranker`.
-    :raises InputError: If the file can't be read or used; names the file, the key, the value and what is allowed.
+    :raises InputError: If the file can't be read or used; the message names the file, the key and the value.
     """
     file = os.fspath(path)
     given = _parsed(file)
@@ -84,12 +83,12 @@ def _parsed(file: str) -> dict[str, Any]:
 
 
 def _stage(where: str, given: dict[str, Any]) -> Any:
-    """Make a stage. The class checks the values; here the names and plain types of its settings are checked."""
+    """Make a stage. This checks the names and plain types of its settings; the class checks the values."""
     if "type" not in given:
         raise InputError(f"{where}: the key 'type' is missing. Give one of {', '.join(STAGE_TYPES)}.")
     kind = given.pop("type")
     if kind not in STAGE_TYPES:
-        raise InputError(f"{where}: type = {kind!r} is unknown. {_closest(str(kind), STAGE_TYPES)}")
+        raise InputError(f"{where}: type = {kind!r} is unknown.{_remedy(str(kind), STAGE_TYPES)}")
     where = f"{where} ({kind})"
     for secret in _SECRETS:
         if secret in given:
@@ -97,7 +96,7 @@ def _stage(where: str, given: dict[str, Any]) -> Any:
     module, _, name = STAGE_TYPES[kind].partition(":")
     cls = getattr(importlib.import_module(module), name)
     parameters = dict(inspect.signature(cls).parameters)
-    if parameters.pop("settings", None) is not None:  # what the stage passes on to its model
+    if parameters.pop("settings", None) is not None:  # the stage passes these on to its model
         parameters = {**inspect.signature(CrossEncoder).parameters, **parameters}
         for name in ("model_name_or_path", "lazy", "old_arguments"):
             parameters.pop(name, None)
@@ -133,15 +132,15 @@ def _cache(table: Any) -> ScoreCache:
 def _check_keys(where: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
     for key in given:
         if key not in known:
-            raise InputError(f"{where}there is no key {key!r}. {_closest(key, known)}")
+            raise InputError(f"{where}there is no key {key!r}.{_remedy(key, known)}")
 
 
 def _typed(where: str, value: Any, annotation: str) -> Any:
-    """Return a value that is of one of the plain types of an annotation; other types are checked by the class."""
+    """Return a value if it has one of the plain types of an annotation; the class checks other types."""
     names = [name for name in annotation.split(" | ") if name != "None"]
     if not _TYPES.keys() >= set(names):
         return value
-    # True and False are numbers for Python, not for people.
+    # Python counts True and False as numbers.
     if any(isinstance(value, _TYPES[name][0]) and isinstance(value, bool) == (name == "bool") for name in names):
         return value
     wanted = " or ".join(_TYPES[name][1] for name in names)
@@ -154,6 +153,5 @@ def _typed_table(where: str, value: Any, kind: type, remedy: str = "Give a table
     return dict(value) if isinstance(value, dict) else value
 
 
-def _closest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+def _remedy(wrong: str, known: Iterable[str]) -> str:
+    return did_you_mean(wrong, known) or f" Known: {', '.join(known)}."

@@ -1,4 +1,4 @@
-"""A ranking, and the honest account of how it was made."""
+"""A ranking, and how it was made."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from crossrank.ranking.stage import Passage
 
 @dataclass(frozen=True)
 class RankedDocument:
-    """A document in its place.
+    """A document in a ranking.
 
-    :param document: The caller's own object, untouched.
-    :param text: What the stages read of it.
-    :param rank: Its place, from 1.
-    :param score: The score of the last stage that scored it; where none did, its first-stage score; else ``None``.
-    :param kind: What ``score`` is, as in :class:`~crossrank.ranking.stage.StageScores`; ``"first_stage"``, or
-        ``"unscored"`` where there is no score at all. Scores of different kinds can't be compared.
-    :param scores: The score of every stage that scored it, by the stage's name, in the order they ran.
-    :param kinds: What each of them is.
-    :param first_stage_score: Of the search that found it; ``None`` where it carries none.
-    :param first_stage_position: Where it stood in the caller's list, from 0.
-    :param passage: Offsets in ``text`` of its best part, from the last stage that names one.
-    :param details: What stages had to say of it, by the stage's name, such as a judge's reason.
+    :param document: The caller's object, unchanged.
+    :param text: The text that the stages read.
+    :param rank: From 1.
+    :param score: From the last stage that scored it, else its first-stage score, else ``None``.
+    :param kind: The kind of ``score``, as in :class:`~crossrank.ranking.stage.StageScores`; or ``"first_stage"``; or
+        ``"unscored"`` if there is no score. Scores of different kinds can't be compared.
+    :param scores: The score from each stage that scored it, by the stage's name, in the order they ran.
+    :param kinds: The kind of each of these scores.
+    :param first_stage_score: From the search that found it; ``None`` if unknown.
+    :param first_stage_position: Its position in the caller's list, from 0.
+    :param passage: Offsets in ``text`` of its best part, from the last stage that reports one.
+    :param details: More facts from stages, by the stage's name, such as a judge's reason.
     """
 
     document: Any
@@ -42,11 +42,11 @@ class RankedDocument:
 
     @property
     def passage_text(self) -> str:
-        """The best part of the text; the whole text where no stage named one."""
+        """The best part of the text; the whole text if no stage reported one."""
         return self.text if self.passage is None else self.text[slice(*self.passage)]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it but the caller's object, as what JSON can hold."""
+        """Everything but the caller's object, as JSON values."""
         return {
             "rank": self.rank,
             "score": _finite(self.score),
@@ -65,17 +65,17 @@ class RankedDocument:
 class StageRun:
     """A stage that ran.
 
-    :param name: The stage's.
-    :param documents: How many it was given.
-    :param scored: How many of them it scored, those out of the cache included.
-    :param kept: How many went on.
-    :param kind: What its scores are.
+    :param name: The stage's name.
+    :param documents: How many documents it got.
+    :param scored: How many of them have a score, from the cache or from the stage.
+    :param kept: How many of them went on.
+    :param kind: The kind of its scores.
     :param seconds: Wall time.
     :param tokens: Tokens that it read.
     :param pairs_cut: Documents whose text did not fit.
     :param cost: As its provider reports it.
-    :param cache_hits: How many scores came out of the cache; ``None`` where none was asked.
-    :param notes: What it had to say.
+    :param cache_hits: How many scores came from the cache; ``None`` if the cache was not used.
+    :param notes: From the stage, a sentence each.
     """
 
     name: str
@@ -93,7 +93,7 @@ class StageRun:
 
 @dataclass(frozen=True)
 class SkippedStage:
-    """A stage that gave no scores, and why."""
+    """A stage that did not run or failed, and why."""
 
     name: str
     reason: str
@@ -101,16 +101,16 @@ class SkippedStage:
 
 @dataclass(frozen=True)
 class Ranking(Sequence[RankedDocument]):
-    """Documents from the most to the least relevant. An empty one is a result.
+    """Documents from the most to the least relevant. It may be empty.
 
-    :param query: What was asked.
-    :param ranked: The documents in their places.
+    :param query: The query.
+    :param ranked: The documents, best first.
     :param candidates: How many documents the caller gave.
     :param stages: The stages that ran, in order.
-    :param skipped: The stages that did not or could not, and why.
+    :param skipped: The stages that did not run or failed.
     :param seconds: Wall time of the whole call.
-    :param reasons: Why this is less than what was asked for, a sentence each; empty where nothing is wrong.
-    :param notes: What else the caller should know.
+    :param reasons: Why the ranking is degraded, a sentence each; empty if it is not.
+    :param notes: Other notes for the caller.
     """
 
     query: str
@@ -137,22 +137,22 @@ class Ranking(Sequence[RankedDocument]):
 
     @property
     def documents(self) -> list[Any]:
-        """The caller's own objects, best first."""
+        """The caller's objects, best first."""
         return [ranked.document for ranked in self.ranked]
 
     @property
     def degraded(self) -> bool:
-        """Whether this is less than what was asked for: a stage failed or was skipped, or the time was up."""
+        """Whether something is missing: a stage failed or was skipped, or the time was up."""
         return bool(self.reasons)
 
     @property
     def reason(self) -> str | None:
-        """Why it is degraded, in one line; ``None`` where it is not."""
+        """Why it is degraded, in one line; ``None`` if it is not."""
         return "; ".join(self.reasons) or None
 
     @property
     def scored(self) -> int:
-        """How many of the documents the last stage that ran has scored; 0 where none ran."""
+        """How many documents the last stage scored; 0 if none ran."""
         return self.stages[-1].scored if self.stages else 0
 
     @property
@@ -167,27 +167,23 @@ class Ranking(Sequence[RankedDocument]):
 
     @property
     def cost(self) -> float | None:
-        """The sum of what providers reported; ``None`` where none did."""
+        """The sum of the costs that providers reported; ``None`` if none did."""
         costs = [stage.cost for stage in self.stages if stage.cost is not None]
         return sum(costs) if costs else None
 
     @property
     def cache_hit_rate(self) -> float | None:
-        """The share of the scores that came out of the cache; ``None`` where none was asked."""
+        """The share of the scores that came from the cache; ``None`` if no cache was used."""
         asked = [stage for stage in self.stages if stage.cache_hits is not None]
         total = sum(stage.documents for stage in asked)
         return sum(stage.cache_hits or 0 for stage in asked) / total if total else None
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it but the caller's objects, as what JSON can hold."""
-        return {
-            "query": self.query,
-            "documents": [ranked.to_dict() for ranked in self.ranked],
-            **self.account(),
-        }
+        """Everything but the caller's objects, as JSON values."""
+        return {"query": self.query, "documents": [ranked.to_dict() for ranked in self.ranked], **self.account()}
 
     def account(self) -> dict[str, Any]:
-        """How the ranking was made, as what JSON can hold."""
+        """How the ranking was made, as JSON values."""
         return {
             "candidates": self.candidates,
             "degraded": self.degraded,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -14,47 +14,36 @@ from crossrank.ranking.cache.score_cache import ScoreCache
 from crossrank.ranking.cross_encoder_stage import CrossEncoderStage, as_stage
 from crossrank.ranking.deadline import Deadline, DeadlineThreads
 from crossrank.ranking.documents import DocumentReader, ScoreOf, TextOf
-from crossrank.ranking.pipeline_run import (
-    InEventLoop,
-    InThisThread,
-    PipelineRun,
-    Runner,
-    StageCall,
-    is_late,
-    reason_of,
-    run_to_end,
-)
+from crossrank.ranking.pipeline_run import PipelineRun, Runner, is_late, reason_of, run_here, run_to_end, score_stage
 from crossrank.ranking.ranked_documents import Ranking
 from crossrank.ranking.stage import ClosableStage, PairScorer, Stage
-from crossrank.validation import check_text, check_threshold, check_top_k
-
-ON_ERROR = ("raise", "keep_order", "next_stage")
+from crossrank.validation import check_choice, check_text, check_threshold, check_top_k
 
 
 class Reranker:
-    """Puts documents in the order of their relevance, stage by stage, and says how it was done.
+    """Sorts documents by their relevance, stage by stage, and reports how it was done.
 
-    Each stage scores what the one before it let through. Documents are sorted by a stage's relevance; ties by the
-    order in which they came into the stage, in the first stage by first-stage score and then by position. Only what
-    passes a stage's ``threshold`` and is among its ``keep`` best goes on and is returned. Documents that a stage did
-    not score (no time) stand behind those it did, in the order in which they came; they do not pass a threshold. Where
-    a stage failed or scored nothing at all, its threshold is not applied, and the ranking says so in ``reasons``.
+    Each stage scores the documents that the stage before it passed on. Documents are sorted by the stage's relevance.
+    Ties keep the order in which they came into the stage; in the first stage, the first-stage score comes before that.
+    Only the ``keep`` best documents that pass the stage's ``threshold`` go on and are returned. Documents that a stage
+    did not score (no time) come after the scored ones, in the order in which they came; they do not pass a threshold.
+    If a stage failed or scored nothing at all, its threshold is not applied, and ``reasons`` in the ranking says so.
 
-    Construction is cheap: nothing is loaded before the first call or :meth:`warm_up`. One object may be used from many
-    threads and tasks.
+    Construction is fast: nothing is loaded before the first call or :meth:`warm_up`. Threads and tasks may share one
+    object.
 
-    :param stages: One or more stages; ``None`` is the bundled model. A ``CrossEncoder`` is taken for a stage too.
+    :param stages: One or more stages; ``None`` is the bundled model. A ``CrossEncoder`` can be used as a stage.
     :param text: What stages read of a document: a function, a field's name, or a template such as
         ``"{title} ({year}): {text}"``; see :class:`~crossrank.ranking.documents.DocumentReader`.
     :param score: A document's first-stage score, higher is better: a function or a field's name.
-    :param threshold: The least score of the last stage with which a document is returned.
+    :param threshold: The lowest score of the last stage with which a document is returned.
     :param top_k: How many documents to return; by default all that the last stage keeps.
-    :param on_error: What to do if a stage fails. ``"raise"`` the error; ``"keep_order"``: stop and return the order
-        as it was before that stage; ``"next_stage"``: go on with the next stage. A stage that is left out still passes
-        on no more than its ``keep`` documents, so that a costly stage behind it does not get all. What the caller did
-        wrong is raised always: an :class:`InputError`, or a missing package.
-    :param deadline: Seconds for a whole call. When they are over the best ranking so far is returned. A stage
-        that failed for want of time alone is skipped, whatever ``on_error`` says.
+    :param on_error: What to do if a stage fails. ``"raise"`` raises the error. ``"keep_order"`` stops and returns the
+        order from before that stage. ``"next_stage"`` goes on with the next stage. A stage that is left out still
+        passes on no more than its ``keep`` documents, so that an expensive next stage does not get all of them. An
+        :class:`InputError` or a missing package is always raised.
+    :param deadline: Seconds for a whole call. When they are over, the best ranking so far is returned. A stage that
+        failed only because time ran out is skipped, whatever ``on_error`` says.
     :param cache: Where scores are kept between calls; by default nowhere.
     :param breaker: Makes each stage's circuit breaker; ``None`` for none.
     :raises InputError: If a setting can't be used.
@@ -75,11 +64,10 @@ class Reranker:
     ) -> None:
         check_top_k(top_k)
         check_threshold(threshold)
-        if on_error not in ON_ERROR:
-            raise InputError(f"on_error={on_error!r} is none of {', '.join(map(repr, ON_ERROR))}.")
-        Deadline(deadline)
+        check_choice("on_error", on_error, ("raise", "keep_order", "next_stage"))
+        Deadline(deadline)  # checks it
         if breaker is not None and not callable(breaker):
-            raise InputError(f"breaker={breaker!r} makes no breaker. Give CircuitBreaker, or None for none.")
+            raise InputError(f"breaker={breaker!r} can't be called. Give CircuitBreaker, or None for no breakers.")
         given = [CrossEncoderStage()] if stages is None else list(stages) if isinstance(stages, Iterable) else [stages]
         if not given:
             raise InputError("stages is empty. Give at least one stage, or leave it out for the bundled model.")
@@ -90,7 +78,7 @@ class Reranker:
         self.on_error = on_error
         self.deadline = deadline
         if cache is not None and not (hasattr(cache, "get_many") and hasattr(cache, "put_many")):
-            raise InputError(f"cache={cache!r} is no cache. Give MemoryCache() or DiskCache('scores.sqlite').")
+            raise InputError(f"cache={cache!r} is not a cache. Give MemoryCache() or DiskCache('scores.sqlite').")
         self.cache = cache
         self.breakers = {name: breaker() for name in self.names} if breaker else {}
         self._threads = {name: DeadlineThreads() for name in self.names}
@@ -101,7 +89,7 @@ class Reranker:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Reranker:
-        """Make one from a TOML file; see docs/pipelines.md.
+        """Read a pipeline from a TOML file; see docs/pipelines.md.
 
         :raises InputError: If the file can't be read or used.
         """
@@ -120,29 +108,28 @@ class Reranker:
     ) -> Ranking:
         """Rank documents.
 
-        :param query: One query.
         :param documents: Strings, dictionaries, or objects; see :class:`~crossrank.ranking.documents.DocumentReader`.
-        :param top_k: Instead of the object's own.
-        :param deadline: Instead of the object's own; seconds.
-        :raises InputError: If something the caller gave can't be used.
+        :param top_k: Overrides the object's own.
+        :param deadline: Overrides the object's own; seconds.
+        :raises InputError: If an argument can't be used.
         :raises StageError: If a stage fails and ``on_error="raise"``.
-        :raises CrossRankError: Likewise, what the stage raised.
+        :raises CrossRankError: Any other error of a stage, likewise.
         """
-        run = self._start(query, documents, top_k, self._deadline(deadline))
-        return run_to_end(self._through_stages(run, top_k, InThisThread()))
+        run = self._read(query, documents, self._deadline(deadline))
+        return run_to_end(self._rank(run, top_k, run_here))
 
     async def arank(
         self, query: str, documents: Iterable[Any], *, top_k: int | None = None, deadline: float | None = None
     ) -> Ranking:
-        """Rank documents without blocking the event loop; as :meth:`rank` otherwise.
+        """Rank documents as :meth:`rank` does, without blocking the event loop.
 
         Cancelling it stops the work: a stage in a thread ends after its current forward pass.
         """
-        run = self._start(query, documents, top_k, self._deadline(deadline))
+        run = self._read(query, documents, self._deadline(deadline))
         try:
-            return await self._through_stages(run, top_k, InEventLoop())
+            return await self._rank(run, top_k, asyncio.to_thread)
         finally:
-            run.cancelled.set()  # after a normal end nobody looks at it any more
+            run.cancelled.set()  # nothing reads it after a normal end
 
     def rank_many(
         self,
@@ -152,12 +139,11 @@ class Reranker:
         top_k: int | None = None,
         deadline: float | None = None,
     ) -> list[Ranking]:
-        """Rank the documents of several queries, one after the other.
+        """Rank the documents of several queries, one query after the other.
 
-        :param queries: The queries.
         :param documents: For each query its documents.
-        :param top_k: Instead of the object's own, for each query.
-        :param deadline: Seconds for all of them together; by default the object's own.
+        :param top_k: For each query; overrides the object's own.
+        :param deadline: Seconds for all queries together; by default the object's own.
         :raises InputError: If there are not as many lists of documents as queries.
         """
         remedy = "Give a list of queries, and a list of documents for each."
@@ -168,28 +154,26 @@ class Reranker:
         if len(queries) != len(documents):
             raise InputError(f"There are {len(queries)} queries and {len(documents)} lists of documents. {remedy}")
         limit = self._deadline(deadline)
-        runs = [self._start(query, given, top_k, limit) for query, given in zip(queries, documents, strict=True)]
-        return [run_to_end(self._through_stages(run, top_k, InThisThread())) for run in runs]
-
-    # ---- the path
+        runs = [self._read(query, given, limit) for query, given in zip(queries, documents, strict=True)]
+        return [run_to_end(self._rank(run, top_k, run_here)) for run in runs]
 
     def _deadline(self, seconds: float | None) -> Deadline:
         return Deadline(self.deadline if seconds is None else seconds)
 
-    def _start(self, query: str, documents: Iterable[Any], top_k: int | None, deadline: Deadline) -> PipelineRun:
+    def _read(self, query: str, documents: Iterable[Any], deadline: Deadline) -> PipelineRun:
         # 1) Read the text and the first-stage score of each document.
         check_text(query, "query")
-        check_top_k(top_k)
         before = deadline.elapsed()
         candidates = self._reader.read(documents)
         reading = deadline.elapsed() - before
         notes = [f"no document has the field {{{field}}} of text=" for field in self._reader.unknown(candidates)]
-        return PipelineRun(query, candidates, deadline, threading.Event(), reading, notes)
+        return PipelineRun(query, candidates, deadline, reading, notes)
 
-    async def _through_stages(self, run: PipelineRun, top_k: int | None, runner: Runner) -> Ranking:
+    async def _rank(self, run: PipelineRun, top_k: int | None, runner: Runner) -> Ranking:
+        check_top_k(top_k)
         stop: str | None = None
         for name, stage in zip(self.names, self.stages, strict=True):
-            # 2) Leave the stage out if there is nothing to score, the pipeline was stopped, or the time is up.
+            # 2) Skip the stage if no documents are left, the pipeline was stopped, or the deadline has passed.
             if not len(run.order):
                 run.skip(name, stage, "no documents are left")
                 continue
@@ -200,50 +184,50 @@ class Reranker:
                 run.skip(name, stage, f"the deadline of {run.deadline.seconds} s was over", degrades=True)
                 continue
             # 3) Take known scores from the cache, and the others from the stage.
-            started = time.perf_counter()
-            call = StageCall(
-                name,
-                stage,
-                run.query,
-                run.texts,
-                run.context(),
-                cache=self.cache,
-                breaker=self.breakers.get(name),
-                threads=self._threads[name],
-            )
+            started, context = time.perf_counter(), run.context()
             try:
-                scores = await call.scores(runner)
+                scores, cache_hits = await score_stage(
+                    name,
+                    stage,
+                    run.query,
+                    run.texts,
+                    context,
+                    cache=self.cache,
+                    breaker=self.breakers.get(name),
+                    threads=self._threads[name],
+                    run=runner,
+                )
             except (InputError, MissingExtraError):
                 raise
             except Exception as error:
-                # 4) A stage failed: on_error says what to do, unless the time was up.
-                if self.on_error == "raise" and not is_late(error, call.context.deadline):
+                # 4) The stage failed. on_error decides what happens, unless the deadline was the reason.
+                if self.on_error == "raise" and not is_late(error, context.deadline):
                     raise
                 run.skip(name, stage, reason_of(error), degrades=True)
                 if self.on_error == "keep_order":
                     stop = f"{name} failed, and on_error='keep_order' keeps the order from before it"
             else:
-                # 5) Sort by relevance; keep what passes the stage's threshold and is among its best.
-                run.take(call, scores, time.perf_counter() - started)
-        # 6) Apply the pipeline's own threshold and top_k, and say how the ranking was made.
+                # 5) Sort by relevance, and keep the best documents that pass the stage's threshold.
+                run.sort(name, stage, scores, cache_hits, time.perf_counter() - started)
+        # 6) Apply the pipeline's own threshold and top_k, and build the ranking with its report.
         return run.finish(self.names[-1], self.threshold, self.top_k if top_k is None else top_k)
 
-    # ---- what stages hold
+    # ---- resources
 
     def warm_up(self) -> Reranker:
-        """Make all stages ready now rather than at the first call.
+        """Load what the first call would load.
 
-        :raises CrossRankError: If one can't be.
+        :raises CrossRankError: If a stage can't be used.
         """
         for stage in self.stages:
             stage.warm_up()
         return self
 
     def close(self) -> None:
-        """Let go of what stages and cache hold open. May be called twice."""
-        for held in (*self.stages, self.cache):
-            if isinstance(held, ClosableStage):
-                held.close()
+        """Close the stages and the cache. May be called twice."""
+        for one in (*self.stages, self.cache):
+            if isinstance(one, ClosableStage):
+                one.close()
 
     def __enter__(self) -> Reranker:
         return self

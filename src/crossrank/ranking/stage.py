@@ -1,6 +1,6 @@
 """What a stage is: it scores documents, and never sorts them.
 
-A stage of your own is any object with these members; there is no base class.
+Your own stage is any object with these members; there is no base class.
 
 >>> class Shortest:
 ...     name, keep, threshold = "shortest", None, None
@@ -22,28 +22,28 @@ from numpy.typing import NDArray
 from crossrank.ranking.deadline import Deadline
 from crossrank.types import PairScores
 
-# A part of a text, as offsets of its first character and of the one behind its last.
+# A part of a text: the offset of its first character, and the offset after its last one.
 Passage = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class StageScores:
-    """What a stage says of some documents, in the order in which it got them.
+    """A stage's scores of some documents, in the order in which it got them.
 
-    :param scores: ``[documents]``, higher is better. NaN means "not scored", for instance because time was up: such
-        documents stand behind all that were scored, in the order in which they came, and pass no threshold.
+    :param scores: ``[documents]``, higher is better. NaN means not scored, for instance because time ran out. Such
+        documents come after all scored ones, in the order in which they came, and pass no threshold.
     :param kind: What the scores are: ``"logit"``, ``"sigmoid"``, ``"softmax"``, ``"custom"``, ``"calibrated"``,
-        ``"tanh"``, ``"provider"``, ``"grade"``, ``"rank"``, ``"fused"``, ``"first_stage"``, or a word of your own.
-    :param relevance: ``[documents]``, what to sort by if it is not the scores: raw logits, in which nothing has been
-        rounded to a tie. NaN exactly where ``scores`` is.
+        ``"tanh"``, ``"provider"``, ``"grade"``, ``"rank"``, ``"fused"``, ``"first_stage"``, or your own word.
+    :param relevance: ``[documents]``, what to sort by instead of the scores, such as raw logits, in which rounding
+        makes no ties. NaN exactly where ``scores`` is.
     :param tokens: Tokens that were read.
     :param pairs_cut: How many documents' texts did not fit.
-    :param cut: ``[documents]``, which of them, if that is known; a score cache remembers it.
-    :param cost: In the provider's own unit, if it reports one.
-    :param notes: What the caller should know, a sentence each.
-    :param passages: For each document the offsets of its best part, if there is one.
-    :param degraded: Why this is less than what was asked for; ``None`` if nothing is wrong.
-    :param details: For each document further facts, such as a judge's reason; JSON-safe.
+    :param cut: ``[documents]``, which of them, if known; a score cache keeps it.
+    :param cost: In the provider's unit, if it reports one.
+    :param notes: For the caller, a sentence each.
+    :param passages: ``[documents]``, the offsets of each document's best part, if known.
+    :param degraded: Why the result is incomplete; ``None`` if it is complete.
+    :param details: ``[documents]``, more facts about each, such as a judge's reason, as JSON values.
     """
 
     scores: NDArray[np.float64]
@@ -60,7 +60,7 @@ class StageScores:
 
     @property
     def sort_by(self) -> NDArray[np.float64]:
-        """``[documents]``: ``relevance`` where there is one, else ``scores``."""
+        """``[documents]``: ``relevance`` if there is one, else ``scores``."""
         return self.scores if self.relevance is None else self.relevance
 
     @property
@@ -71,14 +71,14 @@ class StageScores:
 
 @dataclass
 class Context:
-    """What a stage may want to know about the call.
+    """The facts of a call that a stage may use.
 
-    :param deadline: When the whole call has to be back. A stage that talks to a network takes its timeouts from it; a
-        local one scores as many documents as fit, from the first on.
-    :param cancelled: Set when nobody waits for the answer any more; check it between chunks of work.
-    :param first_stage: ``[documents]``, scores of the search that found the documents; NaN where there is none.
-    :param positions: ``[documents]``, where each stood in the caller's list, from 0.
-    :param earlier: What the stages before this one said of these same documents, by name, in the order they ran.
+    :param deadline: Of the whole call. A stage that uses a network takes its timeouts from it; a local one scores as
+        many documents as fit, starting with the first.
+    :param cancelled: Set when nobody waits for the result any more; check it between chunks of work.
+    :param first_stage: ``[documents]``, scores of the search that found the documents; NaN if unknown.
+    :param positions: ``[documents]``, positions in the caller's list, from 0.
+    :param earlier: The scores that earlier stages gave to these documents, by stage name, in the order they ran.
     """
 
     deadline: Deadline = field(default_factory=Deadline)
@@ -92,13 +92,13 @@ class Stage(Protocol):
     """A stage of a pipeline.
 
     ``name`` is unique within a pipeline (a :class:`~crossrank.ranking.reranker.Reranker` numbers repeated ones).
-    ``keep`` is how many documents go on to the next stage, best first, ``None`` all. ``threshold`` is the least score
-    with which a document goes on.
+    ``keep`` is how many documents go on to the next stage, best first; ``None`` for all. ``threshold`` is the lowest
+    score with which a document goes on.
     """
 
     @property
     def name(self) -> str:
-        """What it is called in results and messages."""
+        """Its name in results and messages."""
         ...
 
     @property
@@ -108,24 +108,24 @@ class Stage(Protocol):
 
     @property
     def threshold(self) -> float | None:
-        """The least score with which a document goes on."""
+        """The lowest score with which a document goes on."""
         ...
 
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
-        """Score the documents, best candidates first.
+        """Score the documents; they come best first.
 
-        :raises StageError: If no scores can be given.
+        :raises StageError: If they can't be scored.
         """
         ...
 
     def warm_up(self) -> None:
-        """Do now what would make the first call slow, such as loading a model."""
+        """Do what would make the first call slow, such as loading a model."""
         ...
 
 
 @runtime_checkable
 class AsyncStage(Protocol):
-    """A stage that can wait without a thread. Others are run in one by ``arank``."""
+    """A stage that can wait without a thread. ``arank`` runs all others in one."""
 
     async def ascore(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
         """Score the documents, as ``score`` does."""
@@ -137,17 +137,17 @@ class CacheableStage(Protocol):
     """A stage in which a document's score depends only on its text, the query and the fingerprint."""
 
     def fingerprint(self) -> str | None:
-        """Everything that the scores depend on besides the texts: model, revision, template, length, precision.
+        """Everything besides the texts that the scores depend on: model, revision, template, length, precision.
 
-        ``None`` if that is not known; nothing is cached then. It is asked before and after scoring: a stage that
-        changed its model in between has another one.
+        ``None`` if unknown; nothing is cached then. It is read before and after scoring, because the stage may change
+        its model in between.
         """
         ...
 
 
 @runtime_checkable
 class ClosableStage(Protocol):
-    """A stage that holds something open, such as connections."""
+    """A stage that must be closed, such as one with connections."""
 
     def close(self) -> None:
         """Close it. May be called twice."""
@@ -156,7 +156,7 @@ class ClosableStage(Protocol):
 
 @runtime_checkable
 class PairScorer(Protocol):
-    """A model that scores pairs: a ``CrossEncoder``, a ``RegistryModel``, or one of your own."""
+    """A model that scores pairs: a ``CrossEncoder``, a ``RegistryModel``, or your own."""
 
     def score(self, pairs: Any) -> PairScores:
         """Score ``(query, document)`` pairs."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from crossrank.errors import InputError
 
-# In a filled-in template's outline they stand for a field that is there and for one that is left out. They belong to
-# Unicode's private use, so that no template needs them.
+# They mark a field with a value and a field without one in the outline of a template. Both are private characters of
+# Unicode, so no template needs them.
 _THERE, _GONE = "\ue000", "\ue001"
 _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"), ("<", ">"), ('"', '"'), ("“", "”"), ("«", "»"), ("‘", "’"))
 _OPENING, _CLOSING = "".join(pair[0] for pair in _BRACKETS), "".join(pair[1] for pair in _BRACKETS)
-# Brackets around nothing but fields that are left out (and the words beside them), with the space in front.
+# Brackets around missing fields and the template's words, with the space before them.
 _EMPTY = re.compile(
     "|".join(
         rf"[ \t]*{re.escape(left)}[^{_THERE}{re.escape(left + right)}]*{_GONE}[^{_THERE}{re.escape(left + right)}]*"
@@ -29,16 +29,16 @@ _GAP = re.compile(rf"(?P<left>{_SEPARATOR})(?:{_GONE}(?P<right>{_SEPARATOR}))+")
 class Template:
     """A text with fields in braces; ``{{`` and ``}}`` are braces themselves.
 
-    A field that is missing, ``None`` or blank is left out, and what stood around it is put in order, so that the model
-    does not read ``None``, ``()`` or ``: :``. Of the template's own characters (never of the fields' values):
+    A field that is missing, ``None`` or blank is left out. The template's own characters around it are removed too, so
+    that the model does not read ``None``, ``()`` or ``: :``. The values of fields are never changed.
 
-    1. a line goes if all of its fields are left out, words and all;
-    2. brackets and quotation marks go if all the fields in them are left out, words and all;
-    3. of the separators (white space and punctuation) on both sides of a left-out field one stays: the right one, or
-       the left one where the right one is white space only or a word of the template stands before the left one; none
-       stays at the start or end of a line or bracket.
+    1. A line is removed if all its fields are missing.
+    2. Brackets and quotation marks are removed, with the words in them, if all fields in them are missing.
+    3. One of the two separators (white space and punctuation) around a missing field stays: the right one; or the left
+       one, if the right one is only white space, or the left one follows a word of the template. At the start and the
+       end of a line or bracket neither stays.
 
-    Words elsewhere stay.
+    All other words stay.
 
     >>> template = Template("{title} ({year}): {text}")
     >>> template.fill({"title": "Emma", "text": "A novel."}.get)
@@ -46,16 +46,16 @@ class Template:
     >>> template.fill({"year": 1815, "text": "A novel."}.get)
     '(1815): A novel.'
 
-    :raises InputError: If it is not a template, or has no field.
+    :raises InputError: If it is not a template or has no field.
     """
 
     def __init__(self, template: str) -> None:
         self.template = template
         self.fields: list[str] = []
         outline: list[str] = []
-        remedy = "A field is a name in braces, such as {title} or {metadata.year}; a brace itself is written twice."
+        remedy = "A field is a name in braces, such as {title} or {metadata.year}; write {{ and }} for plain braces."
         if _THERE in template or _GONE in template:
-            raise InputError(f"text={template!r} has a character of Unicode's private use in it. {remedy}")
+            raise InputError(f"text={template!r} contains a private character of Unicode. {remedy}")
         try:
             parts = list(Formatter().parse(template))
         except ValueError as error:
@@ -70,13 +70,13 @@ class Template:
             self.fields.append(field)
             outline.append(_THERE)
         if not self.fields:
-            raise InputError(f"text={template!r} has no field, so all documents would read the same. {remedy}")
+            raise InputError(f"text={template!r} has no field, so all documents would have the same text. {remedy}")
         self._outline = "".join(outline)
 
     def fill(self, value_of: Callable[[str], Any]) -> str:
-        """Put the values in.
+        """Insert the values.
 
-        :param value_of: From a field's name to its value; ``None`` if there is none.
+        :param value_of: Returns the value of a field, or ``None`` if it is missing.
         """
         values = [as_text(value_of(field)) for field in self.fields]
         if all(values):
@@ -89,7 +89,7 @@ class Template:
 
 
 def as_text(value: Any) -> str:
-    """Say a field's value as text: ``""`` for ``None`` and blanks, lists with commas between."""
+    """Write a value as text: ``""`` for ``None`` and blanks, lists with commas."""
     if value is None or _is_nothing(value):
         return ""
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -99,7 +99,7 @@ def as_text(value: Any) -> str:
 
 
 def _is_nothing(value: Any) -> bool:
-    """Whether it is how pandas says ``None``: NaN, NaT and NA are not equal to themselves, as far as can be told."""
+    """Whether this is a missing value of pandas: NaN and NaT are not equal to themselves, NA can't be compared."""
     if isinstance(value, (str, int, list, tuple, dict, set, frozenset)):
         return False
     try:

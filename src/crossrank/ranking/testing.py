@@ -12,12 +12,12 @@ from crossrank.ranking.stage import Context, StageScores
 
 
 class FixedScores:
-    """Gives each text the score that it is told.
+    """Gives each text the score that you choose.
 
-    :param scores: From text to score; a text that is not in it is not scored. Or a function ``(query, text)``.
-    :param kind: What the scores are said to be.
+    :param scores: From text to score, other texts are not scored; or a function ``(query, text)``.
+    :param kind: The kind of the scores.
     :param keep: How many documents go on.
-    :param threshold: The least score with which a document goes on.
+    :param threshold: The lowest score with which a document goes on.
     :param name: The stage's name.
     :ivar calls: The query and texts of each call.
     """
@@ -40,7 +40,7 @@ class FixedScores:
         """Do nothing."""
 
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
-        """Score the documents as told."""
+        """Score the documents."""
         self.calls.append((query, list(documents)))
         given = self._scores
         scores = [given(query, text) if callable(given) else given.get(text, np.nan) for text in documents]
@@ -48,12 +48,12 @@ class FixedScores:
 
 
 class FailingStage:
-    """Fails, always or so many times; then it gives each text its length as a score.
+    """Fails, always or a number of times; after that it scores each text by its length.
 
     :param times: How often it fails; ``None`` is always.
     :param error: What it raises.
     :param keep: How many documents go on.
-    :param threshold: The least score with which a document goes on.
+    :param threshold: The lowest score with which a document goes on.
     :param name: The stage's name.
     :ivar calls: How often it was called.
     """
@@ -78,20 +78,20 @@ class FailingStage:
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
         """Fail, or score by length.
 
-        :raises StageError: Or what the stage was told to raise.
+        :raises StageError: Or the ``error`` that was given.
         """
         self.calls += 1
         if self._times is None or self.calls <= self._times:
-            raise self._error or StageError("told to fail", retryable=True)
+            raise self._error or StageError("this stage fails on purpose", retryable=True)
         return StageScores(np.array([len(text) for text in documents], np.float64), kind="length")
 
 
 class SlowStage:
-    """Takes its time for each document, within the deadline; the longest text is the best.
+    """Takes a time for each document, within the deadline; the longest text is the best.
 
     :param seconds: For each document.
     :param keep: How many documents go on.
-    :param threshold: The least score with which a document goes on.
+    :param threshold: The lowest score with which a document goes on.
     :param name: The stage's name.
     :ivar scored: How many documents it has scored in all calls.
     """

@@ -15,11 +15,11 @@ from crossrank.errors import InputError
 from crossrank.ranking.cache.score_cache import CacheStats
 from crossrank.validation import check_counts
 
-# How long another process's writing is waited for, in seconds; then the cache is passed over.
+# Seconds to wait while another process writes; after that the call goes on without the cache.
 _PATIENCE = 0.2
-# A use is written down only where the last one is longer ago, in seconds: reading must not mean writing each time.
+# The time of use is updated only if it is older than this, in seconds, so that most reads write nothing.
 _USED = 60
-# Keys asked for, or rows written, at a time: SQLite's oldest limit is 999 values.
+# Keys or rows in one statement: old versions of SQLite allow 999 values.
 _CHUNK = 500
 _LAYOUT = """
 CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, value BLOB NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
@@ -28,13 +28,14 @@ CREATE INDEX IF NOT EXISTS scores_used ON scores (used);
 
 
 class DiskCache:
-    """Scores in an SQLite file. May be used from many threads and processes.
+    """Scores in an SQLite file. Threads and processes may share it.
 
-    A store that is locked, full or damaged never fails a ranking: it is passed over, and counted in ``stats.errors``.
+    A file that is locked, full or damaged never fails a ranking: the ranking goes on without it, and ``stats.errors``
+    counts the errors.
 
-    :param path: The file; it and its folders are made where they are missing.
-    :param max_bytes: The most that the file takes; the log that SQLite keeps beside it takes a few megabytes more.
-    :raises InputError: If the limit is no positive integer, or the file can't be opened as a cache.
+    :param path: The file; missing folders are made.
+    :param max_bytes: The largest size of the file; SQLite's log takes a few megabytes more.
+    :raises InputError: If the limit is not a positive integer, or the file can't be opened as a cache.
     """
 
     def __init__(self, path: str | os.PathLike[str], max_bytes: int = 1 << 30) -> None:
@@ -53,15 +54,15 @@ class DiskCache:
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise InputError(
-                f"{str(self.path)!r} can't be used as a score cache: {error}. Name another file, or delete this one."
+                f"{str(self.path)!r} can't be used as a score cache: {error}. Give another file, or delete this one."
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy, in another process for instance, opens the file itself.
+        # A copy, for instance in another process, opens the file itself.
         return type(self), (self.path, self._max_bytes)
 
     def _refuse_other_programs_file(self) -> None:
-        """Look, without writing, whether the file holds other tables than ours."""
+        """Check, without writing, that the file has no other tables than ours."""
         if not self.path.exists() or not self.path.stat().st_size:
             return
         with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as database:
@@ -70,9 +71,9 @@ class DiskCache:
             raise sqlite3.DatabaseError("it is a database of another program")
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Look up values; ``None`` for each that is not there."""
+        """Look up values; ``None`` for each one that is missing."""
         found: dict[bytes, bytes] = {}
-        with self._passing_over(), self._open() as database:
+        with self._counting_errors(), self._open() as database:
             for start in range(0, len(keys), _CHUNK):
                 some = keys[start : start + _CHUNK]
                 marks = ",".join("?" * len(some))
@@ -89,25 +90,25 @@ class DiskCache:
         return values
 
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
-        """Keep values; the least recently used make room."""
+        """Keep values; if there is no room, the least recently used ones are deleted."""
         rows = [(key, value, time.time()) for key, value in items.items()]
         for start in range(0, len(rows), _CHUNK):
-            with self._passing_over(), self._open() as database:
+            with self._counting_errors(), self._open() as database:
                 database.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", rows[start : start + _CHUNK])
                 self._make_room(database)
 
     @property
     def stats(self) -> CacheStats:
-        """How it has served this process, and what is in it."""
+        """Figures of its use by this process so far, and its size."""
         entries = size = 0
-        with self._passing_over(), self._open() as database:
+        with self._counting_errors(), self._open() as database:
             entries = database.execute("SELECT count(*) FROM scores").fetchone()[0]
             size = _size(database)
         with self._lock:
             return CacheStats(self._hits, self._misses, entries, size, self._evictions, self._errors)
 
     def close(self) -> None:
-        """Close the file; it is opened again when it is used again."""
+        """Close the file; the next use opens it again."""
         with self._lock:
             if self._connection is not None and self._process == os.getpid():
                 self._connection.close()
@@ -118,26 +119,26 @@ class DiskCache:
             entries = database.execute("SELECT count(*) FROM scores").fetchone()[0]
             if not entries:
                 break
-            # As large a share as is too much, and a little more, so that not every call has to make room.
+            # Delete a little more than needed, so that not every call has to make room.
             count = min(entries, int(entries * (1 - 0.9 * self._max_bytes / size)) + 1)
             database.execute("DELETE FROM scores WHERE key IN (SELECT key FROM scores ORDER BY used LIMIT ?)", (count,))
             self._evictions += count
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A transaction, on a connection of this process's own: SQLite's do not survive a fork."""
+        """A transaction, on a connection of this process: SQLite's connections do not survive a fork."""
         with self._lock:
             if self._connection is None or self._process != os.getpid():
                 connection = sqlite3.connect(self.path, timeout=_PATIENCE, check_same_thread=False)
                 connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = OFF")  # what is lost in a crash is scored again
+                connection.execute("PRAGMA synchronous = OFF")  # scores lost in a crash are computed again
                 connection.executescript(_LAYOUT)
                 self._connection, self._process = connection, os.getpid()
             with self._connection:
                 yield self._connection
 
     @contextmanager
-    def _passing_over(self) -> Iterator[None]:
+    def _counting_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error:

@@ -10,14 +10,14 @@ from typing import Any
 from crossrank.ranking.cache.score_cache import CacheStats
 from crossrank.validation import check_counts
 
-# Bytes that an entry takes besides its key and value: two objects, and a row of the table.
+# Bytes of an entry besides its key and value: two objects, and a row of the table.
 _OVERHEAD = 250
 
 
 class MemoryCache:
     """Scores in this process's memory.
 
-    :param max_bytes: The most that entries take together, their bookkeeping included.
+    :param max_bytes: The most memory that all entries may take, with their overhead.
     :raises InputError: If it is not a positive integer.
     """
 
@@ -29,11 +29,11 @@ class MemoryCache:
         self._bytes = self._hits = self._misses = self._evictions = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy, in another process for instance, starts empty.
+        # A copy, for instance in another process, starts empty.
         return type(self), (self._max_bytes,)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Look up values; ``None`` for each that is not there."""
+        """Look up values; ``None`` for each one that is missing."""
         with self._lock:
             found = [self._entries.get(key) for key in keys]
             for key, value in zip(keys, found, strict=True):
@@ -45,7 +45,7 @@ class MemoryCache:
         return found
 
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
-        """Keep values; the least recently used make room."""
+        """Keep values; if there is no room, the least recently used ones are deleted."""
         with self._lock:
             for key, value in items.items():
                 old = self._entries.pop(key, None)
@@ -57,12 +57,12 @@ class MemoryCache:
 
     @property
     def stats(self) -> CacheStats:
-        """How it has served."""
+        """Figures of its use so far."""
         with self._lock:
             return CacheStats(self._hits, self._misses, len(self._entries), self._bytes, self._evictions)
 
     def close(self) -> None:
-        """Forget all of it."""
+        """Delete all entries."""
         with self._lock:
             self._entries.clear()
             self._bytes = 0

@@ -1,26 +1,26 @@
-"""What every score cache shares: the key of a pair, what is kept of a score, and the protocol of a cache."""
+"""What all score caches share: the key of a pair, the value that is kept, and the protocol."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from crossrank.ranking.stage import Passage, StageScores
 
-# Changes when what is kept, or how it is made, does: nothing that an older version kept is then found.
+# Change it with the contents of a key or a value: scores that an older version kept are then not found.
 FORMAT = "crossrank-scores-1"
 
 
 def key_of(fingerprint: str, query: str, text: str) -> bytes:
-    """The key of a pair's score: SHA-256 of the parts, each with its length before it."""
+    """The key of a pair's score: SHA-256 of the parts, each after its length."""
     digest = hashlib.sha256()
     for part in (FORMAT, fingerprint, query, text):
-        # JSON may carry lone surrogates, and two texts that differ only there are two texts.
+        # JSON may contain lone surrogates; texts that differ only in them must get different keys.
         data = part.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "big"))
         digest.update(data)
@@ -29,14 +29,14 @@ def key_of(fingerprint: str, query: str, text: str) -> bytes:
 
 @dataclass(frozen=True)
 class CacheStats:
-    """How a cache has served.
+    """Figures of a cache.
 
-    :param hits: Scores that were asked for and there.
-    :param misses: Scores that were asked for and not there.
-    :param entries: Scores that are there now.
-    :param bytes: What they take.
-    :param evictions: Scores that had to make room.
-    :param errors: Times that the store could not be read or written, and was passed over.
+    :param hits: Scores that were found.
+    :param misses: Scores that were not found.
+    :param entries: Scores in the cache now.
+    :param bytes: Their size.
+    :param evictions: Scores that were deleted to make room.
+    :param errors: How often the cache could not be read or written; rankings went on without it.
     """
 
     hits: int
@@ -48,35 +48,35 @@ class CacheStats:
 
     @property
     def hit_rate(self) -> float | None:
-        """Hits of all that was asked for; ``None`` where nothing was."""
+        """The share of lookups that were hits; ``None`` if there were none."""
         asked = self.hits + self.misses
         return self.hits / asked if asked else None
 
 
 class ScoreCache(Protocol):
-    """Where scores are kept. May be used from many threads; never raises for want of room or a store."""
+    """Keeps scores. Threads may share one object. A full or broken store raises no error."""
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Look up values; ``None`` for each that is not there."""
+        """Look up values; ``None`` for each one that is missing."""
         ...
 
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
-        """Keep values; the least recently used make room."""
+        """Keep values; if there is no room, the least recently used ones are deleted."""
         ...
 
     @property
     def stats(self) -> CacheStats:
-        """How it has served."""
+        """Figures of its use so far."""
         ...
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close it."""
         ...
 
 
 @dataclass(frozen=True)
 class CachedScore:
-    """What is kept of a document: its part of :class:`~crossrank.ranking.stage.StageScores`."""
+    """The value that is kept for a document: its part of :class:`~crossrank.ranking.stage.StageScores`."""
 
     score: float
     relevance: float | None
@@ -86,12 +86,12 @@ class CachedScore:
     details: Mapping[str, Any] | None = None
 
     def pack(self) -> bytes:
-        """As bytes; floats come back as they are."""
+        """Write it as bytes, without rounding."""
         return json.dumps([self.score, self.relevance, self.kind, self.cut, self.passage, self.details]).encode()
 
     @classmethod
     def unpack(cls, value: bytes) -> CachedScore | None:
-        """From bytes; ``None`` where they are damaged, and the score is to be made again."""
+        """Read it from bytes; ``None`` if they are damaged, so that the document is scored again."""
         try:
             score, relevance, kind, cut, passage, details = json.loads(value)
             score, relevance = float(score), None if relevance is None else float(relevance)
@@ -101,7 +101,7 @@ class CachedScore:
 
     @classmethod
     def rows(cls, scores: StageScores) -> Iterator[CachedScore]:
-        """Take a stage's scores apart."""
+        """Split a stage's scores by document."""
         for i, score in enumerate(scores.scores):
             yield cls(
                 score=float(score),
@@ -114,12 +114,12 @@ class CachedScore:
 
     @staticmethod
     def join(rows: Mapping[int, CachedScore], documents: int, fresh: StageScores | None, known_cut: int) -> StageScores:
-        """Put a stage's scores together from known and fresh ones; what is not among the rows is not scored.
+        """Combine known and fresh scores. A document without a row is not scored.
 
-        :param rows: By position.
+        :param rows: By the document's position.
         :param documents: How many documents there are.
-        :param fresh: What the stage said of those that were not known, with the facts of the whole.
-        :param known_cut: How many of the known ones were cut.
+        :param fresh: The stage's result for the documents that were not known, which has the facts of the call.
+        :param known_cut: How many of the known documents were cut.
         """
         scores, relevance = np.full((2, documents), np.nan)
         for i, row in rows.items():
@@ -129,15 +129,15 @@ class CachedScore:
         listed = [rows.get(i) for i in range(documents)]
         passages = [None if row is None else row.passage for row in listed]
         details = [{} if row is None or row.details is None else row.details for row in listed]
-        return StageScores(
+        kind = kinds[0] if kinds or fresh is None else fresh.kind
+        whole = fresh or StageScores(scores, kind)
+        return replace(
+            whole,
             scores=scores,
             relevance=relevance,
-            kind=fresh.kind if fresh is not None and not kinds else kinds[0],
-            tokens=0 if fresh is None else fresh.tokens,
-            pairs_cut=known_cut + (0 if fresh is None else fresh.pairs_cut),
-            cost=None if fresh is None else fresh.cost,
-            notes=() if fresh is None else fresh.notes,
-            degraded=None if fresh is None else fresh.degraded,
+            kind=kind,
+            pairs_cut=known_cut + whole.pairs_cut,
+            cut=None,
             passages=passages if any(passages) else None,
             details=details if any(details) else None,
         )

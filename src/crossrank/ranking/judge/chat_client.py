@@ -1,8 +1,7 @@
 """Requests to an OpenAI-compatible chat endpoint, through the ``openai`` package.
 
-Servers differ in the fields that they accept: one that refuses ``response_format`` is asked once more without it, and
-from then on always without it. The answer's body is read as plain JSON, so that a field that a server leaves out does
-not make the client library fail.
+Servers accept different fields. If a server refuses ``response_format``, the request is sent again without it, and so
+are all later ones. The answer is read as plain JSON, so that a missing field does not make the client library fail.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import methodcaller
 from typing import Any
 
 from crossrank.errors import StageError
@@ -20,19 +20,18 @@ from crossrank.ranking.deadline import Deadline
 from crossrank.ranking.network.api_keys import Secret, find_key
 from crossrank.ranking.network.network_loop import PerLoop
 from crossrank.ranking.network.retry import Failure, failure_of, within
-from crossrank.ranking.network.wire_text import shorten
 from crossrank.validation import check_url
 
 KEY_NAMES = ("OPENAI_API_KEY",)
 _OPENAI_URL = "https://api.openai.com/v1"
-# Statuses with which a server refuses a field that it does not know.
+# A server that does not know a field answers with one of these.
 _REFUSALS = frozenset({400, 422})
 _COST_HEADER = "x-litellm-response-cost"  # https://docs.litellm.ai/docs/proxy/response_headers
 
 
 @dataclass
 class Spent:
-    """What a call has used so far, requests with unusable answers included."""
+    """What a call has used so far, including requests with unusable answers."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -41,11 +40,11 @@ class Spent:
     notes: dict[str, None] = field(default_factory=dict)
 
     def add(self, usage: Any, headers: Mapping[str, str]) -> None:
-        """Count an answer: ``usage`` as in its body; a cost where it or a header has one."""
+        """Add an answer: the ``usage`` in its body, and a cost if the body or a header has one."""
         usage = usage if isinstance(usage, dict) else {}
         self.prompt_tokens += _count(usage.get("prompt_tokens"))
         self.completion_tokens += _count(usage.get("completion_tokens"))
-        # OpenRouter's place, then LiteLLM's.
+        # OpenRouter reports it in the body, LiteLLM in a header.
         cost = _amount(usage.get("cost"))
         cost = _amount(headers.get(_COST_HEADER)) if cost is None else cost
         if cost is not None:
@@ -54,11 +53,11 @@ class Spent:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back.
+    """An answer.
 
-    :param text: The message's text; empty where there is none.
+    :param text: The message's text; may be empty.
     :param finish: Why the model stopped: ``"stop"``, ``"length"`` ...
-    :param refusal: The model's own word that it won't, where it sent one.
+    :param refusal: The model's refusal, if it sent one.
     """
 
     text: str
@@ -69,11 +68,11 @@ class Answer:
 class ChatEndpoint:
     """A model behind an OpenAI-compatible endpoint.
 
-    :param model: Its name there.
-    :param base_url: Up to ``/v1``; by default ``OPENAI_BASE_URL``, else OpenAI's.
+    :param model: Its name at the endpoint.
+    :param base_url: The address up to ``/v1``; by default ``OPENAI_BASE_URL``, else OpenAI's.
     :param api_key: By default ``OPENAI_API_KEY``.
-    :param timeout: Seconds for one request, from its start to its answer's end.
-    :param temperature: ``None`` sends none, for models that take none.
+    :param timeout: Seconds for one request and its answer.
+    :param temperature: ``None`` sends none, for models that do not accept one.
     :param max_tokens: The longest answer; ``None`` leaves it to the server.
     :param extra_body: More fields of the request.
     """
@@ -90,7 +89,7 @@ class ChatEndpoint:
         extra_body: Mapping[str, Any] | None,
     ) -> None:
         self.model = model
-        # Resolved here rather than by the openai package, because the identity of a grade depends on it.
+        # Resolved here, not by the openai package, because the identity of a grade depends on it.
         given_url = base_url or os.environ.get("OPENAI_BASE_URL")
         if given_url:
             check_url(given_url, "http://localhost:8000/v1")
@@ -101,37 +100,23 @@ class ChatEndpoint:
         self._settings = {"temperature": temperature, "max_tokens": max_tokens}
         self._extra = dict(extra_body or {})
         self._refused: set[str] = set()
-        self._client: PerLoop[Any] = PerLoop(self._make_client)
+        self.client: PerLoop[Any] = PerLoop(self._make_client, methodcaller("close"))
 
     def _make_client(self) -> Any:
         openai = require("openai", extra="llm", purpose="An LLM as judge")
         if self._needs_key and not self.key.value:
             raise StageError(
-                f"there is no key for {self.model!r}: set OPENAI_API_KEY or pass api_key=, or base_url= for a server "
-                "that needs none"
+                f"there is no key for {self.model!r}: set OPENAI_API_KEY or pass api_key=, or pass base_url= for a "
+                "server that needs no key"
             )
-        # Local servers need no key, but the package does not start without one.
+        # Local servers need no key, but the package does.
         key = self.key.value or "none"
         return openai.AsyncOpenAI(api_key=key, base_url=self.base_url, max_retries=0, timeout=None)
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """Everything that an answer depends on besides the messages; without the key."""
+        """Everything besides the messages that an answer depends on; without the key."""
         return (self.base_url, self.model, tuple(self._settings.items()), tuple(map(str, self._extra.items())))
-
-    def shown(self, text: str) -> str:
-        """A server's text as it may be shown: short, in one line and without the key."""
-        return self.key.hide(shorten(text))
-
-    async def warm_up(self) -> None:
-        """Import the package and make the client."""
-        self._client.get()
-
-    async def close(self) -> None:
-        """Close the connections."""
-        client = self._client.take()
-        if client is not None:
-            await client.close()
 
     async def ask(
         self,
@@ -142,10 +127,10 @@ class ChatEndpoint:
         *,
         length_factor: int = 1,
     ) -> Answer:
-        """Ask once, and a second time where the server refuses a field that it can do without.
+        """Send a request; if the server refuses an optional field, send it again without the field.
 
-        :param schema: A name, and the JSON schema of the answer that is wanted.
-        :param length_factor: What ``max_tokens`` is multiplied by.
+        :param schema: The name and the JSON schema of the answer.
+        :param length_factor: Multiplies ``max_tokens``.
         :raises Failure: If there is no answer.
         """
         name, form = schema
@@ -167,12 +152,11 @@ class ChatEndpoint:
                     raise error.failure from None
                 left_out[refused] = error.message
             else:
-                # Only now is it known that the field was the reason.
+                # The request works without the field, so the field was the reason.
                 self._refused |= set(left_out)
                 for refused, message in left_out.items():
-                    spent.notes[f"The server does not accept {refused}, so it was left out. Its answer: {message}"] = (
-                        None
-                    )
+                    note = f"The server does not accept {refused}, so it was left out. Its answer: {message}"
+                    spent.notes[note] = None
                 return answer
 
     async def _send(self, body: dict[str, Any], deadline: Deadline, spent: Spent) -> Answer:
@@ -180,22 +164,22 @@ class ChatEndpoint:
         who = f"The judge {self.model!r}"
         seconds = deadline.timeout(self.timeout)
         spent.requests += 1
-        create = self._client.get().chat.completions.with_raw_response.create
+        create = self.client.get().chat.completions.with_raw_response.create
         try:
             raw = await within(create(model=self.model, extra_body=self._extra or None, **body), seconds, who)
         except openai.APIStatusError as error:
             raise self._failure(who, error) from None
         except openai.APIConnectionError as error:
-            cause = self.shown(str(error.__cause__ or error))
+            cause = self.key.excerpt(str(error.__cause__ or error))
             raise Failure(f"{who} can't be reached: {cause}", retryable=True, service=True) from None
         except openai.OpenAIError as error:
-            raise Failure(f"{who} can't be asked: {self.shown(str(error))}", fatal=True) from None
+            raise Failure(f"{who} can't be asked: {self.key.excerpt(str(error))}", fatal=True) from None
         return self._read(who, raw.http_response, spent)
 
     def _failure(self, who: str, error: Any) -> Exception:
         body = error.body if isinstance(error.body, dict) else {}
         message = body.get("message") or body.get("detail") or body.get("error") or error.body or ""
-        message = self.shown(message if isinstance(message, str) else json.dumps(message, default=str))
+        message = self.key.excerpt(message if isinstance(message, str) else json.dumps(message, default=str))
         failure = failure_of(who, error.status_code, message, error.response.headers, str(body.get("code") or ""))
         return _FieldError(failure, message) if error.status_code in _REFUSALS else failure
 
@@ -205,23 +189,23 @@ class ChatEndpoint:
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
-            start = self.key.hide(shorten(response.text, 60))
+            start = self.key.excerpt(response.text, 60)
             raise Failure(f"{who} sent something that is not JSON: {start!r}", retryable=True, service=True)
         spent.add(body.get("usage"), response.headers)
         choices = body.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
         message = choice.get("message")
         message = message if isinstance(message, dict) else {}
-        # Some routers put an error of the model behind them into an answer of status 200.
+        # Some routers send a model's error with status 200.
         if not message and body.get("error"):
-            message = self.shown(json.dumps(body["error"]))
+            message = self.key.excerpt(json.dumps(body["error"]))
             raise Failure(f"{who} answered with an error: {message}", retryable=True, service=True)
         text, refusal = (self.key.hide(_text(message.get(name))) for name in ("content", "refusal"))
         return Answer(text, str(choice.get("finish_reason")), refusal)
 
 
 class _FieldError(Exception):
-    """A refusal that may be about one field of the request."""
+    """A refusal that may concern one field of the request."""
 
     def __init__(self, failure: Failure, message: str) -> None:
         super().__init__(failure.reason)
@@ -229,7 +213,7 @@ class _FieldError(Exception):
         self.message = message
 
     def field_of(self, fields: Mapping[str, Any]) -> str | None:
-        """Which of the fields to leave out: one that it names, else ``response_format``, the one most refused."""
+        """The field to leave out: one that the message names, else ``response_format``."""
         for name in ("temperature", "max_tokens"):
             if name in fields and name in self.message.lower() and "response_format" not in self.message:
                 return name

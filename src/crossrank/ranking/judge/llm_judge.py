@@ -1,4 +1,4 @@
-"""A language model as judge: grades for documents one by one, or an order of many.
+"""A language model as judge: grades for single documents, or an order of many.
 
 >>> judge = LLMJudge("gpt-4o-mini", keep=4)                                      # doctest: +SKIP
 >>> judge = LLMJudge("qwen3:8b", base_url="http://localhost:11434/v1")           # doctest: +SKIP
@@ -29,41 +29,40 @@ from crossrank.ranking.network import network_loop
 from crossrank.ranking.network.network_loop import PerLoop
 from crossrank.ranking.network.retry import Failure, RetryPolicy, retrying, summary
 from crossrank.ranking.stage import Context, StageScores
-from crossrank.validation import check_counts, check_seconds, check_threshold, check_top_k
+from crossrank.validation import check_choice, check_counts, check_seconds, check_threshold, check_top_k
 
 T = TypeVar("T")
 
-# Characters that are read of a document: of one alone, and of one in a window.
+# Characters that are read of a document.
 _MAX_CHARACTERS = {"grade": 8000, "listwise": 1500}
 
 
 class LLMJudge:
-    """A stage that asks a model behind an OpenAI-compatible endpoint.
+    """A stage that asks a model at an OpenAI-compatible endpoint.
 
-    ``mode="grade"`` asks about each document by itself, for a grade from 0 (irrelevant) to 3 (perfectly relevant) with
-    a reason; the score is the grade. ``mode="listwise"`` asks for the order of windows of documents, from the last to
-    the first, each overlapping the one before it (RankGPT; Sun et al. 2023, https://arxiv.org/abs/2304.09542); the
-    score is 1 / rank.
+    ``mode="grade"`` asks for a grade of each document, from 0 (irrelevant) to 3 (perfectly relevant), and a reason. The
+    score is the grade. ``mode="listwise"`` asks for the order of overlapping windows of documents, from the last window
+    to the first (RankGPT; Sun et al. 2023, https://arxiv.org/abs/2304.09542). The score is 1 / rank.
 
     :param model: The model's name at the endpoint.
-    :param base_url: Such as ``"http://localhost:8000/v1"``; by default the environment variable ``OPENAI_BASE_URL`` as
-        it is when the stage is made, else OpenAI's. It receives the API key.
+    :param base_url: Such as ``"http://localhost:8000/v1"``; by default the environment variable ``OPENAI_BASE_URL`` at
+        the time the stage is made, else OpenAI's. It receives the API key.
     :param api_key: By default the environment variable ``OPENAI_API_KEY``. Messages never show it.
     :param mode: ``"grade"`` or ``"listwise"``.
-    :param window: Documents that are ordered in one request.
+    :param window: Documents in one request of ``"listwise"``.
     :param step: By how many documents the window moves.
     :param keep: How many documents go on.
-    :param threshold: The least grade with which a document goes on.
-    :param prompt: A path, or the text, of your own prompt.
-    :param max_characters: How much of a document is read; by default 8000, and 1500 of one in a window.
+    :param threshold: The lowest grade with which a document goes on.
+    :param prompt: Your own prompt: its text, or the path of its file.
+    :param max_characters: How much of a document is read; by default 8000, and 1500 with ``"listwise"``.
     :param max_concurrency: Requests at the same time.
     :param timeout: Seconds for one request.
-    :param max_retries: Further tries for one document or window, whatever went wrong.
+    :param max_retries: Retries for one document or window.
     :param temperature: ``None`` sends none.
-    :param max_tokens: The longest answer; ``None`` leaves it to the server. An answer that was cut off is asked for
-        again with twice as much.
-    :param extra_body: Further fields of the request, as the server names them.
-    :param name: What the stage is called in results.
+    :param max_tokens: The longest answer; ``None`` leaves it to the server. After an answer that was cut off, the limit
+        is doubled.
+    :param extra_body: More fields of the request, as the server names them.
+    :param name: The stage's name in results.
     :raises InputError: If an argument can't be used.
     """
 
@@ -88,8 +87,7 @@ class LLMJudge:
         extra_body: Mapping[str, Any] | None = None,
         name: str = "llm_judge",
     ) -> None:
-        if mode not in _MAX_CHARACTERS:
-            raise InputError(f"mode={mode!r} is unknown. Give one of {', '.join(map(repr, _MAX_CHARACTERS))}.")
+        check_choice("mode", mode, _MAX_CHARACTERS)
         check_top_k(keep, "keep")
         check_threshold(threshold)
         check_counts(
@@ -101,10 +99,12 @@ class LLMJudge:
         )
         check_seconds("timeout", timeout)
         if step > window:
-            raise InputError(f"step={step} is more than window={window}, which would leave documents out. Give less.")
+            raise InputError(
+                f"step={step} is more than window={window}, which would skip documents. Give at most {window}."
+            )
         if threshold is not None and mode == "listwise":
             raise InputError(
-                f"threshold={threshold!r} does not go with mode='listwise': a rank says nothing of how relevant a "
+                f"threshold={threshold!r} does not work with mode='listwise': a rank does not show how relevant a "
                 "document is. Use keep=, or mode='grade'."
             )
         self.name = name
@@ -133,26 +133,26 @@ class LLMJudge:
         return f"LLMJudge({self.model!r}, base_url={self._endpoint.base_url!r}, {settings})"
 
     def fingerprint(self) -> str | None:
-        """What a grade depends on besides the texts; ``None`` for an order, in which documents depend on each other."""
+        """Everything besides the texts that a grade depends on; ``None`` for a rank, which depends on all documents."""
         if self.mode != "grade":
             return None
         return repr((*self._endpoint.identity, self.prompt.fingerprint, self.max_characters))
 
     def warm_up(self) -> None:
-        """Import what is needed. No request is sent.
+        """Import the client library. No request is sent.
 
-        :raises StageError: If there is no key for a service that needs one.
+        :raises StageError: If the service needs a key and there is none.
         """
-        network_loop.run(self._endpoint.warm_up())
+        network_loop.run(self._endpoint.client.warm_up())
 
     def close(self) -> None:
         """Close the connections."""
-        network_loop.run(self._endpoint.close())
+        network_loop.run(self._endpoint.client.close())
 
     def score(self, query: str, documents: Sequence[str], context: Context | None = None) -> StageScores:
         """Judge the documents.
 
-        :raises StageError: If none of them could be judged, or there is no key for a service that needs one.
+        :raises StageError: If none of them could be judged, or the service needs a key and there is none.
         """
         return network_loop.run(self._score(query, list(documents), context or Context()))
 
@@ -216,7 +216,7 @@ class LLMJudge:
         context: Context,
         spent: Spent,
     ) -> T:
-        """Ask until there is an answer that ``read`` can use. Each try has a marker and ids of its own."""
+        """Ask until ``read`` can use the answer. Each try has a new marker and new ids."""
         complaint, length_factor = "", 1
 
         async def attempt(tried: int) -> T:
@@ -231,10 +231,8 @@ class LLMJudge:
                 complaint = str(error)
                 reason = f"the answer could not be used: {complaint}"
                 if answer.refusal or answer.finish == "content_filter":
-                    complaint, reason = (
-                        "",
-                        f"the judge refused: {self._endpoint.shown(answer.refusal) or answer.finish}",
-                    )
+                    refusal = self._endpoint.key.excerpt(answer.refusal) or answer.finish
+                    complaint, reason = "", f"the judge refused: {refusal}"
                 elif answer.finish == "length":
                     length_factor *= 2
                     complaint, reason = "it was too long", "the answer was cut off (max_tokens)"

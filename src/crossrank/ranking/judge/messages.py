@@ -1,6 +1,6 @@
-"""What is sent to a judge: rules, a query and documents, with walls between them that a document can't know.
+"""The messages to a judge: rules, a query and documents, separated by markers that no document can know.
 
-Each request has a random marker and random ids of its own. A text that holds one of them by chance gets others.
+Each request has a new random marker and new random ids. None of them occurs in the texts.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from crossrank.data.text_lines import encodable
 from crossrank.errors import InputError
-from crossrank.ranking.network.wire_text import sendable
 
 _SECTIONS = ("system", "user")
 _HEADING = re.compile(r"^=== *(\w+) *===[ \t]*$", re.MULTILINE)
@@ -23,10 +23,10 @@ _FIELDS = frozenset({"query", "documents", "marker", "ids"})
 _NEEDED = frozenset({"query", "documents", "ids"})
 _VERSIONS = {"grade": "grade.v1", "listwise": "listwise.v1"}
 
-# Words with which chat templates divide roles. Some servers read them in a message's text as the real thing, so a text
-# that holds one gets a space in it.
+# Tokens with which chat templates separate roles. Some servers interpret them within a message too, so a text that
+# contains one gets a space in it.
 _CONTROL = re.compile(
-    r"<(?=[|\uff5c][^\s<>]{1,40}[|\uff5c]>)"  # <|im_start|>, <|eot_id|>, and with the wide bar
+    r"<(?=[|\uff5c][^\s<>]{1,40}[|\uff5c]>)"  # <|im_start|>, <|eot_id|>, also with the full-width bar
     r"|<(?=/?(?:s|bos|eos|start_of_turn|end_of_turn|start_of_image|think)>)"
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])"
     r"|<(?=</?SYS>>)"
@@ -35,11 +35,11 @@ _CONTROL = re.compile(
 
 @dataclass(frozen=True)
 class Prompt:
-    """The rules of a judge, with places for what is judged.
+    """The rules of a judge, with fields for the query and the documents.
 
     :param name: Such as ``"grade.v1"``, or the file's name.
-    :param system: What the judge is told before.
-    :param user: What holds the query and the documents.
+    :param system: The system message.
+    :param user: The user message, with the query and the documents.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Prompt:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the wording."""
+        """Changes when the wording changes."""
         return hashlib.sha256(f"{self.system}\0{self.user}".encode()).hexdigest()[:16]
 
 
@@ -56,8 +56,8 @@ class Prompt:
 class Request:
     """One message to a judge.
 
-    :param messages: As the chat protocol has them.
-    :param ids: ``[documents]``, the id of each in this request.
+    :param messages: In the format of the chat protocol.
+    :param ids: ``[documents]``, their ids in this request.
     """
 
     messages: list[dict[str, str]]
@@ -65,9 +65,9 @@ class Request:
 
 
 def load_prompt(mode: str, given: str | Path | None = None) -> Prompt:
-    """The prompt of a mode, or the caller's own: a path to a file, or its text.
+    """Load the prompt of a mode, or the caller's own: a path to a file, or its text.
 
-    :raises InputError: If there is no such file, a section or a field is missing, or there is a field of another name.
+    :raises InputError: If the file can't be read, a section or a field is missing, or a field is unknown.
     """
     if given is None:
         name = _VERSIONS[mode]
@@ -96,10 +96,10 @@ def _parse(name: str, text: str) -> Prompt:
     named = set(_FIELD.findall(text[text.index("===") :]))
     missing = _NEEDED - set(_FIELD.findall(sections["user"]))
     if named - _FIELDS or missing:
-        wrong = f"does not know {sorted(named - _FIELDS)}" if named - _FIELDS else f"lacks {sorted(missing)}"
+        wrong = f"has unknown fields {sorted(named - _FIELDS)}" if named - _FIELDS else f"lacks {sorted(missing)}"
         raise InputError(
             f"The prompt {name!r} {wrong}. Its user section needs {{{{query}}}}, {{{{documents}}}} and {{{{ids}}}}; "
-            "{{marker}} may stand anywhere."
+            "{{marker}} is allowed anywhere."
         )
     return Prompt(name, sections["system"], sections["user"])
 
@@ -107,8 +107,8 @@ def _parse(name: str, text: str) -> Prompt:
 def make_request(prompt: Prompt, query: str, documents: Sequence[str], complaint: str = "") -> Request:
     """Put a query and documents into a prompt.
 
-    :param documents: As they are to be read; already cut.
-    :param complaint: What was wrong with the last answer, in our own words, never the judge's.
+    :param documents: Already cut.
+    :param complaint: What was wrong with the last answer, in our words, never the judge's.
     """
     texts = [query, *documents]
     marker = _fresh("mark-", 8, texts)
@@ -126,20 +126,20 @@ def make_request(prompt: Prompt, query: str, documents: Sequence[str], complaint
         "documents": "\n\n".join(blocks),
         "ids": ", ".join(f'"{identity}"' for identity in ids),
     }
-    # One pass: fields in what was filled in stay what they are.
+    # One pass: braces in the query or a document are not fields.
     system, user = (_FIELD.sub(lambda field: values[field[1]], part) for part in (prompt.system, prompt.user))
     if complaint:
-        user += f"\n\nYour last answer could not be used: {complaint}. Keep to the form."
+        user += f"\n\nYour last answer could not be used: {complaint}. Follow the format."
     return Request([{"role": "system", "content": system}, {"role": "user", "content": user}], tuple(ids))
 
 
 def tame(text: str) -> str:
-    """The text with a space in each word that a chat template might take for its own."""
-    return _CONTROL.sub(lambda found: found[0] + " ", sendable(text))
+    """Insert a space into each token that a chat template might interpret."""
+    return _CONTROL.sub(lambda found: found[0] + " ", encodable(text))
 
 
 def cut(text: str, most: int) -> str:
-    """The beginning of a text, of at most so many characters, cut between words where one ends near."""
+    """Return the beginning of a text, at most ``most`` characters, cut between words if possible."""
     if len(text) <= most:
         return text
     space = text.rfind(" ", most - most // 10, most + 1)
@@ -147,7 +147,7 @@ def cut(text: str, most: int) -> str:
 
 
 def _fresh(start: str, size: int, texts: Iterable[str]) -> str:
-    """A word that is in none of the texts and that nobody could foresee."""
+    """Make a random word that occurs in none of the texts."""
     known = list(texts)
     while True:
         word = start + secrets.token_hex(size)

@@ -1,4 +1,4 @@
-"""The two ways to ask a judge: for a grade of each document by itself, and for the order of windows of documents."""
+"""The two ways to ask a judge: for a grade of each document, and for the order of windows of documents."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,15 @@ from crossrank.ranking.stage import Context
 
 @dataclass(frozen=True)
 class Judged:
-    """What a judge said of all documents.
+    """A judge's scores of all documents.
 
-    :param scores: ``[documents]``; NaN is not judged.
-    :param kind: What the scores are.
-    :param details: For each document what else there is.
-    :param requested: Grades or windows that were asked for.
-    :param failures: Those of them that there are not.
-    :param degraded: What is missing, in a sentence; ``None`` where nothing is.
-    :param notes: What else the caller should know.
+    :param scores: ``[documents]``; NaN if not judged.
+    :param kind: ``"grade"`` or ``"rank"``.
+    :param details: ``[documents]``, more facts about each.
+    :param requested: Grades or windows that were requested.
+    :param failures: Those of them that failed.
+    :param degraded: What is missing, in a sentence; ``None`` if nothing is.
+    :param notes: Other notes for the caller.
     """
 
     scores: NDArray[np.float64]
@@ -43,13 +44,9 @@ async def grade_each(
 ) -> Judged:
     """Ask for each document's grade, several at once.
 
-    :param ask: The grade of one document, by its index.
+    :param ask: Returns the grade of one document, by its index.
     """
-
-    def job(row: int) -> Callable[[], Awaitable[Grade]]:
-        return lambda: ask(row)
-
-    outcomes = await gather([job(row) for row in range(count)], limit, context)
+    outcomes = await gather([partial(ask, row) for row in range(count)], limit, context)
     failures = tuple(outcome for outcome in outcomes if isinstance(outcome, Failure))
     scores = [math.nan if isinstance(outcome, Failure) else float(outcome.grade) for outcome in outcomes]
     details = tuple(
@@ -60,7 +57,7 @@ async def grade_each(
 
 
 def sliding_windows(count: int, window: int, step: int) -> list[tuple[int, int]]:
-    """Where each window starts and ends, from the last to the first; the first always starts at 0."""
+    """Start and end of each window, from the last to the first, which always starts at 0."""
     windows = []
     end = count
     while end > 0:
@@ -80,12 +77,12 @@ async def rank_windows(
     limit: asyncio.Semaphore,
     context: Context,
 ) -> Judged:
-    """Let the best documents climb from the last window to the first; one window at a time.
+    """Rank one window after the other, so that the best documents move from the last window to the first.
 
-    A window that can't be judged keeps its order, and all documents get a rank. Where time gets short, the windows in
-    between are left out, and the first one, on which most depends, is still asked for.
+    A window that can't be judged keeps its order, and all documents get a rank. If time gets short, windows in between
+    are skipped, but not the first one, which matters most.
 
-    :param ask: The order of some documents, by their indices.
+    :param ask: Returns the order of some documents, by their indices.
     """
     windows = sliding_windows(count, window, step)
     order = list(range(count))
@@ -97,14 +94,14 @@ async def rank_windows(
         last = number == len(windows) - 1
         left = context.deadline.remaining()
         if not last and taken and max(taken) * (len(windows) - number) > left:
-            failures.append(Failure("there was no time for it", retryable=True))
+            failures.append(Failure("there was no time left", retryable=True))
             continue
         if failures and (failures[-1].fatal or (failures[-1].service and not taken)):
             failures.append(failures[-1])
             continue
         rows = order[start:end]
         started = context.deadline.elapsed()
-        (outcome,) = await gather([lambda rows=rows: ask(rows)], limit, context)  # type: ignore[misc]
+        (outcome,) = await gather([partial(ask, rows)], limit, context)
         if isinstance(outcome, Failure):
             failures.append(outcome)
             continue
@@ -132,8 +129,8 @@ def _remarks(order: Order, size: int) -> list[tuple[str, int]]:
     if order.named == 0:
         return [("windows in which the judge found nothing relevant keep their order", 1)]
     found = [
-        ("places at which the judge left a document out, which stands behind those it named", size - order.named),
-        ("repeated ids, of which the first counts", order.repeated),
-        ("invented ids, left out", order.invented),
+        ("documents that the judge left out of a window come after those it ranked", size - order.named),
+        ("repeated ids were ignored", order.repeated),
+        ("invented ids were ignored", order.invented),
     ]
     return [(what, much) for what, much in found if much]

@@ -1,7 +1,7 @@
-"""What a judge answered -> what it meant, or a plain word on why that can't be told.
+"""The text of a judge's answer -> a grade or an order, or the reason why there is none.
 
-A judge is asked for one JSON object, and may send prose around it, a code fence, its thoughts before it, half of it, or
-something else. Ids are random and unknown to the documents, so an answer that a document dictated has none.
+A judge is asked for one JSON object. It may send text around it, a code fence, its reasoning, half of the object, or
+something else. Ids are random and unknown to the documents, so an answer that a document dictated has no valid id.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ RANKING_SCHEMA: dict[str, Any] = {
     "required": ["ranking"],
     "additionalProperties": False,
 }
-# What a model thinks before it answers, up to the last end of it; all of it where no end came. Some servers leave the
-# beginning out.
+# The reasoning before an answer, up to its last end tag; everything if there is no end tag. Some servers leave out the
+# start tag.
 _THOUGHTS = re.compile(r"\A.*</(?:think|thinking|reasoning)>|\A\s*<(?:think|thinking|reasoning)>.*", re.DOTALL)
-_MOST_BRACKETS = 2000  # tries to read JSON in one answer
+_MOST_BRACKETS = 2000  # the most attempts to read JSON in one answer
 
 
 class UnusableError(ValueError):
-    """An answer that means nothing certain; the text is ours, in words that may be sent back to the judge."""
+    """An answer that can't be used. The message is ours and may be sent back to the judge."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Grade:
 class Order:
     """An order of a window's documents.
 
-    :param positions: ``[documents]``, the best first: those that were named, then the others in their former order.
-    :param named: How many were named; 0 is an answer too: none is relevant.
-    :param repeated: Ids that were named more than once; the first counts.
-    :param invented: Names that no document has; left out.
+    :param positions: ``[documents]``, best first: those that were ranked, then the others in their old order.
+    :param named: How many were ranked; 0 means that none is relevant.
+    :param repeated: Repeated ids, which were ignored.
+    :param invented: Invented ids, which were ignored.
     """
 
     positions: tuple[int, ...]
@@ -66,13 +66,13 @@ class Order:
 def parse_grade(text: str, identity: str) -> Grade:
     """Read the answer to a request for one grade.
 
-    :param identity: The document's id in that request; the answer has to name it.
-    :raises UnusableError: If it holds no grade of 0 to 3 for that id, or two different ones.
+    :param identity: The document's id in that request, which the answer must contain.
+    :raises UnusableError: If it has no grade from 0 to 3 for that id, or two different ones.
     """
     found = [value for value in _objects(_THOUGHTS.sub("", text)) if isinstance(value, dict) and "grade" in value]
     if not found:
         raise UnusableError("there was no JSON object with a grade in it")
-    mine = [value for value in found if _same_id(value.get("id"), identity)]
+    mine = [value for value in found if _word(value.get("id")) == identity]
     if not mine:
         raise UnusableError("it did not name the document's id")
     grades = {_grade(value["grade"]) for value in mine}
@@ -94,7 +94,7 @@ def parse_ranking(text: str, ids: Sequence[str]) -> Order:
     """Read the answer to a request for an order.
 
     :param ids: ``[documents]``, their ids in that request.
-    :raises UnusableError: If it holds no list of ids, several different ones, or more invented ids than real ones.
+    :raises UnusableError: If it has no list of ids, several different ones, or more invented ids than real ones.
     """
     text = _THOUGHTS.sub("", text)
     lists = [value["ranking"] for value in _objects(text) if isinstance(value, dict) and "ranking" in value]
@@ -103,7 +103,7 @@ def parse_ranking(text: str, ids: Sequence[str]) -> Order:
     lists = [value for value in lists if isinstance(value, list)]
     if not lists:
         raise UnusableError("there was no JSON object with a list named ranking in it")
-    # The form as we showed it may stand beside the answer: it is no order, and does not count.
+    # The judge may repeat the format from the prompt, which is not an order.
     orders = {order for order in (_order(value, ids) for value in lists) if order is not None}
     if not orders:
         raise UnusableError("most of the ids it named were not among those given")
@@ -113,13 +113,13 @@ def parse_ranking(text: str, ids: Sequence[str]) -> Order:
 
 
 def _chain(text: str) -> list[str]:
-    """A permutation as RankGPT's models write it, ``[a] > [b] > [c]``; empty where the text is anything else."""
+    """A permutation as RankGPT's models write it, ``[a] > [b] > [c]``; empty if the text is anything else."""
     words = [_word(part) for part in text.split(">")]
     return words if all(word.isalnum() for word in words) else []
 
 
 def _order(listed: list[Any], ids: Sequence[str]) -> Order | None:
-    """What a list means; ``None`` where most of it means nothing."""
+    """The order that a list gives; ``None`` if most of its ids are invented."""
     places = {identity: place for place, identity in enumerate(ids)}
     named: dict[int, None] = {}
     repeated = invented = 0
@@ -137,16 +137,12 @@ def _order(listed: list[Any], ids: Sequence[str]) -> Order | None:
     return Order((*named, *others), len(named), repeated, invented)
 
 
-def _same_id(value: Any, identity: str) -> bool:
-    return _word(value) == identity
-
-
 def _word(value: Any) -> str:
     return value.strip(" \t\n[]\"'`").lower() if isinstance(value, str) else ""
 
 
 def _objects(text: str) -> Iterator[Any]:
-    """The JSON objects and lists in a text, outermost ones only; none that names a key twice."""
+    """The outermost JSON objects and lists in a text, without those that repeat a key."""
     decoder = json.JSONDecoder(object_pairs_hook=_without_repeats)
     position = 0
     for _ in range(_MOST_BRACKETS):
@@ -157,7 +153,7 @@ def _objects(text: str) -> Iterator[Any]:
             value, position = decoder.raw_decode(text, min(starts))
         except ValueError:
             position = min(starts) + 1
-        except RecursionError:  # no answer is nested like that, and each further try would take as long
+        except RecursionError:  # no real answer is nested like that, and each attempt takes long
             return
         else:
             yield value
@@ -166,5 +162,5 @@ def _objects(text: str) -> Iterator[Any]:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("a key is repeated")
     return made

@@ -1,4 +1,4 @@
-"""API keys: where they come from, and how they stay out of messages."""
+"""API keys: where they come from, and how messages hide them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from crossrank.errors import InputError
 
 
 class Secret:
-    """A key that is visible only as ``value``, not in a ``repr``. A pickle holds it."""
+    """A key that only ``value`` shows, not the ``repr``. A pickle contains it."""
 
     __slots__ = ("value",)
 
@@ -20,14 +20,19 @@ class Secret:
         return "Secret('...')" if self.value else "Secret('')"
 
     def hide(self, text: str) -> str:
-        """The text without the key, which some services send back in their messages."""
+        """Replace the key in a text, because some services repeat it in their messages."""
         return text.replace(self.value, "[key]") if self.value else text
+
+    def excerpt(self, text: object, limit: int = 200) -> str:
+        """A service's text for a message: one line of at most ``limit`` characters, without the key."""
+        line = " ".join(str(text).split())
+        return self.hide(line if len(line) <= limit else line[:limit] + "...")
 
 
 def find_key(given: str | None, names: Sequence[str]) -> Secret:
-    """The key that was given, else the first of the environment variables that is set; an empty one if there is none.
+    """Return the given key, else the first environment variable that is set, else an empty key.
 
-    :raises InputError: If the key can't stand in a header.
+    :raises InputError: If the key can't be sent in a header.
     """
     source = "api_key" if given is not None else next((name for name in names if os.environ.get(name)), "")
     key = given if given is not None else os.environ.get(source, "")
@@ -36,5 +41,5 @@ def find_key(given: str | None, names: Sequence[str]) -> Secret:
         raise InputError(f"api_key is of type {type(key).__name__}, not a string. Pass the key itself.")
     key = key.strip()
     if not key.isascii() or not key.isprintable():
-        raise InputError(f"The key in {source} has characters that no key has. Copy it again.")
+        raise InputError(f"The key in {source} has characters that are not allowed in a key. Copy it again.")
     return Secret(key)

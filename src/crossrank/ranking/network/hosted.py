@@ -13,11 +13,13 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.data.text_lines import encodable
 from crossrank.errors import InputError, StageError
 from crossrank.optional import require
 from crossrank.ranking.deadline import Deadline
@@ -26,7 +28,6 @@ from crossrank.ranking.network.api_keys import Secret, find_key
 from crossrank.ranking.network.network_loop import PerLoop
 from crossrank.ranking.network.providers import PROVIDERS, Provider, value_at
 from crossrank.ranking.network.retry import Failure, RetryPolicy, failure_of, gather, retrying, summary, within
-from crossrank.ranking.network.wire_text import sendable, shorten
 from crossrank.ranking.stage import Context, StageScores
 from crossrank.validation import check_counts, check_seconds, check_threshold, check_top_k, check_url
 
@@ -41,26 +42,27 @@ class _Batch:
 
 
 class HostedReranker:
-    """A stage that asks a service for scores.
+    """A stage whose scores come from a service.
 
-    More documents than the provider takes at once are sent as several requests. These models score each document by
-    itself, so scores from several requests can be compared. A document that a service leaves out is not scored.
+    If there are more documents than the provider takes at once, several requests are sent. The models score each
+    document independently, so scores from several requests can be compared. A document that is missing from the answer
+    is not scored.
 
     :param provider: ``"cohere"``, ``"jina"``, ``"voyage"``, ``"tei"``, ``"vllm"``, or a
         :class:`~crossrank.ranking.network.providers.Provider` that describes another service.
-    :param model: The model's name there; ``"tei"`` has only one and needs none.
-    :param base_url: Instead of the provider's own; needed for servers that anyone can run. It receives the API key.
-    :param api_key: By default from the provider's environment variable. Messages never show it.
+    :param model: The model's name at the service; ``"tei"`` has only one and needs no name.
+    :param base_url: The address; needed for software that you run yourself. It receives the API key.
+    :param api_key: By default the provider's environment variable. Messages never show it.
     :param keep: How many documents go on.
-    :param threshold: The least score with which a document goes on.
-    :param truncate: Whether the service cuts texts that are too long (``True``) or refuses them (``False``); ``None``
-        leaves it to the service. Not every provider has the choice.
-    :param batch_size: Most documents of one request; by default the provider's limit.
+    :param threshold: The lowest score with which a document goes on.
+    :param truncate: Whether the service cuts long texts (``True``) or refuses them (``False``); ``None`` leaves it to
+        the service. Not every provider has this option.
+    :param batch_size: The most documents of one request; by default the provider's limit.
     :param max_concurrency: Requests at the same time.
     :param timeout: Seconds for one request.
-    :param max_retries: Further tries for one request.
-    :param extra_body: Further fields of the request, as the provider names them.
-    :param name: What the stage is called in results.
+    :param max_retries: Retries of one request.
+    :param extra_body: More fields of the request, as the provider names them.
+    :param name: The stage's name in results.
     :raises InputError: If an argument can't be used.
     """
 
@@ -81,7 +83,12 @@ class HostedReranker:
         extra_body: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
-        self.provider = _find(provider)
+        if not isinstance(provider, Provider) and provider not in PROVIDERS:
+            raise InputError(
+                f"provider={provider!r} is unknown. Give one of {', '.join(map(repr, PROVIDERS))}, or a Provider that "
+                "describes another service."
+            )
+        self.provider = provider if isinstance(provider, Provider) else PROVIDERS[provider]
         check_top_k(keep, "keep")
         check_threshold(threshold)
         check_counts(batch_size=batch_size, max_concurrency=max_concurrency)
@@ -95,11 +102,11 @@ class HostedReranker:
         self._fields = self._fixed_fields(truncate) | dict(extra_body or {})
         self._batch_size = min(batch_size or self.provider.max_documents, self.provider.max_documents)
         if batch_size and not self.provider.base_url:
-            # Your own server may be set to take more.
+            # Your own server may accept more.
             self._batch_size = batch_size
         self._timeout = timeout
         self._policy = RetryPolicy(max_retries)
-        self._client: PerLoop[Any] = PerLoop(self._make_client)
+        self._client: PerLoop[Any] = PerLoop(self._make_client, methodcaller("aclose"))
         self._limit = PerLoop(partial(asyncio.Semaphore, max_concurrency))
 
     def __repr__(self) -> str:
@@ -109,68 +116,58 @@ class HostedReranker:
         base = given or self.provider.base_url
         if base is None:
             raise InputError(
-                f"base_url is missing: anyone can run {self.provider.name}. Give its address, such as "
+                f"base_url is missing: you run {self.provider.name} yourself. Give its address, such as "
                 "'http://localhost:8080', without the path."
             )
         check_url(base, "http://localhost:8080")
         path = self.provider.path.strip("/")
         version = path.split("/")[0]
         base = base.rstrip("/")
-        # People give the address with or without the version.
+        # The address may be given with or without the version.
         return f"{base if version == path else base.removesuffix(f'/{version}')}/{path}"
 
     def _fixed_fields(self, truncate: bool | None) -> dict[str, Any]:
         fields = dict(self.provider.fixed)
         if self.provider.needs_model and not self.model:
-            raise InputError(f"model={self.model!r}: {self.provider.name} has several. Name one with model=.")
+            raise InputError(f"model={self.model!r}: {self.provider.name} has several models. Choose one with model=.")
         if self.model:
             fields["model"] = self.model
         if truncate is not None:
             if self.provider.truncate is None:
-                raise InputError(
-                    f"truncate={truncate!r}: {self.provider.name} can't be told whether to cut. Leave it out."
-                )
+                raise InputError(f"truncate={truncate!r}: {self.provider.name} has no such option. Leave it out.")
             fields |= self.provider.truncate[0 if truncate else 1]
         return fields
 
     def fingerprint(self) -> str | None:
-        """Everything that a score depends on besides the texts."""
+        """Everything besides the texts that a score depends on."""
         fields = sorted((key, repr(value)) for key, value in self._fields.items())
         return repr((self._url, self.model, fields, self.provider))
 
     def warm_up(self) -> None:
-        """Import what is needed. No request is sent.
+        """Import the client library. No request is sent.
 
         :raises StageError: If there is no key for a provider that needs one.
         """
         self._check_key()
-        network_loop.run(self._warm_up())
-
-    async def _warm_up(self) -> None:
-        self._client.get()
+        network_loop.run(self._client.warm_up())
 
     def close(self) -> None:
         """Close the connections."""
-        network_loop.run(self._close())
-
-    async def _close(self) -> None:
-        client = self._client.take()
-        if client is not None:
-            await client.aclose()
+        network_loop.run(self._client.close())
 
     def _make_client(self) -> Any:
         httpx = require("httpx", extra="hosted", purpose="A hosted reranker")
         return httpx.AsyncClient(timeout=None, follow_redirects=False)
 
     def score(self, query: str, documents: Sequence[str], context: Context | None = None) -> StageScores:
-        """Ask for the documents' scores.
+        """Get the documents' scores.
 
-        :raises StageError: If there is none, or no key for a provider that needs one.
+        :raises StageError: If all requests fail, or the provider needs a key and there is none.
         """
         return network_loop.run(self._score(query, list(documents), context or Context()))
 
     async def ascore(self, query: str, documents: Sequence[str], context: Context | None = None) -> StageScores:
-        """Ask for the documents' scores, as :meth:`score` does."""
+        """Get the documents' scores, as :meth:`score` does."""
         return await network_loop.arun(self._score(query, list(documents), context or Context()))
 
     async def _score(self, query: str, documents: list[str], context: Context) -> StageScores:
@@ -215,7 +212,7 @@ class HostedReranker:
     async def _ask(self, query: str, texts: list[str], deadline: Deadline) -> _Batch:
         httpx = require("httpx", extra="hosted", purpose="A hosted reranker")
         who = self.provider.name
-        body = {**self._fields, "query": sendable(query), self.provider.documents: [sendable(text) for text in texts]}
+        body = {**self._fields, "query": encodable(query), self.provider.documents: [encodable(text) for text in texts]}
         if self.provider.top is not None:
             body.setdefault(self.provider.top, len(texts))
         headers = {"authorization": f"Bearer {self._key.value}"} if self._key.value else {}
@@ -223,14 +220,11 @@ class HostedReranker:
         try:
             response = await within(work, deadline.timeout(self._timeout), who)
         except httpx.TransportError as error:
-            what = self._shown(f"{type(error).__name__} {error}".strip())
+            what = self._key.excerpt(f"{type(error).__name__} {error}")
             raise Failure(f"{who} can't be reached at {self._url}: {what}", retryable=True, service=True) from None
         except httpx.HTTPError as error:
-            raise Failure(f"{who} can't be asked: {self._shown(error)}", fatal=True) from None
+            raise Failure(f"{who} can't be asked: {self._key.excerpt(error)}", fatal=True) from None
         return self._read(response, len(texts))
-
-    def _shown(self, text: Any) -> str:
-        return self._key.hide(shorten(text))
 
     def _read(self, response: Any, count: int) -> _Batch:
         who = self.provider.name
@@ -243,11 +237,10 @@ class HostedReranker:
             message = next((text for text in found if text), None)
             if message is not None and not isinstance(message, str):
                 message = json.dumps(message)
-            raise failure_of(
-                who, response.status_code, self._shown(message or response.reason_phrase), response.headers
-            )
+            shown = self._key.excerpt(message or response.reason_phrase)
+            raise failure_of(who, response.status_code, shown, response.headers)
         if body is None:
-            start = self._key.hide(shorten(response.text, 60))
+            start = self._key.excerpt(response.text, 60)
             raise Failure(f"{who} sent something that is not JSON: {start!r}", retryable=True, service=True)
         tokens = value_at(body, self.provider.tokens) if self.provider.tokens else 0
         cost = value_at(body, self.provider.cost) if self.provider.cost else None
@@ -259,7 +252,7 @@ class HostedReranker:
 
 
 def _scores(provider: Provider, results: Any, count: int) -> NDArray[np.float64]:
-    """``[documents]`` of a request, NaN for those without a result; one invalid result refuses the whole answer."""
+    """``[documents]`` of a request, NaN if there is no result; one invalid result makes the whole answer invalid."""
     scores = np.full(count, math.nan)
     where = f"{provider.name}'s answer"
     if not isinstance(results, list):
@@ -283,16 +276,5 @@ def _scores(provider: Provider, results: Any, count: int) -> NDArray[np.float64]
 
 
 def _is_finite(value: Any) -> bool:
-    # JSON's whole numbers may be larger than any float.
+    # An integer in JSON may be larger than any float.
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _find(provider: str | Provider) -> Provider:
-    if isinstance(provider, Provider):
-        return provider
-    if provider not in PROVIDERS:
-        raise InputError(
-            f"provider={provider!r} is unknown. Give one of {', '.join(map(repr, PROVIDERS))}, or a Provider with the "
-            "facts of another service."
-        )
-    return PROVIDERS[provider]

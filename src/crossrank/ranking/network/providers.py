@@ -1,4 +1,4 @@
-"""Facts about reranking services, one row each; read from their documentation and code in November 2026.
+"""Facts about reranking services, from their documentation and code in November 2026.
 
 Cohere https://docs.cohere.com/reference/rerank · Jina https://api.jina.ai/redoc · Voyage
 https://docs.voyageai.com/reference/reranker-api · text-embeddings-inference
@@ -12,31 +12,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# A place in an answer's body, from the outside in; () is the body itself.
+# A path of keys in the body of an answer; () is the body itself.
 Place = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Provider:
-    """How to ask a service, and where to find things in its answer.
+    """How to call a service, and how to read its answer.
 
-    :param name: What it is called here.
-    :param base_url: Its address; ``None`` for a server that anyone can run.
+    :param name: Its name in crossrank.
+    :param base_url: Its address; ``None`` for software that you run yourself.
     :param path: The path after the address.
-    :param key_names: Environment variables that may hold the key; the first one that is set counts.
-    :param needs_key: Whether it answers only with a key.
-    :param needs_model: Whether a request has to name a model.
+    :param key_names: Environment variables for the key; the first one that is set is used.
+    :param needs_key: Whether it needs a key.
+    :param needs_model: Whether it needs a model's name.
     :param documents: The request's field for the texts.
     :param top: The request's field for how many results to return; ``None`` if there is none.
-    :param fixed: Fields that every request has.
-    :param truncate: The fields that ask to cut texts that are too long, and those that ask to refuse them; ``None`` if
-        the service does not offer the choice.
-    :param max_documents: Most documents of one request; more are sent as several.
+    :param fixed: Fields of every request.
+    :param truncate: The fields that make it cut long texts, and those that make it refuse them; ``None`` if there is no
+        such choice.
+    :param max_documents: The most documents of one request; more are split into several requests.
     :param results: Where the list of results is.
-    :param index: A result's field for the document's place in the request.
+    :param index: A result's field for the document's position in the request.
     :param score: A result's field for the score.
     :param tokens: Where the number of tokens is.
-    :param cost: Where what was billed is, in the provider's own unit.
+    :param cost: Where the cost is, in the provider's unit.
     :param errors: Where an error's message may be.
     """
 
@@ -68,7 +68,7 @@ PROVIDERS: dict[str, Provider] = {
             path="/v2/rerank",
             key_names=("COHERE_API_KEY", "CO_API_KEY"),
             needs_key=True,
-            # 10,000 are the limit; more than 1,000 in a request are advised against.
+            # The limit is 10,000, but the documentation advises against more than 1,000.
             max_documents=1000,
             tokens=None,
             cost=("meta", "billed_units", "search_units"),
@@ -80,7 +80,7 @@ PROVIDERS: dict[str, Provider] = {
             key_names=("JINA_API_KEY",),
             needs_key=True,
             fixed={"return_documents": False},
-            # No limit is documented that could be verified; this one is ours.
+            # The documented limit could not be verified; this one is our choice.
             max_documents=1000,
         ),
         Provider(
@@ -104,7 +104,7 @@ PROVIDERS: dict[str, Provider] = {
             top=None,
             fixed={"raw_scores": False, "return_text": False},
             truncate=({"truncate": True}, {"truncate": False}),
-            # --max-client-batch-size, unless the server was started with another.
+            # The default of its --max-client-batch-size.
             max_documents=32,
             results=(),
             score="score",
@@ -114,7 +114,7 @@ PROVIDERS: dict[str, Provider] = {
             name="vllm",
             base_url=None,
             path="/v1/rerank",
-            # -1 cuts at what the model can read; without it, a longer text is refused.
+            # -1 cuts at the model's limit; without it, longer texts are refused.
             truncate=({"truncate_prompt_tokens": -1}, {}),
             max_documents=1000,
         ),
@@ -123,7 +123,7 @@ PROVIDERS: dict[str, Provider] = {
 
 
 def value_at(body: Any, place: Place) -> Any:
-    """The value at a place; ``None`` if there is none."""
+    """Return the value at a place; ``None`` if there is none."""
     for key in place:
         if not isinstance(body, Mapping):
             return None

@@ -1,7 +1,7 @@
-"""Requests that may fail: which are worth another try, when, and for how long.
+"""Requests that may fail: which ones to repeat, when, and how often.
 
-Pauses double from one try to the next, and half of each is random, so that many callers do not come back at the same
-moment ("equal jitter"; M. Brooker, https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+Pauses double from one try to the next, and half of each is random, so that many callers do not return at the same time
+("equal jitter"; M. Brooker, https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-from crossrank.errors import InputError
 from crossrank.ranking.deadline import Deadline
 from crossrank.ranking.stage import Context
+from crossrank.validation import check_not_negative_integer
 
 T = TypeVar("T")
 
-# Statuses besides 5xx: request timeout, conflict, too early, too many requests.
+# Besides 5xx: request timeout, conflict, too early, too many requests.
 _RETRYABLE = frozenset({408, 409, 425, 429})
-# Of 5xx: what the server can't do now, it can't do later.
+# Not implemented, HTTP version not supported: they do not change with time.
 _NOT_RETRYABLE = frozenset({501, 505})
 _REMEDIES = {
-    401: "Check the API key.",
-    402: "Check the account's balance.",
-    403: "Check that the API key may use this model.",
-    404: "Check base_url and the model's name.",
-    405: "Check base_url.",
+    401: "Check the API key",
+    402: "Check the account's balance",
+    403: "Check that the API key may use this model",
+    404: "Check base_url and the model's name",
+    405: "Check base_url",
 }
-# Codes with which 429 means that the account is empty; waiting does not help.
+# With these codes, 429 means that the account is empty, so waiting does not help.
 _EMPTY_ACCOUNT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
-_TICK = 0.05  # seconds between looks at whether the call was cancelled
+_TICK = 0.05  # seconds between checks for a cancelled call
 
 
 class Failure(Exception):  # noqa: N818
@@ -42,10 +42,10 @@ class Failure(Exception):  # noqa: N818
 
     :param reason: A sentence without its full stop.
     :param retryable: Whether the same request may work later.
-    :param pause: Whether to wait first: not if the service is well and only its answer was unusable.
-    :param retry_after: Seconds that the service asks to wait.
-    :param fatal: Whether every other request of this call would fail too, as with a wrong key.
-    :param service: Whether the service failed, rather than this one request.
+    :param pause: Whether to wait before the next try. Not needed if the service works but its answer was unusable.
+    :param retry_after: Seconds to wait, as the service asks.
+    :param fatal: Whether all other requests of this call would fail too, as with a wrong key.
+    :param service: Whether the service failed, and not only this request.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class RetryPolicy:
 
     :param max_retries: Tries after the first one.
     :param initial_delay: The longest first pause, in seconds.
-    :param max_delay: The longest pause that the service did not ask for, in seconds.
-    :param max_retry_after: Seconds that a service may ask to wait; if it asks for more, the request is given up.
+    :param max_delay: The longest pause, in seconds, unless the service asks for another.
+    :param max_retry_after: The longest pause that a service may ask for, in seconds; beyond it the request fails.
     """
 
     max_retries: int = 3
@@ -83,8 +83,7 @@ class RetryPolicy:
     max_retry_after: float = 60.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_retries, bool) or not isinstance(self.max_retries, int) or self.max_retries < 0:
-            raise InputError(f"max_retries={self.max_retries!r}; give a whole number from 0 on.")
+        check_not_negative_integer("max_retries", self.max_retries)
 
     def pause(self, tried: int, failure: Failure) -> float:
         """Seconds to wait after ``tried`` failed tries."""
@@ -97,7 +96,7 @@ class RetryPolicy:
 
 
 async def retrying(attempt: Callable[[int], Awaitable[T]], policy: RetryPolicy, deadline: Deadline) -> T:
-    """Call ``attempt(0)``, ``attempt(1)`` ... until one does not fail, the tries are used up or time is.
+    """Call ``attempt(0)``, ``attempt(1)`` ... until one succeeds or no tries or no time are left.
 
     :raises Failure: The last one.
     """
@@ -111,29 +110,26 @@ async def retrying(attempt: Callable[[int], Awaitable[T]], policy: RetryPolicy, 
                 raise
             pause = policy.pause(tried, failure)
             if pause > policy.max_retry_after:
-                raise _given_up(
-                    failure, f"it asks to wait {pause:.0f} s, more than the {policy.max_retry_after:.0f} s"
-                ) from None
-            if pause >= deadline.remaining():
-                left = f"the next try would be in {pause:.1f} s, {deadline.remaining():.1f} s are left"
-                raise _given_up(failure, left) from None
+                why = f"it asks to wait {pause:.0f} s, more than the {policy.max_retry_after:.0f} s"
+            elif pause >= deadline.remaining():
+                why = f"the next try would be in {pause:.1f} s, {deadline.remaining():.1f} s are left"
+            else:
+                why = ""
+            if why:
+                raise Failure(f"{failure.reason}; {why}", retryable=True, service=failure.service) from None
         await asyncio.sleep(pause)
-
-
-def _given_up(failure: Failure, why: str) -> Failure:
-    return Failure(f"{failure.reason}; {why}", retryable=True, service=failure.service)
 
 
 async def gather(
     jobs: Sequence[Callable[[], Awaitable[T]]], limit: asyncio.Semaphore, context: Context
 ) -> list[T | Failure]:
-    """Run jobs concurrently, and return each one's value, or how it failed.
+    """Run jobs concurrently, and return each one's value or failure.
 
-    A job that is not done when the time is up, or when the call is cancelled, has failed. After a fatal failure, or if
-    the service fails before any job has succeeded, no further jobs are started.
+    A job that is not done when the time is up or the call is cancelled has failed. No more jobs start after a fatal
+    failure, or if the service fails before any job has succeeded.
 
     :param jobs: Each may raise :class:`Failure`.
-    :param limit: How many may run at once.
+    :param limit: How many run at once.
     """
     stopped: Failure | None = None
     succeeded = False
@@ -166,7 +162,7 @@ async def gather(
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-    # Every exception is fetched, or asyncio would log it as "never retrieved".
+    # Read every exception, or asyncio logs it as "never retrieved".
     broken = [task.exception() for task in tasks if task not in pending]
     for error in broken:
         if error is not None:
@@ -175,9 +171,8 @@ async def gather(
 
 
 async def within(work: Awaitable[T], seconds: float | None, who: str) -> T:
-    """Wait for an answer, with a limit.
+    """Wait for an answer for at most some seconds; ``None`` for no limit.
 
-    :param seconds: ``None`` for no limit.
     :raises Failure: If it takes longer.
     """
     try:
@@ -187,18 +182,17 @@ async def within(work: Awaitable[T], seconds: float | None, who: str) -> T:
 
 
 def failure_of(who: str, status: int, message: str, headers: Mapping[str, str], code: str = "") -> Failure:
-    """What an answer with an error status means.
+    """Describe an answer with an error status.
 
-    :param message: The service's own, as it is shown.
-    :param code: The service's name for the error, if it has one.
+    :param message: From the service, ready to be shown.
+    :param code: The service's name for the error, if any.
     """
     answer = f"{who} answered {status}" + (f": {message.rstrip('.')}" if message else "")
-    if status in _REMEDIES:
-        return Failure(f"{answer}. {_REMEDIES[status].rstrip('.')}", fatal=True)
-    if code in _EMPTY_ACCOUNT:
-        return Failure(f"{answer}. {_REMEDIES[402].rstrip('.')}", fatal=True)
+    remedy = _REMEDIES.get(status) or (_REMEDIES[402] if code in _EMPTY_ACCOUNT else "")
     if 300 <= status < 400:
-        return Failure(f"{answer}. Check base_url", fatal=True)
+        remedy = "Check base_url"
+    if remedy:
+        return Failure(f"{answer}. {remedy}", fatal=True)
     retryable = (status >= 500 and status not in _NOT_RETRYABLE) or status in _RETRYABLE
     return Failure(
         answer, retryable=retryable, retry_after=parse_retry_after(headers) if retryable else None, service=retryable
@@ -206,7 +200,7 @@ def failure_of(who: str, status: int, message: str, headers: Mapping[str, str], 
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
-    """Seconds that an answer asks to wait: ``Retry-After`` in seconds or as a date (RFC 9110, 10.2.3).
+    """Read how many seconds an answer asks to wait: ``Retry-After``, as seconds or a date (RFC 9110, 10.2.3).
 
     :param now: Seconds since 1970; by default the clock's.
     """
@@ -222,7 +216,7 @@ def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> f
 
 
 def summary(failures: Sequence[Failure]) -> str:
-    """What went wrong: each reason once, with its number."""
+    """List the reasons, each once with its count."""
     counts: dict[str, int] = {}
     for failure in failures:
         counts[failure.reason] = counts.get(failure.reason, 0) + 1
