@@ -13,6 +13,7 @@ from crossrank.architectures.openvino_import import ov
 from crossrank.architectures.ops import Graphs
 from crossrank.engines.threads import available_threads
 from crossrank.errors import CrossRankError
+from crossrank.forks import before_fork, never_release_after_fork
 from crossrank.tokenization.batching import Batch
 
 # "int8" multiplies matrices stored in eight bits with values rounded to eight bits, each group of so many by a scale of
@@ -33,14 +34,18 @@ def shared_core() -> Any:
     with _core_lock:
         if _core is None:
             _core = ov.Core()
+            never_release_after_fork(_core)
         return _core
 
 
-def forget_core() -> Any:
-    """Let the next use make a core of its own, for a child process; return the old one."""
-    global _core, _core_lock
-    old, _core, _core_lock = _core, None, threading.Lock()
-    return old
+@before_fork
+def _drop_idle_threads() -> None:
+    """Drop the threads of released models. OpenVINO would give them to the next model, but a child has no threads.
+
+    OpenVINO keeps them for the whole process, and drops those that are idle whenever a CPU plugin goes (1 ms).
+    """
+    if _core is not None:
+        ov.Core().get_property("CPU", "FULL_DEVICE_NAME")
 
 
 def native_precision(requested: str) -> str:
@@ -88,6 +93,7 @@ class CompiledGraph:
         self._names = tuple(port.any_name for port in self._compiled.inputs)
         self._outputs = len(self._compiled.outputs)
         self._idle: list[Any] = []
+        never_release_after_fork(self)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """The outputs in order; inputs that the graph does not have are left out.

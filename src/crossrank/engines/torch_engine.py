@@ -5,6 +5,7 @@ It is imported only when a model needs it, so that the core runs without either.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -143,20 +144,37 @@ def chat_renderer(folder: Path, prompt: str, settings: Mapping[str, Any]) -> Cal
     return render
 
 
+_forked = False
+
+
+def _after_fork_in_child() -> None:
+    """Compute with one thread: OpenMP's others did not come along, and it would wait for them for ever."""
+    global _forked
+    _forked = True
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 class _Place:
     """Device, precision and threads, checked, and how a batch gets there and back."""
 
     def __init__(self, device: str, precision: str, num_threads: int | None) -> None:
         self.device = _check_device(device)
         self.precision = _check_precision(precision, self.device)
-        threads = available_threads(num_threads)
+        threads = 1 if _forked else available_threads(num_threads)
         if self.device.type == "cpu" and threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-        self.facts: Mapping[str, str | int] = {
+
+    @property
+    def facts(self) -> Mapping[str, str | int]:
+        return {
             "engine": "torch",
             "device": str(self.device),
             "precision": self.precision,
-            "threads": threads,
+            "threads": torch.get_num_threads(),
         }
 
     def run(self, forward: Callable[[Mapping[str, Any]], Any], batch: Batch) -> NDArray[np.float32]:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.engines.select import check_settings
 from crossrank.errors import CheckpointError
+from crossrank.forks import native_code, renew_lock_after_fork
 from crossrank.progress import progress_of
-from crossrank.scoring.reloading import Reloadable, in_use, reload_after_fork
+from crossrank.scoring.pickling import Reloadable
 from crossrank.tokenization.batching import make_batches
 from crossrank.validation import check_choice, check_documents, check_model_name, check_revision, check_text
 
@@ -95,11 +96,7 @@ class BiEncoder(Reloadable):
         self._precision, self._max_length, self._num_threads = precision, max_length, num_threads
         self._lock = threading.Lock()
         self._loaded: tuple[ModelFiles, LoadedBiEncoder] | None = None
-        reload_after_fork(self)
-
-    def _forget(self) -> list[object]:
-        loaded, self._loaded, self._lock = self._loaded, None, threading.Lock()
-        return [loaded]
+        renew_lock_after_fork(self)
 
     def __repr__(self) -> str:
         return f"BiEncoder({self.name!r}, {'loaded' if self._loaded else 'not loaded yet'})"
@@ -151,12 +148,12 @@ class BiEncoder(Reloadable):
             for start in range(0, len(distinct), CHUNK):
                 chunk = [prompt + text for text in distinct[start : start + CHUNK]]
                 chunk = [text.lower() for text in chunk] if model.embedding.lowercase else chunk
-                with in_use():
+                with native_code():
                     encoded, cut[start : start + CHUNK] = model.encoder.encode(chunk)
                 lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
                 assemble = partial(model.encoder.assemble, encoded)
                 for batch in make_batches(lengths, np.arange(len(encoded)), assemble, token_budget=TOKEN_BUDGET):
-                    with in_use():
+                    with native_code():
                         rows = model.engine.embed(batch)
                     vectors[start + batch.rows] = rows
                     if not np.isfinite(rows).all():
@@ -215,7 +212,7 @@ class BiEncoder(Reloadable):
     def _load(self) -> tuple[ModelFiles, LoadedBiEncoder]:
         loaded = self._loaded
         if loaded is None:
-            with self._lock, in_use():
+            with self._lock, native_code():
                 if self._loaded is None:
                     # Only here: it brings in OpenVINO.
                     from crossrank.engines.embedding_engine import load_bi_encoder

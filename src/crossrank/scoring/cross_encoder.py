@@ -21,6 +21,7 @@ from crossrank.checkpoint.identity import model_files
 from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.engines.select import LoadedModel, check_files, check_settings, load_model
 from crossrank.errors import CheckpointError, InputError
+from crossrank.forks import native_code, renew_lock_after_fork
 from crossrank.optional import require
 from crossrank.prepared.documents import PreparedDocuments, check_apart, open_prepared
 from crossrank.prepared.known_documents import KnownDocuments, parse_bytes
@@ -33,7 +34,7 @@ from crossrank.scoring.migration import (
     constructor_arguments,
     missing_attribute,
 )
-from crossrank.scoring.reloading import Reloadable, in_use, reload_after_fork
+from crossrank.scoring.pickling import Reloadable
 from crossrank.scoring.score_scale import ScoreScale, find_label
 from crossrank.tokenization.batching import Batch, make_batches
 from crossrank.tokenization.pair_encoder import EncodedPairs, Encoder
@@ -66,8 +67,9 @@ class CrossEncoder(Reloadable):
     """Scores and ranks pairs of texts with a cross-encoder.
 
     The constructor finds the files and checks them, so that a model that is not there is an error at once; it is read
-    and compiled at the first use, or by :meth:`load`. One object may be used from many threads, can be pickled (it is
-    loaded again).
+    and compiled at the first use, or by :meth:`load`. One object may be used from many threads and in forked processes,
+    and can be pickled: a copy loads the model again. A fork waits until no other thread is loading the model or running
+    a batch.
 
     :param model_name_or_path: A name on the Hugging Face hub, a folder, or ``None`` for the bundled model.
     :param num_labels: How many labels you expect; a model with another number is refused when it is loaded.
@@ -76,7 +78,9 @@ class CrossEncoder(Reloadable):
     :param device: ``"cpu"`` (the default), or ``"cuda"`` and ``"mps"`` with the extra ``torch``.
     :param precision: ``"float32"``, ``"bfloat16"``, ``"int8"``, or ``"auto"``: what the environment variable
         ``CROSSRANK_PRECISION`` says, or else the fastest that this processor runs without a change of the ranking.
-    :param num_threads: Threads to use; by default ``CROSSRANK_NUM_THREADS``, or all that the process may use.
+    :param num_threads: Threads that run the model; by default ``CROSSRANK_NUM_THREADS``, or all that the process may
+        use. The tokenizer's threads are its own, for the whole process: set the environment variable
+        ``RAYON_NUM_THREADS`` before the first use, or ``TOKENIZERS_PARALLELISM=false`` for none.
     :param revision: Branch, tag or commit on the hub.
     :param activation_fn: From logits to scores: ``"identity"``, ``"sigmoid"``, ``"softmax"``, ``"tanh"``, a function on
         NumPy arrays, or a torch module. By default the checkpoint's own, else sigmoid for a single label and identity
@@ -147,7 +151,7 @@ class CrossEncoder(Reloadable):
         self._lock = threading.Lock()
         self._files: ModelFiles | None = None
         self._loaded: LoadedModel | None = None
-        reload_after_fork(self)
+        renew_lock_after_fork(self)
         if not lazy:
             check_files(self._find().folder)
 
@@ -245,7 +249,8 @@ class CrossEncoder(Reloadable):
         if not isinstance(encoded, SplitPairs):
             return Counter()
         total, cached, prepared = len(encoded.document_texts), *map(encoded.documents_known, ("cached", "prepared"))
-        self._documents.count(cached, prepared, total - cached - prepared)
+        with native_code():  # there is a lock in it
+            self._documents.count(cached, prepared, total - cached - prepared)
         return Counter(documents=total, documents_cached=cached, documents_prepared=prepared)
 
     # The steps of `score` one by one, for those who schedule them: the server puts batches of many requests in turn.
@@ -253,7 +258,7 @@ class CrossEncoder(Reloadable):
     def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
         """Tokenize pairs, each distinct text once; see :class:`~crossrank.tokenization.pair_encoder.EncodedPairs`."""
         encoder = self._load().encoder
-        with in_use():
+        with native_code():
             return encoder.encode(pairs)
 
     def batches(
@@ -279,7 +284,7 @@ class CrossEncoder(Reloadable):
         :raises CheckpointError: If the model gives another number of logits than it has labels, or NaN or infinity.
         """
         model = self._load()
-        with in_use():
+        with native_code():
             logits = model.engine.forward(batch)
         labels = len(model.config.labels)
         if logits.shape != (len(batch.rows), labels):
@@ -660,7 +665,7 @@ class CrossEncoder(Reloadable):
     def _load(self) -> LoadedModel:
         loaded = self._loaded
         if loaded is None:
-            with self._lock, in_use():
+            with self._lock, native_code():
                 if self._loaded is None:
                     given = self._arguments
                     settings = {name: given[name] for name in ("device", "precision", "max_length", "num_threads")}
@@ -674,10 +679,6 @@ class CrossEncoder(Reloadable):
                     self._loaded = loaded
                 loaded = self._loaded
         return loaded
-
-    def _forget(self) -> list[object]:
-        loaded, self._loaded, self._lock = self._loaded, None, threading.Lock()
-        return [loaded]
 
 
 def _chunks(texts: Sequence[tuple[str, Any]]) -> Iterator[NDArray[np.int64]]:

@@ -12,8 +12,9 @@ from typing import Any
 from crossrank.checkpoint.identity import model_files
 from crossrank.checkpoint.model_registry import ModelRegistry, Version
 from crossrank.errors import CrossRankError, CrossRankWarning, ModelNotFoundError
+from crossrank.forks import renew_lock_after_fork
 from crossrank.scoring.cross_encoder import CrossEncoder
-from crossrank.scoring.reloading import Reloadable, reload_after_fork
+from crossrank.scoring.pickling import Reloadable
 from crossrank.types import PairScores
 from crossrank.validation import check_seconds
 
@@ -47,11 +48,7 @@ class RegistryModel(Reloadable):
         self._held: tuple[Version, CrossEncoder] | None = None
         # The version that could not be loaded; it is tried again only when its files change.
         self._refused: tuple[str, object] | None = None
-        reload_after_fork(self)
-
-    def _forget(self) -> list[object]:
-        held, self._held, self._lock, self._look_at = self._held, None, threading.Lock(), 0.0
-        return [held]
+        renew_lock_after_fork(self)
 
     def __getattr__(self, name: str) -> Any:
         """Everything else that a ``CrossEncoder`` has, of the version in use."""
