@@ -6,9 +6,9 @@ PEERS := .bench-venv
 # The CPU build of torch; on a machine with a GPU, install the build for it first and set TORCH= to nothing.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check bench docs format clean
+.PHONY: demo test check bench docs dist format clean
 
-demo: $(VENV)/.core ## install the core only and rank real passages with the model in the box
+demo: $(VENV)/.core ## install the core only and rank real passages with the bundled model
 	@$(BIN)/crossrank rerank "which commit introduced the bug" examples/git-notes.txt --top-k 5
 
 test: $(VENV)/.test ## install all that the tests need, and run them
@@ -25,8 +25,18 @@ bench: $(VENV)/.test $(PEERS)/.bench ## side by side with other libraries, needs
 	$(BIN)/python -m benchmarks.startup --json build/benchmarks/startup.json
 
 docs: $(VENV)/.docs ## the site, into build/site; a dead link fails
-	$(BIN)/python scripts/cli_reference.py
+	$(BIN)/python scripts/site_pages.py
 	$(BIN)/zensical build --strict
+
+# It is installed in a new environment and run from another folder, where nothing of this one can be found.
+dist: $(VENV)/.dist ## build wheel and source archive into dist/, check what is in them, and run the wheel
+	rm -rf dist build/fresh
+	$(BIN)/python -m build
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/fresh
+	build/fresh/bin/pip install --quiet --disable-pip-version-check dist/*.whl
+	cd / && printf 'git log\ngit reset --soft HEAD~1\n' | "$(CURDIR)/build/fresh/bin/crossrank" rerank "undo a commit" -
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
@@ -55,6 +65,10 @@ $(VENV)/.check: $(VENV)/.test
 
 $(VENV)/.docs: $(VENV)/.core
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
+$(VENV)/.dist: $(VENV)/.core
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dist]'
 	@touch $@
 
 # The other libraries, apart from ours: they hold transformers and huggingface-hub back. optimum-intel brings a torchvision
