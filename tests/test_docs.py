@@ -73,7 +73,7 @@ def test_blocks_are_found(tmp_path: Path) -> None:
         (2, "python", "a = 1\n", None),
         (7, "python", "b = a\n", None),
         (17, "bash", "ls\n", "x\n"),
-        (25, "bash", "cd\n", None),
+        (26, "bash", "cd\n", None),
     ]
     assert {ROOT / "README.md", DOCS / "pipelines.md"} <= set(PAGES)
 
