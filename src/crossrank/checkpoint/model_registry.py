@@ -8,6 +8,7 @@
         1-5f0c2a9e/    a checkpoint; the number counts up, the rest is the start of its SHA-256
         2-b81d77c4/
       history.jsonl    what happened, a line each, with the figures of the decisions
+      decisions/       what `learn` decided on each candidate, also on those that were not better
       lock             held for as long as something is changed
 
 Readers need no lock: ``current`` is replaced in one step, and a version is never changed once it has its name. A
@@ -32,7 +33,7 @@ from typing import Any
 from crossrank.checkpoint.locks import FileLock
 from crossrank.errors import CheckpointError, CrossRankError, InputError
 
-POINTER, VERSIONS, HISTORY, LOCK = "current", "versions", "history.jsonl", "lock"
+POINTER, VERSIONS, HISTORY, DECISIONS, LOCK = "current", "versions", "history.jsonl", "decisions", "lock"
 _INCOMING = ".incoming"
 _NAME = re.compile(r"([1-9]\d*)-[0-9a-f]{8}")
 # Versions in use before that are remembered, to go back to one after the other.
@@ -126,6 +127,19 @@ class ModelRegistry:
                 continue
             events.append(event)
         return events
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """What was decided on candidates, oldest first; files that can't be read are left out."""
+        found = [event["decision"] for event in self.history() if isinstance(event.get("decision"), dict)]
+        folder = self.folder / DECISIONS
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+            try:
+                decision = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            if isinstance(decision, dict) and "promoted" in decision and decision not in found:
+                found.append(decision)
+        return sorted(found, key=lambda decision: str(decision.get("time", "")))
 
     def check(self, version: Version) -> None:
         """See that a version is as it was when it was published.

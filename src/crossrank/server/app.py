@@ -17,13 +17,14 @@ from starlette.responses import JSONResponse, Response
 
 from crossrank.errors import CrossRankError
 from crossrank.server.dialects import DEFAULT, DIALECTS
-from crossrank.server.keys import KeyRefusedError, Keys
+from crossrank.server.keys import Keys
 from crossrank.server.logs import log
 from crossrank.server.metrics import Metrics
-from crossrank.server.models import ModelStore, UnknownModelError
-from crossrank.server.routes import facts
+from crossrank.server.models import ModelStore
+from crossrank.server.routes import facts, page
+from crossrank.server.routes.explain import cut, explain
 from crossrank.server.routes.reading import HttpError
-from crossrank.server.routes.rerank import answer_post
+from crossrank.server.routes.rerank import answer_post, failure_of
 from crossrank.server.scheduler import Scheduler
 from crossrank.server.settings import Settings
 
@@ -60,6 +61,13 @@ GET_PATHS: dict[str, Callable[[Request, State], Awaitable[Response]]] = {
     "/models": facts.models,
     "/v1/models/{name:path}": facts.one_model,
     "/metrics": facts.metrics,
+    "/page/facts": page.facts,
+    "/v1/feedback/stats": page.feedback_stats,
+}
+POST_PATHS: dict[str, Callable[[Request, State], Awaitable[Response]]] = {
+    "/v1/explain": explain,
+    "/v1/cut": cut,
+    "/v1/rollback": page.rollback,
 }
 # For probes and scrapers, which send no key.
 _WITHOUT_KEY = frozenset({"/health", "/ping", "/ready", "/.well-known/live", "/.well-known/ready", "/metrics"})
@@ -79,6 +87,7 @@ class State:
     scheduler: Scheduler
     feedback: Collector | None = None
     pipelines: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PIPELINES))
+    explanations: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
     def reread_keys(self) -> None:
         """Read the keys again; what can't be used leaves them as they were."""
@@ -122,6 +131,16 @@ def make_app(settings: Settings, version: str) -> FastAPI:
             openapi_extra=_NAME if "{name" in path else None,
             operation_id=f"get{path.replace('/', '_').replace('{name:path}', 'name').replace('.', '_')}",
         )
+    for path, answer in POST_PATHS.items():
+        app.add_api_route(
+            path,
+            _guarded(answer, state, needs_key=True),
+            methods=["POST"],
+            summary=(answer.__doc__ or "").partition(":")[0],
+            openapi_extra={"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}},
+        )
+    for path, name in page.FILES.items():
+        app.add_api_route(path, _guarded(page.file(name), state, needs_key=False), include_in_schema=False)
     app.add_api_route(
         "/admin/reload",
         _guarded(facts.reload, state, needs_key=True),
@@ -156,12 +175,12 @@ def _guarded(
             if needs_key:
                 state.keys.admit(request.headers.get("authorization"))
             return await answer(request, state)
-        except KeyRefusedError as error:
-            return JSONResponse(DEFAULT.error(401, str(error), None), 401, {"www-authenticate": "Bearer"})
-        except UnknownModelError as error:
-            return JSONResponse(DEFAULT.error(404, str(error), "model"), 404)
-        except HttpError as error:
-            return JSONResponse(DEFAULT.error(error.status, str(error), error.field), error.status, error.headers)
+        except Exception as error:
+            failure = failure_of(error)
+            if failure.status >= 500:
+                log.error("request failed", exc_info=error, extra={"facts": {"path": request.url.path}})
+            said = DEFAULT.error(failure.status, str(failure), failure.field)
+            return JSONResponse(said, failure.status, failure.headers)
 
     return get
 

@@ -60,6 +60,11 @@ class Keys:
         self._keys: list[Key] = []
         self.read()
 
+    @property
+    def required(self) -> bool:
+        """Whether a request needs a key."""
+        return self._path is not None
+
     def read(self) -> None:
         """Read the file again. What can't be used leaves the keys as they were.
 

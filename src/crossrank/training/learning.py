@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from crossrank.checkpoint.locks import FileLock
-from crossrank.checkpoint.model_registry import ModelRegistry
+from crossrank.checkpoint.model_registry import DECISIONS, ModelRegistry
 from crossrank.data.dataset import Dataset
 from crossrank.data.files import Source, rows_of
 from crossrank.data.forms import judgements_of
@@ -38,7 +38,7 @@ from crossrank.training.promotion import BUNDLED, promote
 from crossrank.training.saving import queries_learnt
 from crossrank.training.settings import Settings
 
-STATE, LOCK, WORK, DECISIONS = "learned.json", "learn.lock", ".learn", "decisions"
+STATE, LOCK, WORK = "learned.json", "learn.lock", ".learn"
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 PROMOTED, REFUSED, NOTHING, DRY = "promoted", "not promoted", "nothing to do", "dry run"
 # Of the division into learnt from and held out; another than the trainer's own, which divides the first part again.

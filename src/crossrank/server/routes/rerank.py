@@ -67,7 +67,7 @@ async def answer_post(request: Request, state: State) -> Response:
             content, more = await _answer(request, state, request_id, note, started)
         status, headers = 200, {**headers, **more}
     except Exception as error:
-        failure = _failure(error)
+        failure = failure_of(error)
         status = failure.status
         content = note.pop("said", DEFAULT).error(status, str(failure), failure.field)
         headers |= failure.headers
@@ -83,7 +83,8 @@ async def answer_post(request: Request, state: State) -> Response:
     return Response(json.dumps(content), status, headers, "application/json")
 
 
-def _failure(error: Exception) -> HttpError:
+def failure_of(error: Exception) -> HttpError:
+    """Give the answer that an error becomes."""
     match error:
         case HttpError():
             return error

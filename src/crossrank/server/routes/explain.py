@@ -1,0 +1,80 @@
+"""Why a document has its score, and how far the model read it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from crossrank.evaluation.explain import explain as explain_pair
+from crossrank.scoring.cross_encoder import CrossEncoder
+from crossrank.server.dialects.body import Body, document_text, name_of_model, text, texts
+from crossrank.server.routes.reading import HttpError, read_body
+from crossrank.tokenization.pair_encoder import encodable
+
+if TYPE_CHECKING:
+    from crossrank.server.app import State
+
+# Pairs scored for one explanation: it runs beside the rankings, so it stays short.
+_BUDGET = 128
+
+
+async def explain(request: Request, state: State) -> Response:
+    """Say which words of a query and a document a score rests on: ``{"query": ..., "document": ...}``."""
+    body = await read_body(request, state.settings.max_body_bytes, state.settings.body_seconds)
+    query = _query(body, state)
+    document = document_text(body.get("document"), "document")[: state.settings.max_document_characters]
+    async with state.explanations, _model(body, state) as (model, facts):
+        found = await asyncio.to_thread(explain_pair, model, query, document, budget=_BUDGET)
+    told = asdict(found)
+    del told["query"], told["document"]
+    return JSONResponse({**facts, **told})
+
+
+async def cut(request: Request, state: State) -> Response:
+    """Say how far the model reads documents, in characters: ``{"query": ..., "documents": [...]}``."""
+    body = await read_body(request, state.settings.max_body_bytes, state.settings.body_seconds)
+    query, documents = _query(body, state), texts(body, "documents")
+    if len(documents) > state.settings.max_documents:
+        raise HttpError(413, f"There are {len(documents)} documents; max_documents is {state.settings.max_documents}.")
+    most = state.settings.max_document_characters
+    async with state.explanations, _model(body, state) as (model, facts):
+        read = await asyncio.to_thread(_characters_read, model, query, [one[:most] for one in documents])
+    return JSONResponse({**facts, "read": read})
+
+
+def _query(body: Body, state: State) -> str:
+    query = text(body, "query")
+    if len(query) > state.settings.max_query_characters:
+        raise HttpError(
+            422, f"The query has {len(query)} characters; the most are {state.settings.max_query_characters}.", "query"
+        )
+    return query
+
+
+@asynccontextmanager
+async def _model(body: Body, state: State) -> AsyncIterator[tuple[CrossEncoder, dict[str, Any]]]:
+    entry, _ = state.store.find(name_of_model(body))
+    async with state.store.use(entry) as loaded:
+        if not isinstance(loaded.runs, CrossEncoder):
+            raise HttpError(422, f"{entry.name} is a pipeline; only a single model can be explained.", "model")
+        yield loaded.runs, {"model": entry.name, "model_version": loaded.version}
+
+
+def _characters_read(model: CrossEncoder, query: str, documents: list[str]) -> list[int]:
+    encoder = model.load().encoder
+    read = []
+    for document in documents:
+        encoded = encoder.encode([(query, document)])
+        if not encoded.document_cut[0]:
+            read.append(len(document))
+            continue
+        offsets = encoder.tokenizer.encode(encodable(document), add_special_tokens=False).offsets
+        kept = int(encoded.document_kept[0])
+        read.append(int(offsets[kept - 1][1]) if 0 < kept <= len(offsets) else 0)
+    return read

@@ -1,0 +1,119 @@
+"""The page at ``/``: its three files, and what it shows of the models, their versions and how they were chosen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from crossrank.checkpoint.model_registry import ModelRegistry
+from crossrank.errors import CrossRankError
+from crossrank.server.logs import log
+from crossrank.server.models import Entry
+from crossrank.server.routes.reading import HttpError, read_body
+
+if TYPE_CHECKING:
+    from crossrank.server.app import State
+
+_FOLDER = Path(__file__).parents[1] / "page"
+# Path -> file. Links in the page are relative, so that it also works below a proxy's prefix.
+FILES = {"/": "index.html"} | {f"/page/{name}": name for name in ("style.css", "script.js", "icon.svg")}
+_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+# Nothing but the page's own files runs or loads, and no text can become markup.
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+        "trusted-types 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+# Decisions that are shown, the latest ones.
+_DECISIONS = 50
+
+
+def file(name: str) -> Callable[[Request, State], Awaitable[Response]]:
+    """Answer with one of the page's files."""
+    path = _FOLDER / name
+    content, kind = path.read_bytes(), _KINDS[path.suffix]
+
+    async def answer(request: Request, state: State) -> Response:
+        return Response(content, 200, _HEADERS, kind)  # the charset of text/* is UTF-8
+
+    return answer
+
+
+async def facts(request: Request, state: State) -> Response:
+    """What the page shows: the models, their versions, the decisions on them, whether feedback is kept."""
+    models = [await asyncio.to_thread(_facts, entry) for entry in state.store.entries.values()]
+    served = state.store.facts()
+    return JSONResponse(
+        {
+            "version": state.version,
+            "default": state.store.default,
+            "models": [{"name": one["name"], **served[one["name"]], **one} for one in models],
+            "feedback": state.feedback is not None,
+            "keys": state.keys.required,
+        }
+    )
+
+
+async def feedback_stats(request: Request, state: State) -> Response:
+    """How much feedback there is, of what kind, and which versions it speaks of."""
+    if state.feedback is None:
+        raise HttpError(404, "This server keeps no feedback. Start it with --feedback sqlite:///feedback.db.")
+    from crossrank.feedback.summary import summary  # here, because it needs the extra 'feedback'
+
+    return JSONResponse(await asyncio.to_thread(summary, state.feedback.store))
+
+
+async def rollback(request: Request, state: State) -> Response:
+    """Put an earlier version of a registry's model to use: ``{"model": NAME, "to": VERSION}``. It takes an API key."""
+    if not state.keys.required:
+        raise HttpError(403, "This server has no API keys, so nobody may roll back here. Start it with --keys-file.")
+    body = await read_body(request, state.settings.max_body_bytes, state.settings.body_seconds)
+    name, to = body.get("model", state.store.default), body.get("to")
+    entry = state.store.entries.get(name) if isinstance(name, str) else None
+    if entry is None or entry.registry is None:
+        of = ", ".join(one.name for one in state.store.entries.values() if one.registry) or "none"
+        raise HttpError(404, f"There is no model {str(name)[:200]!r} from a registry here. There are: {of}.", "model")
+    if to is not None and not isinstance(to, str):
+        raise HttpError(422, f"to is {str(to)[:40]!r}, not a version's name. Leave it out for the one before.", "to")
+    version = await asyncio.to_thread(entry.registry.rollback, to)
+    log.info("rolled back", extra={"facts": {"model": entry.name, "version": version.name}})
+    loaded = await state.store.load(entry)
+    if loaded.version != version.name:
+        await state.store.reload(entry.name)
+    serving = entry.loaded.version if entry.loaded else None
+    return JSONResponse({"model": entry.name, "in_use": version.name, "serving": serving, "error": entry.error})
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    """Of a model from a registry, all versions; the registry may be damaged, and the page shows that."""
+    found: dict[str, Any] = {"name": entry.name, "registry": None}
+    if entry.registry is None:
+        return found
+    try:
+        return {**found, "registry": _registry(entry.registry)}
+    except (CrossRankError, OSError) as error:
+        nothing: dict[str, Any] = {"current": None, "before": [], "versions": [], "decisions": []}
+        return {**found, "registry": nothing, "error": str(error)}
+
+
+def _registry(registry: ModelRegistry) -> Mapping[str, Any]:
+    current = registry.current()
+    published = {
+        event.get("version"): event.get("time") for event in registry.history() if event.get("event") == "publish"
+    }
+    return {
+        "current": current.name if current else None,
+        "before": [version.name for version in registry.before()],
+        "versions": [{"name": one.name, "published": published.get(one.name)} for one in registry.versions()],
+        "decisions": registry.decisions()[-_DECISIONS:],
+    }

@@ -1,0 +1,542 @@
+"""The page in a real browser: rank, explain, compare, judge, read what was learnt, roll back."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
+
+import browser as chromium
+from checkpoints import make_checkpoint
+from crossrank import CrossEncoder, ModelRegistry
+from crossrank.evaluation.explain import explain
+from serving import Server, serve
+
+pytestmark = pytest.mark.browser
+
+QUERY = "how does a wing stall"
+DOCUMENTS = [
+    "Bakers make bread from flour and water.",
+    "A wing stalls when the air no longer follows its upper side.",
+    "The speed of sound falls with the temperature of the air.",
+    "Lift grows with the angle of attack until the wing stalls.",
+]
+HOSTILE = [
+    "<img src=x onerror=\"document.title='broken'\">",
+    "</p><script>document.title='broken'</script>",
+    "<b>bold</b> & &lt;i&gt; \u202e \x00 ${1+1} {{7*7}} javascript:alert(1) '\"`",
+]
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium.PROGRAM, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("second"), "bert", seed=1)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, second: Path) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("log") / "log"
+    with serve(log, "--model", f"tiny={tiny_bert}", "--model", f"second={second}") as running:
+        yield running
+
+
+@pytest.fixture
+def page(opened: Browser) -> Iterator[Page]:
+    """A page that may not complain: no error in the script, nothing that the policy had to stop."""
+    context = opened.new_context(viewport={"width": 1280, "height": 900})
+    made = context.new_page()
+    made.set_default_timeout(20_000)
+    complaints: list[str] = []
+    made.on("pageerror", lambda error: complaints.append(str(error)))
+    made.on("console", lambda message: complaints.append(message.text) if "Security Policy" in message.text else None)
+    made.on("dialog", lambda dialog: complaints.append(dialog.message))
+    yield made
+    context.close()
+    assert not complaints
+
+
+def go(page: Page, server: Server, view: str = "") -> None:
+    page.goto(f"{server.url}/{view}")
+    expect(page.locator("#serving")).to_contain_text("serves")
+
+
+def rank(page: Page, query: str, documents: list[str]) -> None:
+    page.get_by_label("Query").fill(query)
+    page.get_by_label("Documents", exact=True).fill("\n".join(documents))
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.locator(".ranking").first.locator("li.document")).to_have_count(len(documents))
+
+
+def texts_of(page: Page, ranking: int = 0) -> list[str]:
+    return page.locator(".ranking").nth(ranking).locator("li .text").all_text_contents()
+
+
+def scores_of(folder: Path, documents: list[str], query: str = QUERY) -> list[float]:
+    model = CrossEncoder(str(folder), precision="float32")
+    return [float(score) for score in model.score([(query, one) for one in documents]).scores]
+
+
+def order_of(scores: list[float]) -> list[int]:
+    return sorted(range(len(scores)), key=lambda index: -scores[index])
+
+
+def test_type_and_rank(page: Page, server: Server, tiny_bert: Path) -> None:
+    go(page, server)
+    rank(page, QUERY, DOCUMENTS)
+    scores = scores_of(tiny_bert, DOCUMENTS)
+    order = order_of(scores)
+    assert texts_of(page) == [DOCUMENTS[index] for index in order]
+    shown = [float(text) for text in page.locator(".score").all_text_contents()]
+    assert shown == pytest.approx([scores[index] for index in order], abs=1e-4)
+    # How far each moved: from its place in the input to its place in the ranking.
+    moved = [index - place for place, index in enumerate(order)]
+    signs = ["=" if by == 0 else f"{'▲' if by > 0 else '▼'} {abs(by)}" for by in moved]
+    assert page.locator(".moved > [aria-hidden]").all_text_contents() == signs
+    # Feedback is off: nothing to judge with, and it says so.
+    expect(page.get_by_label("It helps")).to_have_count(0)
+    expect(page.locator(".ranking")).to_contain_text("--feedback")
+
+
+def test_enter_ranks_and_an_empty_question_is_told(page: Page, server: Server) -> None:
+    go(page, server)
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.locator("#wrong")).to_have_text("Write a query.")
+    expect(page.get_by_label("Query")).to_be_focused()
+    page.keyboard.type(QUERY)
+    page.keyboard.press("Enter")
+    expect(page.locator("#wrong")).to_contain_text("Paste some documents")
+    page.keyboard.insert_text("\n".join(DOCUMENTS))
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("li.document")).to_have_count(len(DOCUMENTS))
+
+
+def test_the_example_ranks_at_a_click(page: Page, server: Server) -> None:
+    go(page, server)
+    page.get_by_role("button", name="Take an example").click()
+    expect(page.locator("li.document").first).to_be_visible()
+    assert len(texts_of(page)) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "documents"),
+    [
+        ("a.jsonl", '{"_id": "d1", "title": "One", "text": "first"}\n\n"second"\n', ["One first", "second"]),
+        ("a.json", '[{"id": 7, "content": "first"}, "second"]', ["first", "second"]),
+        ("a.csv", 'id,text\r\n1,"a ""b"", c\nd"\r\n2,plain\r\n', ['a "b", c\nd', "plain"]),
+        ("a.tsv", "text\tid\nfirst one\t1\nsecond\t2\n", ["first one", "second"]),
+        ("a.txt", "\ufefffirst\nsame\n\nsecond\n", ["first\nsame", "second"]),
+        ("a.txt", "first\n  second  \nthird", ["first", "second", "third"]),
+        ("a.txt", "[not json\n{nor this", ["[not json", "{nor this"]),
+    ],
+)
+def test_a_file_is_read(page: Page, server: Server, name: str, content: str, documents: list[str]) -> None:
+    go(page, server)
+    page.locator("#file").set_input_files({"name": name, "mimeType": "text/plain", "buffer": content.encode()})
+    expect(page.locator("#chosen-name")).to_have_text(f"{name}, {len(documents)} documents")
+    page.get_by_label("Query").fill(QUERY)
+    with page.expect_request("**/v1/rerank") as sent:
+        page.get_by_role("button", name="Rank", exact=True).click()
+    body = json.loads(sent.value.post_data or "")
+    assert [one if isinstance(one, str) else one["text"] for one in body["documents"]] == documents
+    expect(page.locator("li.document")).to_have_count(len(documents))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.jsonl", '{"text": "a"}\n{"text": ', "Line 2 is not JSON"),
+        ("a.jsonl", '{"name": "a"}\n', "Line 1 has no text"),
+        ("a.csv", "a,b\n1,2\n", 'Call the column with the texts "text"'),
+        ("a.csv", 'text\n"open\n', "quotation mark"),
+        ("a.txt", " \n", "There is no text in it"),
+    ],
+)
+def test_a_file_that_cant_be_used_is_told(page: Page, server: Server, name: str, content: str, words: str) -> None:
+    go(page, server)
+    page.locator("#file").set_input_files({"name": name, "mimeType": "text/plain", "buffer": content.encode()})
+    expect(page.locator("#wrong")).to_contain_text(words)
+    expect(page.get_by_label("Documents", exact=True)).to_be_visible()
+
+
+def test_a_file_is_dropped_and_taken_away(page: Page, server: Server) -> None:
+    go(page, server)
+    data = page.evaluate_handle(
+        "() => { const data = new DataTransfer();"
+        " data.items.add(new File(['{\"text\": \"a\"}'], 'a.jsonl')); return data; }"
+    )
+    page.locator("#drop").dispatch_event("drop", {"dataTransfer": data})
+    expect(page.locator("#chosen-name")).to_have_text("a.jsonl, 1 document")
+    page.get_by_role("button", name="Remove").click()
+    expect(page.get_by_label("Documents", exact=True)).to_be_visible()
+
+
+def test_texts_are_never_markup(page: Page, server: Server) -> None:
+    go(page, server)
+    rows = [json.dumps({"id": text, "text": text}) for text in HOSTILE]
+    for query in HOSTILE:
+        rank(page, query.replace("\x00", ""), rows)
+        for row in page.locator("li.document").all():
+            row.get_by_role("button", name="Which words mattered?").click()
+            expect(row.locator(".why")).to_contain_text("Raw score")
+        for tab in ("Python", "Settings screens", "curl"):
+            page.get_by_role("tab", name=tab).click()
+        assert sorted(texts_of(page)) == sorted(text.replace("\x00", "\x00") for text in HOSTILE)
+        assert sorted(page.locator(".id").all_text_contents()) == sorted(HOSTILE)
+        assert page.locator("main img, main script, main b, main i").count() == 0
+        assert page.title() == "crossrank"
+
+
+def test_the_policy_stops_what_would_be_markup(opened: Browser, server: Server) -> None:
+    """Even if the script made a mistake: inline code does not run, and a string can't become markup."""
+    page = opened.new_page()
+    go(page, server)
+    for mistake, needed in {
+        "document.body.innerHTML = '<p>markup</p>'": "TrustedHTML",
+        "document.body.setAttribute('onclick', 'document.title = 1')": "TrustedScript",
+    }.items():
+        with pytest.raises(PlaywrightError, match=needed):
+            page.evaluate(mistake)
+    # A script with code of its own, put in by code: it stays where it is and does nothing.
+    page.evaluate(
+        "() => { const made = document.createElement('script');"
+        " made.append(\"document.title = 'broken'\"); document.body.append(made); }"
+    )
+    assert page.title() == "crossrank"
+    page.close()
+
+
+def test_words_that_mattered(page: Page, server: Server, tiny_bert: Path) -> None:
+    go(page, server)
+    rank(page, QUERY, DOCUMENTS)
+    first = page.locator("li.document").first
+    first.get_by_role("button", name="Which words mattered?").click()
+    text = DOCUMENTS[order_of(scores_of(tiny_bert, DOCUMENTS))[0]]
+    found = explain(CrossEncoder(str(tiny_bert), precision="float32"), QUERY, text, budget=128)
+    heaviest = max(found.words, key=lambda span: abs(span.weight))
+    expect(first.locator(".text mark[class$='-3']").first).to_be_visible()
+    assert heaviest.text in first.locator(".text mark[class$='-3']").all_text_contents()
+    assert first.locator(".text").text_content() == text
+    first.get_by_role("button", name="Which words mattered?").click()
+    expect(first.locator(".text mark")).to_have_count(0)
+
+
+def test_what_was_cut_is_shown(page: Page, server: Server) -> None:
+    go(page, server)
+    long = "The wing \N{GRINNING FACE} stalls and falls. " * 200
+    rank(page, QUERY, [DOCUMENTS[0], long.strip()])
+    row = page.locator("li.document", has_text="stalls and falls")
+    expect(row.locator(".cut")).to_contain_text("tokens cut")
+    row.get_by_role("button", name="Show all").click()
+    body = {"query": QUERY, "documents": [long.strip()]}
+    read = server.post(body, "/v1/cut").json()["read"][0]
+    assert row.locator(".unread").text_content() == long.strip()[read:]
+    assert row.locator(".text").text_content() == long.strip()
+
+
+def test_two_models_side_by_side(page: Page, server: Server, tiny_bert: Path, second: Path) -> None:
+    go(page, server)
+    page.get_by_label("Beside it").select_option("second")
+    rank(page, QUERY, DOCUMENTS)
+    expect(page.locator(".ranking")).to_have_count(2)
+    for number, folder in enumerate((tiny_bert, second)):
+        assert texts_of(page, number) == [DOCUMENTS[i] for i in order_of(scores_of(folder, DOCUMENTS))]
+    place = texts_of(page, 1).index(texts_of(page, 0)[0]) + 1
+    expect(page.locator(".ranking").first.locator(".facts").first).to_contain_text(f"second: {place}")
+
+
+def test_the_samples_do_the_same(page: Page, server: Server, tmp_path: Path) -> None:
+    go(page, server)
+    rank(page, 'what\'s "quoted" $HOME `x`', ["it's 'one' \\ \\n", *DOCUMENTS])
+    words = shlex.split(page.locator("#sample pre").text_content() or "")
+    assert words[0] == "curl"
+    headers = dict(words[i + 1].split(": ") for i, word in enumerate(words) if word == "-H")
+    answer = httpx.post(words[1], headers=headers, content=words[words.index("-d") + 1].encode(), timeout=30).json()
+    order = [result["index"] for result in answer["results"]]
+    given = ["it's 'one' \\ \\n", *DOCUMENTS]
+    assert [given[index] for index in order] == texts_of(page)
+    page.get_by_role("tab", name="Python").click()
+    script = tmp_path / "sample.py"
+    script.write_text(page.locator("#sample pre").text_content() or "")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=60)
+    assert [int(line.split()[0]) for line in done.stdout.splitlines()] == order
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Settings screens")).to_be_focused()
+    expect(page.locator("#sample")).to_contain_text(f"{server.url}/v1/rerank")
+
+
+def test_errors_of_the_server_are_told(page: Page, server: Server) -> None:
+    go(page, server)
+    page.get_by_label("Query").fill("x" * 40_000)
+    page.get_by_label("Documents", exact=True).fill("a")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.locator("#wrong")).to_contain_text("max_query_characters")
+    page.route("**/v1/rerank", lambda route: route.abort())
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.locator("#wrong")).to_contain_text("The server does not answer")
+
+
+# ---- judging -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def judging(tmp_path: Path, tiny_bert: Path) -> Iterator[Server]:
+    flags = ["--model", f"tiny={tiny_bert}", "--feedback", f"sqlite:///{tmp_path / 'feedback.db'}"]
+    with serve(tmp_path / "log", *flags) as running:
+        yield running
+
+
+def saved(page: Page, database: Path, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The last judgement in the database, read without crossrank, once it is as expected."""
+    row: dict[str, Any] = {}
+    for _ in range(100):
+        with closing(sqlite3.connect(database)) as connection:
+            connection.row_factory = sqlite3.Row
+            found = connection.execute("SELECT * FROM judgements ORDER BY id DESC LIMIT 1").fetchone()
+        row = dict(found) if found else {}
+        parsed = {name: json.loads(row[name] or "null") for name in ("helpful", "stars", "preferred") if name in row}
+        row |= parsed
+        if row and ready(row):
+            return row
+        page.wait_for_timeout(100)
+    raise AssertionError(row)
+
+
+def shown_in(database: Path) -> list[int]:
+    with closing(sqlite3.connect(database)) as connection:
+        (shown,) = connection.execute("SELECT shown FROM rankings ORDER BY id DESC LIMIT 1").fetchone()
+    return list(json.loads(shown))
+
+
+def test_thumbs_stars_and_words_are_in_the_database(page: Page, judging: Server, tmp_path: Path) -> None:
+    database = tmp_path / "feedback.db"
+    go(page, judging)
+    rank(page, QUERY, DOCUMENTS)
+    first, second = (page.locator("li.document").nth(place) for place in (0, 1))
+    first_index, second_index = (str(DOCUMENTS.index(text)) for text in texts_of(page)[:2])
+    first.get_by_label("It helps").click()
+    expect(first.get_by_label("It helps")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#status")).to_have_text("Saved")
+    second.get_by_label("It does not help").click()
+    second.get_by_label("4 stars").click()
+    row = saved(page, database, lambda row: row["stars"] == {second_index: 4})
+    assert row["helpful"] == {first_index: True, second_index: False}
+    # Taken back by the same click again, and with the keyboard.
+    second.get_by_label("4 stars").click()
+    first.get_by_label("It helps").press("Space")
+    row = saved(page, database, lambda row: row["stars"] == {})
+    assert row["helpful"] == {second_index: False}
+    page.get_by_label("What is missing or wrong?").fill("<b>more</b> of it")
+    page.get_by_role("button", name="Send").click()
+    saved(page, database, lambda row: row["comment"] == "<b>more</b> of it")
+    # It is what the second view shows.
+    page.get_by_role("link", name="What it learns").click()
+    expect(page.locator("#feedback dl")).to_contain_text("Judgements1")
+    expect(page.locator("#feedback table")).to_contain_text("0 of 1")
+
+
+def test_drag_to_the_right_place(page: Page, judging: Server, tmp_path: Path) -> None:
+    database = tmp_path / "feedback.db"
+    go(page, judging)
+    rank(page, QUERY, DOCUMENTS)
+    before = texts_of(page)
+    handle = page.locator("li.document").last.get_by_label(re.compile("^Drag"))
+    grip, target = handle.bounding_box(), page.locator("li.document").first.bounding_box()
+    assert grip is not None
+    assert target is not None
+    page.mouse.move(grip["x"] + 10, grip["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(grip["x"] + 10, target["y"] + 60, steps=8)
+    page.mouse.move(grip["x"] + 10, target["y"] + 4, steps=4)
+    page.mouse.up()
+    after = [before[-1], *before[:-1]]
+    assert texts_of(page) == after
+    row = saved(page, database, lambda row: row["preferred"] is not None)
+    assert [DOCUMENTS[index] for index in row["preferred"]] == after
+    assert [DOCUMENTS[index] for index in shown_in(database)] == before
+    # Broken off with Escape, it goes back.
+    grip = page.locator("li.document").first.get_by_label(re.compile("^Drag")).bounding_box()
+    assert grip is not None
+    page.mouse.move(grip["x"] + 10, grip["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(grip["x"] + 10, grip["y"] + 250, steps=8)
+    page.keyboard.press("Escape")
+    page.mouse.up()
+    assert texts_of(page) == after
+
+
+def test_move_with_the_keyboard(page: Page, judging: Server, tmp_path: Path) -> None:
+    go(page, judging)
+    rank(page, QUERY, DOCUMENTS)
+    before = texts_of(page)
+    page.locator("li.document").nth(1).get_by_label(re.compile("^Drag")).focus()
+    page.keyboard.press("ArrowUp")
+    after = [before[1], before[0], *before[2:]]
+    assert texts_of(page) == after
+    expect(page.locator("#status")).to_contain_text("Moved to place 1")
+    # The focus moves along, so that the next key moves the same document.
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    assert texts_of(page) == before
+    page.locator("li.document").nth(0).get_by_label("Move down").press("Enter")
+    assert texts_of(page) == after
+    wanted = [DOCUMENTS.index(text) for text in after]
+    saved(page, tmp_path / "feedback.db", lambda row: row["preferred"] == wanted)
+
+
+def test_a_ranking_that_is_not_to_be_kept_is_not(page: Page, judging: Server, tmp_path: Path) -> None:
+    go(page, judging)
+    page.get_by_label("Keep this ranking").uncheck()
+    rank(page, QUERY, DOCUMENTS)
+    expect(page.get_by_label("It helps")).to_have_count(0)
+    with closing(sqlite3.connect(tmp_path / "feedback.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM rankings").fetchone() == (0,)
+
+
+def test_judgements_that_cant_be_saved_are_told(page: Page, judging: Server) -> None:
+    go(page, judging)
+    rank(page, QUERY, DOCUMENTS)
+    answer = {"status": 503, "headers": {"retry-after": "5"}, "json": {"message": "The disk is full."}}
+    page.route("**/v1/feedback", lambda route: route.fulfill(**answer))
+    page.locator("li.document").first.get_by_label("It helps").click()
+    expect(page.locator("#status")).to_have_text("Not saved. The disk is full. Try again in 5 s.")
+
+
+# ---- what it learns ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registry(tmp_path: Path, tiny_bert: Path, second: Path) -> ModelRegistry:
+    made = ModelRegistry(tmp_path / "live")
+    first = made.publish(tiny_bert)
+    made.switch(first)
+    version = made.publish(second)
+    figures = {
+        "dataset": "feedback",
+        "measure": "nDCG@10",
+        "queries": 212,
+        "before": 0.7412,
+        "after": 0.7696,
+        "difference": 0.0284,
+        "interval": [0.0121, 0.0452],
+        "p": 0.0002,
+    }
+    decision: dict[str, Any] = {
+        "promoted": True,
+        "reasons": ["Better: <b>nDCG@10</b> rose."],
+        "data": figures,
+        "guard": {**figures, "difference": -0.0008, "interval": [-0.0062, 0.0049], "p": 0.71},
+        "version": version.name,
+        "against": {"name": first.name},
+        "time": "2026-11-24T12:00:00+00:00",
+    }
+    made.switch(version, record={"decision": decision})
+    return made
+
+
+@pytest.fixture
+def learning(tmp_path: Path, registry: ModelRegistry) -> Iterator[Server]:
+    (tmp_path / "keys").write_text("secret\n")
+    flags = ["--model", f"live=registry:{registry.folder}", "--keys-file", str(tmp_path / "keys")]
+    with serve(tmp_path / "log", *flags, "--watch-seconds", "0.1", wait=False) as running:
+        yield running
+
+
+def test_what_was_decided_and_rolling_back(page: Page, learning: Server, registry: ModelRegistry) -> None:
+    first, second = registry.versions()
+    page.goto(f"{learning.url}/#learning")
+    page.get_by_label("This server needs an API key").fill("wrong")
+    page.get_by_role("button", name="Use it").click()
+    expect(page.locator("#failure")).to_contain_text("not known")
+    page.get_by_label("This server needs an API key").fill("secret")
+    page.get_by_role("button", name="Use it").click()
+    decision = page.locator(".decision")
+    expect(decision.get_by_role("heading")).to_have_text(f"Promoted: {second.name} serves instead of {first.name}")
+    expect(decision).to_contain_text("+0.0284 (95 %: +0.0121 to +0.0452), p < 0.001")
+    expect(decision).to_contain_text("−0.0008 (95 %: −0.0062 to +0.0049), p = 0.710")
+    expect(decision).to_contain_text("Better: <b>nDCG@10</b> rose.")
+    expect(page.locator("#feedback")).to_contain_text("Feedback is off.")
+    # A click only asks; it takes a key to do it.
+    page.get_by_role("button", name=f"Roll back to {first.name}").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(first.name)
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    assert registry.current() == second
+    page.get_by_role("button", name=f"Roll back to {first.name}").click()
+    dialog.get_by_label("API key").fill("wrong")
+    dialog.get_by_role("button", name="Roll back").click()
+    expect(dialog).to_contain_text("not known")
+    assert registry.current() == second
+    dialog.get_by_label("API key").fill("secret")
+    dialog.get_by_role("button", name="Roll back").click()
+    expect(dialog).to_be_hidden()
+    expect(page.locator("tr", has_text=first.name)).to_contain_text("serves")
+    assert registry.current() == first
+    # A version that is put to use elsewhere serves too, without the page being loaded anew.
+    registry.switch(second)
+    page.get_by_role("link", name="Try it").click()
+    page.get_by_label("Query").fill(QUERY)
+    page.get_by_label("Documents", exact=True).fill("\n".join(DOCUMENTS))
+    for _ in range(100):
+        page.get_by_role("button", name="Rank", exact=True).click()
+        expect(page.get_by_role("button", name="Rank", exact=True)).to_be_enabled()
+        if second.name in (page.locator(".about").text_content() or ""):
+            break
+        page.wait_for_timeout(100)
+    expect(page.locator(".about")).to_contain_text(second.name)
+
+
+# ---- everyone ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_axe_finds_nothing_serious(opened: Browser, learning: Server, scheme: Any, width: int) -> None:
+    context = opened.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    page.add_init_script("sessionStorage.setItem('key', 'secret')")
+    go(page, learning)
+    found = [Axe().run(page)]
+    rank(page, QUERY, [*DOCUMENTS, "The wing stalls and falls. " * 200])
+    page.locator("li.document").first.get_by_role("button", name="Which words mattered?").click()
+    expect(page.locator(".why").first).to_contain_text("Raw score")
+    for tab in ("Python", "Settings screens", "curl"):
+        page.get_by_role("tab", name=tab).click()
+        found.append(Axe().run(page))
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("link", name="What it learns").click()
+    expect(page.locator(".decision")).to_be_visible()
+    found.append(Axe().run(page))
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("button", name=re.compile("Roll back to")).click()
+    found.append(Axe().run(page))
+    context.close()
+    told = [
+        (one["id"], one["impact"], [node["target"] for node in one["nodes"]][:3])
+        for results in found
+        for one in results.response["violations"]
+    ]
+    assert all(results.response["passes"] for results in found)
+    assert told == []
