@@ -14,11 +14,13 @@ demo: $(VENV)/.core ## install the core only and rank real passages with the bun
 test: $(VENV)/.test ## install all that the tests need, and run them
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-check: $(VENV)/.check ## style, types, import direction
+check: $(VENV)/.check ## style, types, import direction, files of deploy/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/yamllint -d '{extends: relaxed, rules: {line-length: {max: 120}}}' deploy/compose.yaml deploy/chart/*.yaml
 
 bench: $(VENV)/.test $(PEERS)/.bench ## side by side with other libraries, needs ../shared/data and a quiet machine
 	$(BIN)/python -m benchmarks.throughput --json build/benchmarks/throughput.json
