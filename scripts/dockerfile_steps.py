@@ -185,7 +185,7 @@ def ask(stage: Stage) -> None:
     finally:
         server.send_signal(signal.SIGTERM)
         code = server.wait(40)
-    if code != 0:
+    if code not in (0, -signal.SIGTERM):
         raise SystemExit(f"The server ended with {code}.")
 
 
