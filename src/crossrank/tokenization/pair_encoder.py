@@ -45,21 +45,29 @@ class EncodedPairs:
     document_cut: NDArray[np.int64]
     apart: bool = False
 
+    @property
+    def distinct(self) -> dict[str, Sequence[Any]]:
+        """The two fields that ``pairs`` points into: of distinct queries, and of distinct documents."""
+        return {"queries": self.queries, "documents": self.documents}
+
 
 def concatenate(parts: Sequence[EncodedPairs]) -> EncodedPairs:
     """Put pairs that were encoded apart by one encoder together, so that they can share a batch."""
     if len(parts) == 1:
         return parts[0]
     per_pair: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _PER_PAIR}
-    offsets = np.cumsum([[0, 0], *([len(part.queries), len(part.documents)] for part in parts[:-1])], axis=0)
+    texts: dict[str, Any] = {
+        name: [item for part in parts for item in part.distinct[name]] for name in parts[0].distinct
+    }
+    sizes = [[len(items) for items in part.distinct.values()] for part in parts[:-1]]
+    offsets = np.cumsum([[0, 0], *sizes], axis=0)
     starts = np.cumsum([0, *(len(part.pairs) for part in parts[:-1])])
     return replace(
         parts[0],
-        queries=[ids for part in parts for ids in part.queries],
-        documents=[ids for part in parts for ids in part.documents],
         pairs=np.concatenate([part.pairs + offset for part, offset in zip(parts, offsets, strict=True)]),
         inverse=np.concatenate([part.inverse + start for part, start in zip(parts, starts, strict=True)]),
         **per_pair,
+        **texts,
     )
 
 

@@ -79,6 +79,11 @@ class SplitPairs(EncodedPairs):
     query_texts: Sequence[Text] = ()
     document_texts: Sequence[Text] = ()
 
+    @property
+    def distinct(self) -> dict[str, Sequence[Any]]:
+        """The two fields that ``pairs`` points into."""
+        return {"query_texts": self.query_texts, "document_texts": self.document_texts}
+
     def documents_known(self, where: str) -> int:
         """How many of the distinct documents are ``"cached"`` or ``"prepared"``."""
         return sum(text.known == where for text in self.document_texts)
