@@ -1,6 +1,6 @@
 """The guard set of crossrank.training: general queries on which a candidate must not have become worse.
 
-Draws pairs that the model in the box was not trained on, neither query nor passage, from texts whose licences let them
+Draws pairs that the bundled model was not trained on, neither query nor passage, from texts whose licences let them
 be passed on; a query's candidates are its passage and others of the same source, those that BM25 takes for it first.
 
     python -m recipes.guard --data ../shared/data/train

@@ -256,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of the collections")
     parser.add_argument("output", type=Path, help="folder for the results")
-    parser.add_argument("--base", help="model to start from (default: the model in the box)")
+    parser.add_argument("--base", help="model to start from (default: the bundled model)")
     parser.add_argument("--tasks", nargs="+", default=["scifact"], help="scifact, scifact-test, or a file in train/")
     parser.add_argument("--sizes", nargs="+", type=int, default=[200])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])

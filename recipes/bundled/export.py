@@ -1,4 +1,4 @@
-"""Write the files in the box: body and head as int8 rows with a scale each, vocabulary, config; see README.md here.
+"""Write the bundled files: body and head as int8 rows with a scale each, vocabulary, config; see README.md here.
 
 The body's word pieces lose the vocabulary's [unused...] entries, which no text produces, and all ids move up.
 """

@@ -107,7 +107,7 @@ def cosine_scores(collection: Collection, folder: Path) -> Callable[[str, list[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the collections")
-    parser.add_argument("--model", help="folder or name; by default the model in the box")
+    parser.add_argument("--model", help="folder or name; by default the bundled model")
     parser.add_argument("--body", type=Path, help="also measure the cosine of this bi-encoder")
     parser.add_argument("--collections", nargs="+", default=COLLECTIONS)
     parser.add_argument("--queries", type=int, help="at most so many queries of each collection")

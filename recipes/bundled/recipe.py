@@ -1,4 +1,4 @@
-"""One command from a data folder to the files in the box; see README.md here.
+"""One command from a data folder to the bundled files; see README.md here.
 
 A stage whose files are there is not run again, and training goes on from its last save point, so a recipe that was
 stopped is continued by giving the same command again.

@@ -1,4 +1,4 @@
-"""The bi-encoder as it will be in the box: every matrix rounded to int8 rows, written in float32 again.
+"""The bi-encoder as it will be bundled: every matrix rounded to int8 rows, written in float32 again.
 
 What is computed with the body, the states that the head is trained on above all, is computed with this one. So the
 head learns from what it will see, and storing the body changes nothing afterwards. After training on the exact body's

@@ -1,4 +1,4 @@
-"""Train the head of the model in the box on prepared candidates; see README.md here.
+"""Train the head of the bundled model on prepared candidates; see README.md here.
 
 The body stays the bi-encoder's, frozen, so its states are read from disk and a step costs only the head: some hundred
 pairs a second on two cores. Each list has one positive and nine negatives: four near the top of BM25, three near the
