@@ -470,7 +470,7 @@ function drawWhy(found, box) {
   box.replaceChildren(
     make("p", {}, "In the query: ", query),
     make("p", {}, pro ? `For it: ${pro}.` : "No part of the document speaks for it.", con ? ` Against it: ${con}.` : ""),
-    make("p", { class: "soft" }, `Raw score ${found.logit.toFixed(2)}. Each figure is what it loses without that part alone; they don't add up. ${many(found.pairs, "pair")} scored in ${found.seconds.toFixed(2)} s.`),
+    make("p", { class: "soft" }, `Raw score ${found.logit.toFixed(2).replace("-", "−")}. Each figure is what it loses without that part alone; they don't add up. ${many(found.pairs, "pair")} scored in ${found.seconds.toFixed(2)} s.`),
   );
 }
 
@@ -780,13 +780,15 @@ async function drawFeedback() {
 
 const SIGNALS = { clicked: "clicks", helpful: "thumbs", stars: "stars", preferred: "orders", missing: "what is missing", comment: "comments" };
 
+const size = (bytes) => (bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
+
 function statistics(stats) {
   const kinds = Object.entries(SIGNALS).filter(([name]) => stats.signals[name]).map(([name, words]) => `${stats.signals[name]} with ${words}`);
   const figures = [
     ["Rankings kept", stats.rankings, stats.with_texts < stats.rankings ? `${stats.rankings - stats.with_texts} without texts` : ""],
     ["Judgements", stats.judgements, kinds.join(", ")],
     ["People", stats.users, "with a key of their own"],
-    ["Texts", `${(stats.bytes / 1e6).toFixed(1)} MB`, stats.newest ? `latest ${when(1000 * stats.newest)}` : ""],
+    ["Texts", size(stats.bytes), stats.newest ? `latest ${when(1000 * stats.newest)}` : ""],
   ];
   const made = [make("dl", { class: "figures" }, ...figures.map(([name, value, more]) => make("div", {}, make("dt", {}, name), make("dd", {}, value.toLocaleString("en"), make("small", {}, more)))))];
   const versions = Object.entries(stats.versions);
