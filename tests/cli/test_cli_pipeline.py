@@ -61,7 +61,7 @@ def test_options_of_one_model_do_not_fit(crossrank: Callable[..., Any], tmp_path
     for option, value in (("--max-length", "9"), ("--calibration", "not-there.json"), ("--model", "m")):
         ran = crossrank("rerank", QUERY, "-", "--pipeline", "pipeline.toml", option, value)
         assert (ran.code, ran.out) == (1, "")
-        assert f"{option} is for one model, but --pipeline names stages" in ran.err
+        assert f"{option} is for one model and can't be used with --pipeline" in ran.err
 
 
 def test_a_threshold_that_is_no_number(crossrank: Callable[..., Any], tmp_path: Path) -> None:

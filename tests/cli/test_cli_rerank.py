@@ -227,7 +227,7 @@ def test_bad_files(crossrank: Run, notes: Path, tmp_path: Path) -> None:
     for args, says in (
         (("nothing.txt",), f"There is no file 'nothing.txt' (seen from '{tmp_path}'). Check the path"),
         ((notes, tmp_path), f"'{tmp_path}' is a folder. Name the files in it, such as {tmp_path}/*.txt."),
-        (("-", "-"), "Standard input (-) is named more than once"),
+        (("-", "-"), "Standard input (-) is given more than once"),
     ):
         ran = crossrank("rerank", QUERY, *args)
         assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)

@@ -282,10 +282,10 @@ class BatchJob:
 
     def _join(self) -> None:
         """Join the parts into one file, then rename it."""
-        beside = self._folder + "/_tmp/joined.parquet"
+        unfinished = self._folder + "/_tmp/joined.parquet"
         self._target.create_dir(f"{self._folder}/_tmp", recursive=True)
         schema = _output_schema(self.rank, self._schema)
-        with self._target.open_output_stream(beside) as stream, pq.ParquetWriter(stream, schema) as writer:
+        with self._target.open_output_stream(unfinished) as stream, pq.ParquetWriter(stream, schema) as writer:
             for part in self._parts:
                 with self._target.open_input_file(f"{self._folder}/{part.name}.parquet") as source:
                     file = pq.ParquetFile(source)
@@ -298,7 +298,7 @@ class BatchJob:
                         with self._target.open_input_stream(path) as source:
                             while block := source.read(_BLOCK):
                                 stream.write(block)
-        self._target.move(beside, self._output_path)
+        self._target.move(unfinished, self._output_path)
 
     def _weight(self, part: Part) -> int:
         return part.weight if part.end >= 0 else next(file.size for file in self._files if file.path == part.path)
@@ -353,10 +353,10 @@ def _write_bad(target: Any, path: str, bad: list[BadRow]) -> None:
 
 def _write_json(target: Any, path: str, value: Any) -> None:
     target.create_dir(path.rpartition("/")[0], recursive=True)
-    beside = f"{path}.{os.getpid()}.tmp"
-    with target.open_output_stream(beside) as stream:
+    unfinished = f"{path}.{os.getpid()}.tmp"
+    with target.open_output_stream(unfinished) as stream:
         stream.write(json.dumps(value, indent=1).encode())
-    target.move(beside, path)
+    target.move(unfinished, path)
 
 
 def _checksum(target: Any, path: str) -> tuple[int, int]:

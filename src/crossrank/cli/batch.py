@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from crossrank.cli.options import Parser, add_scoring_options, positive
+from crossrank.cli.options import Parser, add_scoring_options, model_settings, positive
 from crossrank.cli.terminal import complain, to_json
 
-# Rows were left out: done, but not all.
+# Finished, but some rows were left out.
 INCOMPLETE = 3
 
 DESCRIPTION = "Score files of any size in bounded memory, on this machine or on a Ray cluster."
@@ -25,8 +25,8 @@ output:
   each was. OUTPUT is a folder with a file for each part, or one file if it ends
   in .parquet.
 
-  Stop the command at any time and run it again: finished parts are not done
-  twice. Rows that can't be used go to OUTPUT/_bad, or to OUTPUT.bad.jsonl, with
+  You can stop the command at any time and run it again: it goes on where it
+  stopped. Rows that can't be used go to OUTPUT/_bad, or to OUTPUT.bad.jsonl, with
   the reason.
 
 examples:
@@ -35,7 +35,7 @@ examples:
   crossrank batch candidates/ ranked/ --engine ray --workers 8
 
 exit codes:
-  0 all rows were scored; 3 done, but some rows were left out; 1 an error
+  0 all rows were scored; 3 finished, but some rows were left out; 1 error
 """
 
 
@@ -43,17 +43,29 @@ def add_options(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument("input", metavar="INPUT", help="a file, a folder, a glob or a cloud address")
     parser.add_argument("output", metavar="OUTPUT", help="a folder, or a file that ends in .parquet")
-    parser.add_argument("--query-column", metavar="NAME", help="default: found by its name")
-    parser.add_argument("--documents-column", metavar="NAME", help="documents, or lists of them; default: by its name")
-    parser.add_argument("--text", metavar="FIELD", help="the field of a document that is its text, or a template")
-    parser.add_argument("--top-k", type=positive, metavar="K", help="keep the best K documents of each list only")
+    parser.add_argument("--query-column", metavar="NAME", help="column of queries (default: found by its name)")
+    parser.add_argument(
+        "--documents-column",
+        metavar="NAME",
+        help="column of documents or lists of documents (default: found by its name)",
+    )
+    parser.add_argument(
+        "--text", metavar="FIELD", help="field of a document with its text, or a template such as '{title}: {text}'"
+    )
+    parser.add_argument("--top-k", type=positive, metavar="K", help="keep only the best K documents of each list")
     parser.add_argument("--pipeline", metavar="FILE", help="rank with the pipeline of a TOML file instead of one model")
-    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: local, this process")
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="where to run (default: local, in this process)"
+    )
     ray = parser.add_argument_group("with --engine ray")
     ray.add_argument("--address", metavar="ADDRESS", help="a running cluster, such as auto (default: a local one)")
     ray.add_argument("--workers", type=positive, metavar="N", help="the most processes (default: as many as fit)")
-    ray.add_argument("--cpus-per-worker", type=float, default=1.0, metavar="N", help="default: 1")
-    ray.add_argument("--gpus-per-worker", type=float, default=0.0, metavar="N", help="default: 0")
+    ray.add_argument(
+        "--cpus-per-worker", type=float, default=1.0, metavar="N", help="processors of each process (default: 1)"
+    )
+    ray.add_argument(
+        "--gpus-per-worker", type=float, default=0.0, metavar="N", help="GPUs of each process, such as 0.5 (default: 0)"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     add_scoring_options(parser)
 
@@ -66,16 +78,9 @@ def execute(args: argparse.Namespace) -> int:
     from crossrank.batch import BatchJob, RankBatch
     from crossrank.progress import progress_of
 
-    settings = {
-        "max_length": args.max_length,
-        "device": args.device,
-        "precision": args.precision if args.precision != "auto" else None,
-        "num_threads": args.num_threads,
-        "revision": args.revision,
-        "activation_fn": args.activation,
-        "label": args.label,
-        "calibration": args.calibration,
-    }
+    settings = model_settings(args)
+    if args.precision == "auto":
+        del settings["precision"]  # the default, so that --pipeline without --precision is not an error
     engine = None
     if args.engine == "ray":
         from crossrank.integrations.ray_data import ray_engine
@@ -97,7 +102,7 @@ def execute(args: argparse.Namespace) -> int:
         with progress_of(job.weight, None, unit="B") as advance:
             summary = job.run(advance=advance, engine=engine)
     except KeyboardInterrupt:
-        complain("note", "stopped. Finished parts are kept: run the same command again to go on.")
+        complain("note", "stopped. Finished parts are kept. Run the same command again to go on.")
         raise
     for name in summary.redone:
         complain("warning", f"{name} was missing or damaged and was done again.")

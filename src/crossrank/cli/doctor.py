@@ -68,11 +68,15 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("url", metavar="URL", help="the server's address, such as http://127.0.0.1:7997")
     parser.add_argument("--key", metavar="KEY", help=f"the server's API key (default: the variable {KEY_VARIABLE})")
     parser.add_argument("--model", metavar="NAME", default=MODEL, help="the model's name on the server")
-    parser.add_argument("--product", metavar="NAME", action="append", help="check only this one; may be repeated")
+    parser.add_argument("--product", metavar="NAME", action="append", help="check only this product; can be repeated")
     parser.add_argument(
-        "--timeout", type=positive, metavar="SECONDS", default=_TIMEOUT, help=f"for each answer (default: {_TIMEOUT})"
+        "--timeout",
+        type=positive,
+        metavar="SECONDS",
+        default=_TIMEOUT,
+        help=f"time for each answer (default: {_TIMEOUT})",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def execute(args: argparse.Namespace) -> int:

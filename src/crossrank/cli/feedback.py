@@ -21,7 +21,7 @@ Look at the feedback that 'crossrank serve --feedback' collects, write it to
 files, or delete it. Needs the extra 'feedback'."""
 EPILOG = """\
 forms of export:
-  rankings    a line for each judgement of a ranking (default)
+  rankings    a line per judgement of a ranking (default)
   pairs       query, document, label
   triplets    query, positive, negative
   collection  a folder for 'crossrank evaluate': BEIR's layout, and qrels and
@@ -34,7 +34,7 @@ examples:
   crossrank feedback export --store sqlite:///feedback.db -o feedback.jsonl
   crossrank feedback delete --store sqlite:///feedback.db --user u-17
 
-'delete --user' deletes what a user said; the ranking that was shown stays until
+'delete --user' deletes a user's feedback; the ranking that was shown stays until
 it is deleted by its request id. Files that 'export' wrote, backups of the
 database and models that were trained on it are not changed.
 """
@@ -54,10 +54,10 @@ def add_options(parser: Parser) -> None:
         default="rankings",
         help="export: rankings, pairs, triplets or collection (default: rankings)",
     )
-    parser.add_argument("--request-id", metavar="ID", help="delete: a ranking and what was said of it")
-    parser.add_argument("--user", metavar="KEY", help="delete: all that a user said")
+    parser.add_argument("--request-id", metavar="ID", help="delete: a ranking and the feedback on it")
+    parser.add_argument("--user", metavar="KEY", help="delete: all feedback of a user")
     parser.add_argument("--older-than", type=positive, metavar="DAYS", help="delete: rankings that are older")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output; list: one a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object; list: one per line")
 
 
 def execute(args: argparse.Namespace) -> int:

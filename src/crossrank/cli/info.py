@@ -41,7 +41,7 @@ _UNITS: Mapping[str, str] = {"usable_length": "tokens", "max_length": "tokens"}
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument("named", metavar="MODEL", nargs="?", help=MODEL)
-    parser.add_argument("--model", metavar="NAME", help="the same, as for other commands")
+    parser.add_argument("--model", metavar="NAME", help="the same as MODEL, as in other commands")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_model_options(parser)
 

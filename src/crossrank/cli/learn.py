@@ -22,7 +22,7 @@ Read feedback, train a candidate from the model in use, and compare the two on
 queries that were not trained on. The candidate goes into use if it is better.
 Needs the extra 'train'."""
 EPILOG = """\
-feedback, a JSON object a line:
+feedback, one JSON object per line:
   {"query": "...", "documents": ["as shown", "from the top"], "clicked": [2]}
   {"query": "...", "documents": ["...", "..."], "stars": [4, null]}
   {"query": "...", "documents": ["...", "..."], "votes": ["up", "down"]}
@@ -48,7 +48,7 @@ def add_options(parser: Parser) -> None:
         required=True,
         help="a folder of feedback, one file, or the URL of the store of 'crossrank serve --feedback'",
     )
-    parser.add_argument("--registry", metavar="FOLDER", required=True, help="the registry; created if it is not there")
+    parser.add_argument("--registry", metavar="FOLDER", required=True, help="the registry; created if missing")
     parser.add_argument("--base", metavar="MODEL", help="model for the first round (default: the bundled model)")
     parser.add_argument(
         "--min-judgements",
@@ -66,13 +66,13 @@ def add_options(parser: Parser) -> None:
         "--click-bias",
         type=float,
         metavar="ETA",
-        help="assume that one user in k ** ETA looks at place k (default: what the store's shuffled rankings show, "
-        "where there are enough, else 1)",
+        help="assume that one user in k ** ETA looks at place k (default: estimated from shuffled "
+        "rankings in the store, if there are enough, else 1)",
     )
     parser.add_argument("--skip-bad", action="store_true", help="skip and count lines that can't be used")
     parser.add_argument("--every", type=_duration, metavar="TIME", help="repeat every 30m, 6h or 2d, until stopped")
     parser.add_argument("--dry-run", action="store_true", help="only read and count")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_decision_options(parser)
     add_settings(parser.add_argument_group("training"), without="precision")
 

@@ -40,9 +40,9 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
     "serve": {
         "serve": "serve models over HTTP, as Cohere, Jina and others do",
-        "feedback": "look at, export and delete what users think of rankings",
-        "mcp": "give agents ranking as a tool",
-        "doctor": "say which products would work with a rerank server",
+        "feedback": "show, export and delete users' feedback on rankings",
+        "mcp": "offer ranking to agents as a tool (MCP)",
+        "doctor": "check which products work with a rerank server",
     },
     "train": {
         "train": "train a model on judged pairs",
@@ -65,8 +65,8 @@ examples:
 
 exit codes:
   0 success; 1 error, described on standard error; 2 wrong usage;
-  3 not promoted, or a product would not work; 130 interrupted;
-  141 the reader of the output has left
+  3 finished, but not promoted, incomplete, or a product does not work;
+  130 interrupted; 141 the reader of the output was closed
 """
 
 
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         drop_output()
-        return 141  # what a shell reports of a program that SIGPIPE ended
+        return 141  # as a shell reports a program that SIGPIPE ended
     except KeyboardInterrupt:
         return 130
     except CrossRankError as error:
@@ -137,7 +137,7 @@ def _run(argv: list[str]) -> int:
 
 
 def overview(out: TextIO) -> str:
-    """Write the help of the whole program, in the colours that a stream shows."""
+    """Return the help of the whole program, with colours if the stream shows them."""
     lines = ["usage: crossrank COMMAND ...", "", "Rerank search results with cross-encoders, on a plain CPU."]
     names = max(map(len, COMMANDS))
     for group, commands in GROUPS.items():

@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
 def positive(text: str) -> int:
     """Read a positive integer, for argparse.
 
-    :raises argparse.ArgumentTypeError: If it is none.
+    :raises argparse.ArgumentTypeError: If it is something else.
     """
     try:
         value = int(text)
@@ -99,7 +99,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--num-threads", type=positive, metavar="N", help="threads to use (default: one per core)")
     group.add_argument("--device", metavar="NAME", help="cpu (default), or cuda or mps with the extra 'torch'")
-    group.add_argument("--prepared", metavar="FOLDER", help="documents that 'crossrank prepare' has read")
+    group.add_argument("--prepared", metavar="FOLDER", help="use documents from 'crossrank prepare'")
     group.add_argument("--label", metavar="NAME", help="for a model with several labels: the one that means relevant")
 
 
@@ -129,6 +129,22 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, metavar="N", help="most pairs to score at once")
 
 
+def model_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of a model as settings of ``CrossEncoder``."""
+    settings = {
+        "max_length": args.max_length,
+        "device": args.device,
+        "precision": args.precision,
+        "num_threads": args.num_threads,
+        "revision": args.revision,
+        "activation_fn": getattr(args, "activation", None),
+        "label": args.label,
+        "calibration": getattr(args, "calibration", None),
+        "prepared": args.prepared,
+    }
+    return {name: value for name, value in settings.items() if value is not None}
+
+
 def open_model(args: argparse.Namespace) -> CrossEncoder:
     """Make the model that the options describe.
 
@@ -136,15 +152,4 @@ def open_model(args: argparse.Namespace) -> CrossEncoder:
     """
     from crossrank.scoring.cross_encoder import CrossEncoder
 
-    return CrossEncoder(
-        args.model,
-        max_length=args.max_length,
-        device=args.device,
-        precision=args.precision,
-        num_threads=args.num_threads,
-        revision=args.revision,
-        activation_fn=getattr(args, "activation", None),
-        label=args.label,
-        calibration=getattr(args, "calibration", None),
-        prepared=args.prepared,
-    )
+    return CrossEncoder(args.model, **model_settings(args))

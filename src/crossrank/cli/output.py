@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from crossrank.scoring.cross_encoder import CrossEncoder
     from crossrank.types import PairScores
 
-# A terminal that says less than this about its width is not believed.
+# A terminal that reports a smaller width is assumed to be wrong.
 _NARROWEST = 40
 
 
 @dataclass(frozen=True)
 class Row:
-    """A document in its new place.
+    """A ranked document with its input.
 
-    :param ranked: The document as it was ranked.
-    :param document: Where it came from.
+    :param ranked: The document in the ranking.
+    :param document: The document in the input.
     """
 
     ranked: RankedDocument
@@ -55,7 +55,7 @@ class Row:
 
     @property
     def moved(self) -> int:
-        """Places gained (above 0) or lost against the order of the input."""
+        """Places gained (above 0) or lost, compared with the order of the input."""
         return self.ranked.first_stage_position + 1 - self.ranked.rank
 
 
@@ -63,7 +63,7 @@ class Row:
 
 
 def write_table(rows: Sequence[Row], *, name_files: bool) -> None:
-    """Write a ranking for the terminal, a line a document, cut to its width.
+    """Write a ranking for the terminal, one line per document, cut to its width.
 
     :param name_files: Whether each line says which file its document is from.
     """
@@ -91,7 +91,7 @@ def write_table(rows: Sequence[Row], *, name_files: bool) -> None:
 
 
 def write_tabs(rows: Iterable[Row]) -> None:
-    """Write a ranking for programs: rank, score, places moved, file, line and text, with tabs between."""
+    """Write a ranking for programs: rank, score, places moved, file, line and text, separated by tabs."""
     for row in rows:
         line = row.document.line
         moved = f"{row.moved:+d}" if row.moved else "0"
@@ -107,9 +107,9 @@ def write_tabs(rows: Iterable[Row]) -> None:
 
 
 def write_json(rows: Iterable[Row], pipeline: Ranking | None) -> None:
-    """Write a ranking as JSON, one object a line.
+    """Write a ranking as JSON, one object per line.
 
-    :param pipeline: The ranking, if each row is to say what its stages did.
+    :param pipeline: The ranking, to add to each row what the stages did.
     """
     for row in rows:
         line, facts = row.document.line, row.ranked.to_dict()
@@ -151,7 +151,7 @@ def _moved(places: int, out: TextIO) -> str:
 
 
 class Report:
-    """What to say at the end about scored pairs and bad lines, on standard error."""
+    """The facts about scored pairs and bad lines, for standard error."""
 
     def __init__(self) -> None:
         self._pairs = self._tokens = self._skipped = 0
@@ -161,7 +161,7 @@ class Report:
         self._first: RowError | None = None
 
     def add(self, result: PairScores) -> None:
-        """Take note of pairs that were scored."""
+        """Count pairs that were scored."""
         self._pairs += len(result.scores)
         self._tokens += result.tokens
         self._prepared += result.documents_prepared
@@ -173,12 +173,12 @@ class Report:
         self._query_tokens_cut = max(self._query_tokens_cut, int(result.query_tokens_cut.max(initial=0)))
 
     def skip(self, line: RowError) -> None:
-        """Take note of a line that was left out."""
+        """Count a line that was left out."""
         self._skipped += 1
         self._first = self._first or line
 
     def tell(self, model: CrossEncoder) -> None:
-        """Warn of what was left out or cut, with what can be done; on a terminal, say how much there was."""
+        """Warn about left-out lines and cut texts; on a terminal, also print how much was scored."""
         self.tell_skipped()
         if self._documents_cut or self._queries_cut:
             complain("warning", f"{self._cuts()}. {limit_of(model)}")
@@ -190,7 +190,7 @@ class Report:
         )
 
     def tell_skipped(self) -> None:
-        """Warn of lines that were left out."""
+        """Warn about lines that were left out."""
         if self._first is not None:
             lines = "1 line that can't be used was" if self._skipped == 1 else f"{self._skipped} bad lines were"
             complain("warning", f"{lines} left out; the first is {self._first.place}: {self._first.reason}.")
@@ -206,10 +206,10 @@ class Report:
 
 
 def limit_of(model: CrossEncoder) -> str:
-    """Say how much a model reads, and what to do about longer texts."""
+    """Describe how much a model reads, and what to do about longer texts."""
     info = model.info()
     limit, usable = info["max_length"], info["usable_length"]
     remedy = (
-        f"--max-length goes up to {usable}" if limit < usable else "split long texts, or take a model that reads more"
+        f"--max-length goes up to {usable}" if limit < usable else "split long texts, or use a model that reads more"
     )
     return f"The model reads {limit} tokens: {remedy}."

@@ -1,4 +1,4 @@
-"""Files that commands write: checked before long work, and never written over what a command reads."""
+"""Files that commands write: checked before long work, and never the same as an input."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from crossrank.errors import InputError
 
 
 def check_output(name: str | Path, inputs: Sequence[str | Path | None] = ()) -> None:
-    """Check that a file can be written, and that it is none of the inputs.
+    """Check that a file can be written, and that it is not an input.
 
-    :param inputs: Files that the command reads, and folders in BEIR's layout; ``None`` is passed over.
-    :raises InputError: If its folder is missing or closed to us, or the name is a folder's or an input's.
+    :param inputs: Files that the command reads, and folders in BEIR's layout; ``None`` is ignored.
+    :raises InputError: If its folder is missing or not writable, or the name belongs to a folder or an input.
     """
     path = Path(name)
     folder = path.resolve().parent
     if path.is_dir():
-        raise InputError(f"{name} is a folder where a file is to be written. Name a file in it.")
+        raise InputError(f"{name} is a folder, but the output is a file. Name a file in it.")
     if not folder.is_dir():
-        raise InputError(f"There is no folder for {name}. Make it first, or name another.")
+        raise InputError(f"The folder of {name} does not exist. Make it first, or name another.")
     if not os.access(path if path.exists() else folder, os.W_OK):
         raise InputError(f"{name} can't be written: permission denied. Name another place.")
     if not path.exists():
@@ -36,7 +36,7 @@ def check_output(name: str | Path, inputs: Sequence[str | Path | None] = ()) -> 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
-    """Write a file that appears only once it is complete; after an error nothing is left of it."""
+    """Write a file that appears only once it is complete; after an error nothing is left."""
     part = path.resolve().with_name(f".{path.resolve().name}.part")
     try:
         with part.open("w", encoding="utf-8", errors="backslashreplace") as stream:

@@ -43,12 +43,12 @@ def add_options(parser: Parser) -> None:
     from crossrank.prepared.rows import STORAGE
 
     parser.add_argument("files", metavar="FILE", nargs="*", help="documents: files, or folders of them")
-    parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where they are kept")
+    parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="folder for the prepared documents")
     parser.add_argument("--field", metavar="NAME", help="field of JSON lines or column of Parquet with the text")
     parser.add_argument("--id", metavar="NAME", help="field or column with the id (default: _id, id or docno)")
     parser.add_argument("--prune", action="store_true", help="remove documents that are not in FILE")
     parser.add_argument("--repair", action="store_true", help="check every document, and read damaged ones again")
-    parser.add_argument("--json", action="store_true", help="what was done as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument(
         "--storage", choices=STORAGE, help="int8 (default), float16 (twice the space) or int4 (about half)"
     )

@@ -37,7 +37,9 @@ def add_options(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument("candidate", metavar="CANDIDATE", help="the folder of a model")
     parser.add_argument("--data", metavar="DATA", required=True, help="held-out queries to compare on")
-    parser.add_argument("--against", metavar="MODEL", help="hub name or folder (default: what the registry has in use)")
+    parser.add_argument(
+        "--against", metavar="MODEL", help="model to compare with: hub name or folder (default: the version in use)"
+    )
     parser.add_argument("--registry", metavar="FOLDER", help="use the candidate here if it is better")
     parser.add_argument("--split", default="test", metavar="NAME", help="split of folders with qrels (default: test)")
     parser.add_argument(
@@ -46,7 +48,7 @@ def add_options(parser: Parser) -> None:
         type=Path,
         help="file for the decision and its figures (default: CANDIDATE.decision.json)",
     )
-    parser.add_argument("--json", action="store_true", help="the decision as one JSON object on standard output")
+    parser.add_argument("--json", action="store_true", help="print the decision as one JSON object")
     add_decision_options(parser)
 
 

@@ -29,9 +29,11 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("action", metavar="ACTION", choices=("list", "show", "prune"), help="list, show or prune")
     parser.add_argument("registry", metavar="FOLDER", help="the registry")
     parser.add_argument("version", metavar="VERSION", nargs="?", help="for show: name or number (default: in use)")
-    parser.add_argument("--keep", type=int, default=5, metavar="N", help="for prune: earlier versions (default: 5)")
-    parser.add_argument("--dry-run", action="store_true", help="for prune: only say what would be deleted")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument(
+        "--keep", type=int, default=5, metavar="N", help="for prune: how many earlier versions to keep (default: 5)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="for prune: only print what would be deleted")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -30,22 +30,22 @@ _WITH_PIPELINE = frozenset(
 DESCRIPTION = "Order documents by their relevance to a query, best first."
 EPILOG = f"""\
 input:
-  A text file has one document a line; blank lines are ignored. In a file whose
-  name ends in .jsonl, .ndjson or .json each line is a JSON object; its text is
-  the field that --field names, else the first that it has of
+  A text file has one document per line; blank lines are ignored. In a file that
+  ends in .jsonl, .ndjson or .json each line is a JSON object. Its text is the
+  field that --field names, else the first of these fields that it has:
   {", ".join(TEXT_FIELDS)}.
-  Standard input is JSON lines if it starts with a brace.
+  Standard input is read as JSON lines if it starts with a brace.
 
 output:
   On a terminal: rank, score, places moved (↑3 up, ↓1 down, = none), and the
   text, cut to the width. In a pipe: rank, score, places moved, file, line and
   text, separated by tabs; tabs and line ends in a text become spaces.
-  With --json one object a line: rank, score, kind (what the score is: logit,
+  With --json one object per line: rank, score, kind (what the score is: logit,
   sigmoid, calibrated, ...), corpus_id (the position in the input, from 0),
   moved, file, line, passage (with --long-documents: where the best part is),
   and the text or, from JSON lines, the whole object as document.
   With --pipeline the objects also have stage_scores, stage_kinds, details,
-  degraded and reason. A document without a score has nan in a pipe, and null
+  degraded and reason. A document without a score gets nan in a pipe, and null
   in JSON. Standard error says why a ranking is incomplete.
 
 examples:
@@ -58,17 +58,17 @@ examples:
 
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("query", metavar="QUERY", help="what is asked")
+    parser.add_argument("query", metavar="QUERY", help="the query")
     parser.add_argument("files", metavar="FILE", nargs="+", help="text or JSON lines; - is standard input")
-    parser.add_argument("--top-k", type=positive, metavar="K", help="how many to show (default: all)")
-    parser.add_argument("--threshold", type=float, metavar="SCORE", help="leave out documents that score less")
-    parser.add_argument("--json", action="store_true", help="a JSON object a line")
-    parser.add_argument("--field", metavar="NAME", help="the field of a JSON object that holds the text")
-    parser.add_argument("--format", choices=("lines", "jsonl"), help="what the files are, whatever their names")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out lines that can't be used, and count them")
+    parser.add_argument("--top-k", type=positive, metavar="K", help="how many documents to print (default: all)")
+    parser.add_argument("--threshold", type=float, metavar="SCORE", help="leave out documents with a lower score")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object per line")
+    parser.add_argument("--field", metavar="NAME", help="JSON field with the text")
     parser.add_argument(
-        "--pipeline", metavar="FILE", help="rank by the stages that a TOML file names, instead of by one model"
+        "--format", choices=("lines", "jsonl"), help="format of the files (default: by name or content)"
     )
+    parser.add_argument("--skip-bad", action="store_true", help="skip lines that can't be used, and report how many")
+    parser.add_argument("--pipeline", metavar="FILE", help="rank with the stages in a TOML file instead of one model")
     parser.add_argument(
         "--long-documents",
         choices=tuple(AGGREGATIONS),
@@ -90,9 +90,11 @@ def execute(args: argparse.Namespace) -> int:
     """
     # 1) Check what can be checked before anything is read or loaded.
     if not args.query.strip():
-        raise InputError("QUERY is empty, so there is nothing to rank by. Check the variable it comes from.")
+        raise InputError(
+            "QUERY is empty, so there is nothing to rank by. If it comes from a shell variable, check that."
+        )
     if args.files.count("-") > 1:
-        raise InputError("Standard input (-) is named more than once. It can be read once; name it once.")
+        raise InputError("Standard input (-) is given more than once, but it can be read only once.")
     # 2) Make the pipeline: the stages of a file, or one model.
     model = None if args.pipeline else open_model(args)
     reranker = _from_file(args) if model is None else _of_one_model(model, args)
@@ -105,12 +107,12 @@ def execute(args: argparse.Namespace) -> int:
         labels = model.info()["labels"]
         raise InputError(
             f"{model.name} has {len(labels)} labels ({', '.join(labels)}), so there is no single score to rank by. "
-            f"Name the one that means relevant: --label {labels[-1]}"
+            f"Choose the one that means relevant: --label {labels[-1]}"
         )
     # 4) Rank them.
     with reranker:
         ranking = reranker.rank(args.query, [_given(document, args) for document in documents], top_k=args.top_k)
-    # 5) Write the ranking, then what there is to say about it.
+    # 5) Write the ranking, then warnings and facts.
     rows = [Row(ranked, documents[ranked.first_stage_position]) for ranked in ranking]
     if args.json:
         write_json(rows, ranking if args.pipeline else None)
@@ -130,7 +132,9 @@ def _from_file(args: argparse.Namespace) -> Reranker:
     for name, default in args.defaults.items():
         if name not in _WITH_PIPELINE and getattr(args, name) != default:
             option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option} is for one model, but --pipeline names stages. Set it in {args.pipeline!r}.")
+            raise InputError(
+                f"{option} is for one model and can't be used with --pipeline. Set it in {args.pipeline!r}."
+            )
     reranker = Reranker.from_file(args.pipeline)
     if args.threshold is not None:
         reranker.threshold = check_threshold(args.threshold)
@@ -138,7 +142,7 @@ def _from_file(args: argparse.Namespace) -> Reranker:
 
 
 def _of_one_model(model: CrossEncoder, args: argparse.Namespace) -> Reranker:
-    # Only here: importing them takes time, which --help should not.
+    # Imported here, so that --help stays fast.
     from crossrank.ranking.cross_encoder_stage import CrossEncoderStage
     from crossrank.ranking.reranker import Reranker
     from crossrank.scoring.long_documents import LongDocuments
@@ -155,11 +159,11 @@ def _of_one_model(model: CrossEncoder, args: argparse.Namespace) -> Reranker:
 
 
 def _given(document: Document, args: argparse.Namespace) -> Any:
-    """What the stages get: of a JSON object all fields, because a pipeline's template may name them."""
+    """The input of the stages: all fields of a JSON object, because a pipeline's template may use them."""
     if not (document.is_record and args.pipeline):
         return document.text
     record: dict[str, Any] = json.loads(document.line.text)
-    # What --field names goes before what the stages would find for themselves; the file's own template stays.
+    # --field decides what "text" is; a template in the pipeline's file still applies.
     return {**record, "text": document.text} if args.field else record
 
 
@@ -179,9 +183,9 @@ def _read(args: argparse.Namespace, report: Report) -> list[Document]:
 
 
 def _tell(ranking: Ranking, model: CrossEncoder | None) -> None:
-    """Say what is missing from a ranking and, on a terminal, how it was made.
+    """Warn about what is missing from a ranking; on a terminal, also print how it was made.
 
-    :param model: Where one model ranked: what its limits are goes with a warning.
+    :param model: The model, if there was only one; warnings mention its limits.
     """
     if ranking.degraded:
         complain("warning", f"the ranking is degraded: {ranking.reason}.")
@@ -194,7 +198,7 @@ def _tell(ranking: Ranking, model: CrossEncoder | None) -> None:
             remark(note)
         if model is not None and notes:
             windows = "max_windows" in notes[0]
-            remedy = "--max-windows sets how many are." if windows else limit_of(model)
+            remedy = "Set --max-windows to read more." if windows else limit_of(model)
             complain("warning", f"{'; '.join(notes)}. {remedy}")
         elif stage.pairs_cut:
             complain("warning", f"{stage.name}: {stage.pairs_cut} of {stage.documents} documents were cut.")

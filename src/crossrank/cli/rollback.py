@@ -19,7 +19,7 @@ def add_options(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument("registry", metavar="FOLDER", help="the registry")
     parser.add_argument("--to", metavar="VERSION", help="a version's name or number (default: the one before)")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def execute(args: argparse.Namespace) -> int:

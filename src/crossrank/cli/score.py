@@ -13,19 +13,13 @@ import numpy as np
 from crossrank.cli.options import Parser, add_scoring_options, open_model
 from crossrank.cli.output import Report
 from crossrank.cli.terminal import to_json
-from crossrank.data.streams import (
-    Line,
-    Pair,
-    Pause,
-    count_lines,
-    read_pairs,
-)
+from crossrank.data.streams import Line, Pair, Pause, count_lines, read_pairs
 from crossrank.data.text_lines import RowError
 
 if TYPE_CHECKING:
     from crossrank.scoring.cross_encoder import CrossEncoder
 
-# What is held in memory at a time: so many lines, but no more than so many characters.
+# The most lines and characters in memory at a time.
 CHUNK_LINES = 2048
 CHUNK_CHARACTERS = 1 << 20
 
@@ -89,9 +83,9 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _chunks(items: Iterable[Pair | Line | RowError | Pause], skip_bad: bool) -> Iterator[list[Item]]:
-    """Collect lines until there are enough, or no more for now.
+    """Collect lines into chunks; a pause in the input ends a chunk.
 
-    :raises RowError: At a line that can't be used, unless it is to be skipped; the lines before it come first.
+    :raises RowError: At a line that can't be used, after the lines before it, unless ``skip_bad``.
     """
     chunk: list[Item] = []
     size = 0
@@ -113,7 +107,7 @@ def _chunks(items: Iterable[Pair | Line | RowError | Pause], skip_bad: bool) -> 
 def _scored(
     model: CrossEncoder, chunk: list[Item], args: argparse.Namespace, report: Report, advance: Callable[[int], object]
 ) -> list[str]:
-    """Score a chunk; what to write of it, line by line."""
+    """Score a chunk, and return its lines of output."""
     pairs = [(item.query, item.document) for item in chunk if isinstance(item, Pair)]
     scores: Iterator[Any] = iter(())
     labels: list[str] = []
@@ -138,7 +132,7 @@ def _scored(
 
 
 def _line_of(number: int, scores: Any, labels: list[str], kind: str, as_json: bool) -> str:
-    # repr gives all digits, so that no two scores become one.
+    # repr writes all digits, so that different scores stay different.
     values = [float(value) for value in np.atleast_1d(scores)]
     if not as_json:
         return "\t".join(map(repr, values))
@@ -148,7 +142,7 @@ def _line_of(number: int, scores: Any, labels: list[str], kind: str, as_json: bo
 
 @contextmanager
 def _bar(file: str) -> Iterator[tuple[Callable[[int], object], Callable[[], AbstractContextManager[None]]]]:
-    """Give a progress bar where there is a terminal: what to tell it, and what hides it while something is written."""
+    """Show a progress bar on a terminal; yield a function that moves it, and one that hides it during output."""
     if not sys.stderr.isatty():
         yield lambda done: None, nullcontext
         return

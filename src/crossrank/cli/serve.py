@@ -1,4 +1,4 @@
-"""``crossrank serve``: an HTTP server that search and RAG products take for their reranker."""
+"""``crossrank serve``: an HTTP server that search and RAG products use as their reranker."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ examples:
   crossrank serve --model live=registry:models/live --keys-file keys.txt
   crossrank serve --config server.toml --print-config
 
-A setting without an option is read from the environment (CROSSRANK_PORT=8080),
-then from the file of --config (port = 8080).
+A setting that is not given as an option is read from the environment
+(CROSSRANK_PORT=8080), then from the file of --config (port = 8080).
 """
-# Settings of several values, whose option is given once for each.
+# Settings with several values: their option can be repeated.
 _REPEATED = {"models": "--model", "pipelines": "--pipeline"}
 
 
@@ -41,7 +41,8 @@ def add_options(parser: Parser) -> None:
             kind = {"action": argparse.BooleanOptionalAction}
         elif name in _REPEATED:
             kind = {"action": "append", "metavar": "NAME=WHERE"}
-        parser.add_argument(option, dest=name, default=argparse.SUPPRESS, help=field.description, **kind)
+        shown = f" (default: {field.default})" if isinstance(field.default, (str, int, float)) and field.default else ""
+        parser.add_argument(option, dest=name, default=argparse.SUPPRESS, help=f"{field.description}{shown}", **kind)
 
 
 def execute(args: argparse.Namespace) -> int:

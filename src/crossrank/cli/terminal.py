@@ -1,4 +1,4 @@
-"""Standard streams, messages, colours and columns: what all commands share when they write."""
+"""Standard streams, messages, colours and columns of all commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 BOLD, DIM, GREEN, RED, YELLOW, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
 _KINDS = {"error": BOLD + RED, "warning": BOLD + YELLOW}
-# Characters that change the direction of the text after them, so that a terminal shows it in another order.
+# Characters that change the direction of writing, so that a terminal shows the text after them in another order.
 _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 
 
@@ -23,30 +23,30 @@ _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e
 def open_closed_streams() -> None:
     """Open the standard streams that this process was started without, as with ``>&-``.
 
-    Otherwise the next file to be opened gets the free descriptor, and messages or results end up in it. What replaces
-    standard input can't be read and what replaces standard output can't be written, so using them is an error, as it
-    should be. Messages for a closed standard error are dropped.
+    Otherwise the next file that is opened gets the free descriptor, and messages or results are written to it. Reading
+    the new standard input and writing the new standard output are errors. Messages to a closed standard error are
+    dropped.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is not None:
             continue
         with suppress(OSError):
             os.close(number)
-        # Descriptors are given out from the lowest, so this one gets the number that is free.
+        # A new descriptor gets the lowest free number, which is this one.
         os.open(os.devnull, os.O_RDONLY if name == "stdout" else os.O_WRONLY)
         stream = open(number, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
 
 
 def prepare_streams() -> None:
-    """Make standard output take any text: in a pipe it is UTF-8, and what can't be written is escaped."""
-    # A lone surrogate, which JSON may carry, comes out as its JSON escape.
+    """Make standard output accept any text: UTF-8 in a pipe, and escapes for characters that can't be written."""
+    # A lone surrogate, which JSON may contain, is written as its JSON escape.
     encoding = None if sys.stdout.isatty() else "utf-8"
     sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def drop_output() -> None:
-    """Send what standard output still holds, and all that follows, nowhere, so that the exit doesn't fail on it."""
+    """Discard the rest of standard output, so that the exit doesn't fail on it."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -80,7 +80,7 @@ def remark(message: str) -> None:
 
 
 def to_json(value: Any) -> str:
-    """Write a value as JSON on one line: letters as they are, what can't be seen or controls a terminal escaped."""
+    """Write a value as JSON on one line: letters unchanged, invisible and control characters escaped."""
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
@@ -101,7 +101,7 @@ def for_eyes(text: str) -> str:
 
 
 def is_plain(out: TextIO) -> bool:
-    """Whether a stream gets no colours: it is no terminal, or https://no-color.org applies."""
+    """Whether a stream gets no colours: it is not a terminal, or NO_COLOR is set (https://no-color.org)."""
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not out.isatty()
 
 

@@ -28,7 +28,7 @@ data:
     query, positive, negative         or lists of positives and negatives
     query, documents, and one of label, stars, votes, clicked (feedback)
   Common other names are known too (sentence1, anchor, passage, score, ...).
-  The data is checked first; --dry-run does no more than that.
+  The data is checked first; with --dry-run nothing else happens.
 
 examples:
   crossrank train pairs.jsonl --output ./my-model
@@ -42,10 +42,12 @@ def add_options(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument("data", metavar="DATA", nargs="+", help="files or BEIR folders with judgements")
     parser.add_argument("--base", metavar="MODEL", help="hub name or folder to start from (default: the bundled model)")
-    parser.add_argument("-o", "--output", metavar="FOLDER", type=Path, help="where the model goes; not for --dry-run")
+    parser.add_argument(
+        "-o", "--output", metavar="FOLDER", type=Path, help="folder for the trained model (not needed with --dry-run)"
+    )
     parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
     parser.add_argument("--dry-run", action="store_true", help="only check the data")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--push-to-hub", metavar="REPO", help="upload the result: owner/name")
     _add_data_options(parser.add_argument_group("data"))
     add_settings(parser.add_argument_group("training"))

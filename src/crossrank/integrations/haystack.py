@@ -10,7 +10,7 @@ module sends nothing and does not change that setting.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crossrank.errors import InputError
 from crossrank.optional import require
@@ -18,11 +18,9 @@ from crossrank.ranking.cross_encoder_stage import CrossEncoderStage
 from crossrank.ranking.ranked_documents import Ranking
 from crossrank.ranking.reranker import Reranker
 
-if TYPE_CHECKING:
-    from haystack import Document, component, default_from_dict, default_to_dict
-else:
-    require("haystack", extra="haystack", purpose="crossrank.integrations.haystack")
-    from haystack import Document, component, default_from_dict, default_to_dict
+require("haystack", extra="haystack", purpose="crossrank.integrations.haystack")
+
+from haystack import Document, component, default_from_dict, default_to_dict  # noqa: E402
 
 
 @component

@@ -7,19 +7,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crossrank.optional import require
 from crossrank.ranking.ranked_documents import Ranking
 from crossrank.ranking.reranker import Reranker
 
-if TYPE_CHECKING:
-    from langchain_core.callbacks import Callbacks
-    from langchain_core.documents import BaseDocumentCompressor, Document
-else:
-    require("langchain_core", extra="langchain", purpose="crossrank.integrations.langchain")
-    from langchain_core.callbacks import Callbacks
-    from langchain_core.documents import BaseDocumentCompressor, Document
+require("langchain_core", extra="langchain", purpose="crossrank.integrations.langchain")
+
+from langchain_core.callbacks import Callbacks  # noqa: E402
+from langchain_core.documents import BaseDocumentCompressor, Document  # noqa: E402
 
 
 class CrossRankCompressor(BaseDocumentCompressor):

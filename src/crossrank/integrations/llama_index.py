@@ -6,20 +6,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crossrank.errors import InputError
 from crossrank.optional import require
 from crossrank.ranking.ranked_documents import Ranking
 from crossrank.ranking.reranker import Reranker
 
-if TYPE_CHECKING:
-    from llama_index.core.postprocessor.types import BaseNodePostprocessor
-    from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
-else:
-    require("llama_index.core", extra="llama-index", purpose="crossrank.integrations.llama_index")
-    from llama_index.core.postprocessor.types import BaseNodePostprocessor
-    from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+require("llama_index.core", extra="llama-index", purpose="crossrank.integrations.llama_index")
+
+from llama_index.core.postprocessor.types import BaseNodePostprocessor  # noqa: E402
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle  # noqa: E402
 
 
 class CrossRankPostprocessor(BaseNodePostprocessor):

@@ -11,7 +11,17 @@ from crossrank.errors import StageError
 from crossrank.ranking.stage import Context, StageScores
 
 
-class FixedScores:
+class _TestStage:
+    """The parts that all these stages share."""
+
+    def __init__(self, keep: int | None, threshold: float | None, name: str) -> None:
+        self.name, self.keep, self.threshold = name, keep, threshold
+
+    def warm_up(self) -> None:
+        """Do nothing."""
+
+
+class FixedScores(_TestStage):
     """Gives each text the score that you choose.
 
     :param scores: From text to score, other texts are not scored; or a function ``(query, text)``.
@@ -31,13 +41,10 @@ class FixedScores:
         threshold: float | None = None,
         name: str = "fixed",
     ) -> None:
-        self.name, self.keep, self.threshold = name, keep, threshold
+        super().__init__(keep, threshold, name)
         self.kind = kind
         self.calls: list[tuple[str, list[str]]] = []
         self._scores = scores
-
-    def warm_up(self) -> None:
-        """Do nothing."""
 
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
         """Score the documents."""
@@ -47,7 +54,7 @@ class FixedScores:
         return StageScores(np.array(scores, np.float64), kind=self.kind)
 
 
-class FailingStage:
+class FailingStage(_TestStage):
     """Fails, always or a number of times; after that it scores each text by its length.
 
     :param times: How often it fails; ``None`` is always.
@@ -67,13 +74,10 @@ class FailingStage:
         threshold: float | None = None,
         name: str = "failing",
     ) -> None:
-        self.name, self.keep, self.threshold = name, keep, threshold
+        super().__init__(keep, threshold, name)
         self.calls = 0
         self._times = times
         self._error = error
-
-    def warm_up(self) -> None:
-        """Do nothing."""
 
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
         """Fail, or score by length.
@@ -86,7 +90,7 @@ class FailingStage:
         return StageScores(np.array([len(text) for text in documents], np.float64), kind="length")
 
 
-class SlowStage:
+class SlowStage(_TestStage):
     """Takes a time for each document, within the deadline; the longest text is the best.
 
     :param seconds: For each document.
@@ -99,12 +103,9 @@ class SlowStage:
     def __init__(
         self, seconds: float, *, keep: int | None = None, threshold: float | None = None, name: str = "slow"
     ) -> None:
-        self.name, self.keep, self.threshold = name, keep, threshold
+        super().__init__(keep, threshold, name)
         self.seconds = seconds
         self.scored = 0
-
-    def warm_up(self) -> None:
-        """Do nothing."""
 
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
         """Score by length as many documents as there is time for."""

@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     max_model_bytes: Bytes | None = Field(
         None, description="most bytes of model files loaded at once, such as 2GB; the least recently used is unloaded"
     )
-    precision: str = Field("auto", description="what to calculate in: auto, float32, bfloat16 or int8")
+    precision: str = Field("auto", description="number format of the calculation: auto, float32, bfloat16 or int8")
     max_length: Count | None = Field(None, description="most tokens of a pair; by default all that the model reads")
     num_threads: Count | None = Field(None, description="threads to use; by default all that the process may use")
     max_documents: Count = Field(10_000, description="most documents of a request")
@@ -78,33 +78,36 @@ class Settings(BaseSettings):
     max_query_characters: Count = Field(32_768, description="longest query")
     max_document_characters: Count = Field(200_000, description="characters read of a document; the rest counts as cut")
     max_queue_tokens: Count = Field(
-        4_000_000, description="most tokens that wait, by estimate; beyond, answers are 429"
+        4_000_000, description="most tokens that may wait, by estimate; more requests get 429"
     )
     timeout_ms: Count | None = Field(
-        None, description="time for a request; then the answer has what was scored. X-Request-Timeout-Ms goes before it"
+        None,
+        description="time for a request; the answer has what was scored by then. X-Request-Timeout-Ms overrides it",
     )
-    keys_file: ExistingFile | None = Field(None, description="file of API keys, one a line: KEY, or KEY MAX-REQUESTS")
-    watch_seconds: float = Field(2.0, gt=0, description="how often registries are looked at for a new version")
-    grace_seconds: Count = Field(30, description="how long a stopping server finishes what it accepted")
-    body_seconds: Count = Field(60, description="how long a client may take to send a body")
+    keys_file: ExistingFile | None = Field(None, description="file of API keys, one per line: KEY, or KEY MAX-REQUESTS")
+    watch_seconds: float = Field(2.0, gt=0, description="seconds between checks of registries for a new version")
+    grace_seconds: Count = Field(30, description="seconds to finish accepted requests when the server stops")
+    body_seconds: Count = Field(60, description="seconds that a client may take to send a request")
     log_level: str = Field("info", description="debug, info, warning or error")
     log_texts: bool = Field(False, description="write queries into the log")
     feedback: str | None = Field(
-        None, description="keep feedback here: sqlite:///feedback.db or postgresql://HOST/NAME; by default none is kept"
+        None, description="store for feedback: sqlite:///feedback.db or postgresql://HOST/NAME (default: none)"
     )
     feedback_rate: float = Field(
-        0.0, ge=0, le=1, description="share of rankings to store; others are if their request has store: true"
+        0.0, ge=0, le=1, description="share of rankings to store, besides those whose request has store: true"
     )
     feedback_texts: Literal["full", "digest"] = Field(
         "full", description="what to store of queries and documents: full, or digest (documents by id and digest)"
     )
-    feedback_days: Count | None = Field(None, description="delete stored rankings that are older")
+    feedback_days: Count | None = Field(None, description="delete stored rankings that are older than this many days")
     feedback_max_bytes: Bytes | None = Field(
-        None, description="delete the oldest stored rankings beyond so many bytes of texts, such as 1GB"
+        None, description="delete the oldest stored rankings when their texts take more bytes than this, such as 1GB"
     )
-    feedback_queue: Count = Field(1000, description="rankings that may wait for the database; others are dropped")
-    shuffle_top: int = Field(0, ge=0, description="of a share of the stored rankings, shuffle so many first places")
-    share: float = Field(0.05, ge=0, le=1, description="share of the stored rankings that --shuffle-top shuffles")
+    feedback_queue: Count = Field(1000, description="rankings that may wait for the database; more are dropped")
+    shuffle_top: int = Field(
+        0, ge=0, description="shuffle this many top places in some of the stored rankings, to measure click bias"
+    )
+    share: float = Field(0.05, ge=0, le=1, description="share of the stored rankings to shuffle with --shuffle-top")
     tls_cert: ExistingFile | None = Field(None, description="certificate file, for https")
     tls_key: ExistingFile | None = Field(None, description="the certificate's private key")
 

@@ -59,7 +59,7 @@ class Settings:
     )
     freeze: str = _of(
         "auto",
-        f"what stays as it is: {', '.join(FREEZE)}, or a number of the lowest layers; auto is body for the bundled "
+        f"layers not to train: {', '.join(FREEZE)}, or a number of the lowest layers; auto is body for the bundled "
         "model, else embeddings",
     )
     average_with_base: float = _of(
@@ -82,7 +82,7 @@ class Settings:
         "number format while training; auto is bfloat16 where the processor supports it",
         choices=("auto", "float32", "bfloat16"),
     )
-    seed: int = _of(0, "same seed, same model", 0, 2**32 - 1)
+    seed: int = _of(0, "seed of random choices; the same seed gives the same model", 0, 2**32 - 1)
 
     def __post_init__(self) -> None:
         for one in fields(self):

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
@@ -37,6 +37,7 @@ _EMPTY_ACCOUNT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _TICK = 0.05  # seconds between checks for a cancelled call
 
 
+@dataclass(eq=False)
 class Failure(Exception):  # noqa: N818
     """Why a request gave no usable answer.
 
@@ -48,23 +49,12 @@ class Failure(Exception):  # noqa: N818
     :param service: Whether the service failed, and not only this request.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        *,
-        retryable: bool = False,
-        pause: bool = True,
-        retry_after: float | None = None,
-        fatal: bool = False,
-        service: bool = False,
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.retryable = retryable
-        self.pause = pause
-        self.retry_after = retry_after
-        self.fatal = fatal
-        self.service = service
+    reason: str
+    retryable: bool = field(default=False, kw_only=True)
+    pause: bool = field(default=True, kw_only=True)
+    retry_after: float | None = field(default=None, kw_only=True)
+    fatal: bool = field(default=False, kw_only=True)
+    service: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
