@@ -147,6 +147,11 @@ class CrossEncoderStage:
             result = score_long(
                 model, pairs, self.long_documents, batch_size=self._batch_size, show_progress_bar=check_stops
             )
+        if len(result.scores) != len(documents):
+            raise StageError(
+                f"the model returned {len(result.scores)} scores for {len(documents)} documents. Correct the model",
+                stage=self.name,
+            )
         if result.relevance is None:
             raise InputError(
                 f"{self.name}: the model has {result.logits.shape[1]} labels, so there is no single score to rank by. "
