@@ -487,13 +487,13 @@ def test_any_model_that_scores_pairs_is_a_stage(tiny_bert: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("deadline", [None, 30])
-def test_a_model_that_forgets_pairs_is_an_error(deadline: float | None) -> None:
-    class Forgetful(Lengths):
+def test_a_model_with_too_many_scores_is_an_error(deadline: float | None) -> None:
+    class Doubling(Lengths):
         def score(self, pairs: Any) -> PairScores:
-            return super().score(pairs[1:])
+            return super().score([*pairs, *pairs])
 
     with pytest.raises(StageError, match=r"the model returned \d scores for \d documents"):
-        Reranker(Forgetful()).rank("q", ["a", "ccc", "bb"], deadline=deadline)
+        Reranker(Doubling()).rank("q", ["a", "ccc", "bb"], deadline=deadline)
 
 
 def test_no_fallback_is_asked_after_a_cancelled_call_or_when_the_time_is_up() -> None:
