@@ -282,7 +282,7 @@ def test_the_key_comes_out_of_the_environment(name, monkeypatch):
         ("cohere", {}, "model=None: cohere has several"),
         ("tei", {}, "base_url is missing"),
         ("vllm", {"model": "m", "base_url": "localhost:8000"}, "base_url='localhost:8000' is not an address"),
-        ("vllm", {"model": "m", "base_url": "http://u:secret@localhost:8000"}, "password in it"),
+        ("vllm", {"model": "m", "base_url": "http://u:secret@localhost:8000"}, "contains a user name or password"),
         ("vllm", {"model": "m", "base_url": "http://["}, "is not an address"),
         ("cohere", {"model": "m", "truncate": True}, "cohere has no such option"),
         ("cohere", {"model": "m", "batch_size": 0}, "batch_size=0"),

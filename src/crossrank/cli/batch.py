@@ -26,8 +26,8 @@ output:
   in .parquet.
 
   You can stop the command at any time and run it again: it goes on where it
-  stopped. Rows that can't be used go to OUTPUT/_bad, or to OUTPUT.bad.jsonl, with
-  the reason.
+  stopped. Rows that can't be used go to OUTPUT/_bad, or to OUTPUT.bad.jsonl,
+  with the reason.
 
 examples:
   crossrank batch pairs.parquet scored.parquet

@@ -34,8 +34,8 @@ examples:
   crossrank feedback export --store sqlite:///feedback.db -o feedback.jsonl
   crossrank feedback delete --store sqlite:///feedback.db --user u-17
 
-'delete --user' deletes a user's feedback; the ranking that was shown stays until
-it is deleted by its request id. Files that 'export' wrote, backups of the
+'delete --user' deletes a user's feedback. The ranking that was shown stays
+until it is deleted by its request id. Files that 'export' wrote, backups of the
 database and models that were trained on it are not changed.
 """
 
