@@ -1,6 +1,6 @@
-"""Draw the charts of README and docs from the results of benchmark runs.
+"""Draw the charts of README and docs, and the tables of docs/benchmarks.md, from the results of benchmark runs.
 
-    python scripts/charts.py     # benchmarks/results/*.json -> docs/assets/*.svg, light and dark
+    python scripts/charts.py     # benchmarks/results/*.json -> docs/assets/*.svg, docs/benchmarks.md
 
 Plain SVG keeps text sharp and files small. Every chart names the processor and the command.
 """
@@ -98,16 +98,43 @@ def throughput_rows(throughput: Mapping[str, Any], prepared: Mapping[str, Any] |
     return sorted(rows, key=lambda row: -row[1])
 
 
+def throughput_table(throughput: Mapping[str, Any]) -> str:
+    """The table of docs/benchmarks.md."""
+    workloads = throughput["workloads"]
+    head = "".join(f" {name}, {one['tokens']:.0f} tokens: pairs/s | crossrank is |" for name, one in workloads.items())
+    lines = [f"| |{head} Kendall tau | peak memory |", f"|---|{'---:|' * (2 * len(workloads) + 2)}"]
+    for name in next(iter(workloads.values()))["systems"]:
+        rows = [one["systems"][name] for one in workloads.values()]
+        cells = "".join(f" {number(row['pairs_per_second'])} | {row['ratio']:.2f}x |" for row in rows)
+        taus = " / ".join(f"{row['tau']:.3f}" for row in rows)
+        lines.append(f"| {name} |{cells} {taus} | {number(max(row['peak_mb'] for row in rows))} MB |")
+    return "\n".join(lines)
+
+
+def with_tables(page: str, tables: Mapping[str, str]) -> str:
+    """The page with each table between its ``<!-- NAME -->`` and ``<!-- end -->``."""
+    for name, table in tables.items():
+        start = page.index(f"<!-- {name} -->") + len(f"<!-- {name} -->")
+        end = page.index("<!-- end -->", start)
+        page = f"{page[:start]}\n{table}\n{page[end:]}"
+    return page
+
+
 def main() -> None:
     ASSETS.mkdir(parents=True, exist_ok=True)
     throughput = read("throughput")
     prepared = read("prepared") if (RESULTS / "prepared.json").is_file() else None
     rows = throughput_rows(throughput, prepared)
     tokens = throughput["workloads"]["cranfield"]["tokens"]
+    command = "python -m benchmarks.throughput" + (" and benchmarks.prepared" if prepared else "")
     caption = [
         f"Cranfield abstracts, {tokens:.0f} tokens a pair. {processor(throughput['machine'])}.",
-        "python -m benchmarks.throughput and python -m benchmarks.prepared; details in docs/benchmarks.md.",
+        f"{command}; details in docs/benchmarks.md.",
     ]
+    page = ROOT / "docs" / "benchmarks.md"
+    page.write_text(
+        with_tables(page.read_text(encoding="utf-8"), {"throughput": throughput_table(throughput)}), encoding="utf-8"
+    )
     for name, theme in THEMES.items():
         chart = bars("Query-document pairs a second", rows, caption, "", theme)
         (ASSETS / f"throughput-{name}.svg").write_text(chart, encoding="utf-8")
