@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Integer, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from crossrank.feedback.judgement import LONGEST_KEY
+
 # SQLite numbers rows by itself only if the key is called INTEGER.
 _Key = BigInteger().with_variant(Integer(), "sqlite")
-LONGEST_KEY = 128
 
 
 class Base(DeclarativeBase):
