@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import texts
 from checkpoints import make_checkpoint
 from crossrank import CrossEncoder
-from crossrank.engines.select import load_model
+from crossrank.engines.load import load_model
 
 # Fixed examples, so that a failure is the same on every machine; the fixtures are read-only.
 few = settings(

@@ -29,6 +29,7 @@ _forks_waiting = 0
 _unusable = False
 _locked: weakref.WeakSet[Any] = weakref.WeakSet()
 _kept: weakref.WeakSet[Any] = weakref.WeakSet()
+_reopened: weakref.WeakSet[Any] = weakref.WeakSet()
 _preparations: list[Callable[[], object]] = []
 
 
@@ -70,6 +71,11 @@ def never_release_after_fork(value: Any) -> None:
     _kept.add(value)
 
 
+def reopen_after_fork(owner: Any) -> None:
+    """Call an object's ``reopen()`` in child processes: a database connection must not be used in two processes."""
+    _reopened.add(owner)
+
+
 def before_fork(prepare: Callable[[], object]) -> None:
     """Call a function before each fork, while no other thread is in a ``native_code`` block."""
     _preparations.append(prepare)
@@ -106,6 +112,8 @@ def _after_fork_in_child() -> None:
         owner._lock = threading.RLock()  # serves as a plain Lock, too
     for value in list(_kept):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
+    for owner in list(_reopened):
+        owner.reopen()
 
 
 if hasattr(os, "register_at_fork"):

@@ -18,7 +18,7 @@ from checkpoints import edit_config, make_checkpoint, save_tokenizer, transforme
 from crossrank import CrossEncoder
 from crossrank.architectures import deberta_v2
 from crossrank.checkpoint.config import load_config
-from crossrank.engines.select import load_model
+from crossrank.engines.load import load_model
 from crossrank.tokenization.tokenizer import load_tokenizer
 
 TOLERANCE = 1e-4

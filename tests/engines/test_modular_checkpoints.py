@@ -11,7 +11,7 @@ import pytest
 
 import texts
 from crossrank import CrossEncoder
-from crossrank.engines.select import load_model
+from crossrank.engines.load import load_model
 from crossrank.errors import CheckpointError, UnsupportedModelError
 from decoder_checkpoints import ODD_PAIRS, edit_json, make_decoder
 

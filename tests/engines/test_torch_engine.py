@@ -13,7 +13,7 @@ import texts
 from checkpoints import make_checkpoint
 from crossrank import CrossEncoder
 from crossrank.checkpoint.config import load_config
-from crossrank.engines.select import load_model
+from crossrank.engines.load import load_model
 from crossrank.engines.torch_engine import TorchDecoderEngine, TorchEngine
 from crossrank.errors import CheckpointError, CrossRankError, InputError, UnsupportedModelError
 from crossrank.tokenization.batching import Batch

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import texts
-from crossrank import BiEncoder, CrossEncoder, ModelRegistry, RegistryModel
+from crossrank import BiEncoder, CrossEncoder, ModelRegistry, PreparedDocuments, RegistryModel
 from decoder_checkpoints import make_decoder
 
 PAIRS = [(query, passage[:200]) for query, passage in texts.pairs(6)]
@@ -175,6 +175,25 @@ def in_child():
     assert model.info()["threads"] == 1
 forked(in_child)
 assert model.info()["threads"] == 2
+"""
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+def test_prepared_documents_are_opened_anew_in_a_forked_process(tmp_path: Path) -> None:
+    folder = tmp_path / "prepared"
+    PreparedDocuments(folder, precision="float32").add(["a", "b"], ["a red house", "the blue sea"])
+    run_script(
+        FORKS.rpartition("model =")[0]
+        + f"""
+model = CrossEncoder(prepared={str(folder)!r}, precision="float32")
+wanted = model.rank_ids("house", ["a", "b"])
+connection = model.prepared._store._connection
+def in_child():
+    assert model.rank_ids("house", ["a", "b"]) == wanted
+    assert model.prepared._store._connection is not connection
+forked(in_child)
+assert model.rank_ids("house", ["a", "b"]) == wanted
 """
     )
 

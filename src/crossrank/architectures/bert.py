@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossrank.architectures import heads, ops
+from crossrank.architectures import ops
 from crossrank.architectures.ops import Graphs, Node, opset
 from crossrank.checkpoint.config import ModelConfig
 from crossrank.checkpoint.weights import Weights
@@ -101,7 +101,7 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     args = Args.of(config)
     inputs, x = body(config, weights.under("bert."), first_only=True, typed=True)
     pooled = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
-    logits = heads.dense(
+    logits = ops.dense_head(
         pooled, weights, "bert.pooler.dense", "classifier", args.hidden, len(config.labels), activation="tanh"
     )
-    return ops.graphs(inputs, [heads.squeeze_first(x)], [pooled], logits, "bert")
+    return ops.graphs(inputs, [ops.squeeze_first(x)], [pooled], logits, "bert")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.architectures import heads, ops
+from crossrank.architectures import ops
 from crossrank.architectures.ops import Graphs, Node, opset
 from crossrank.checkpoint.config import ModelConfig
 from crossrank.checkpoint.weights import Weights
@@ -271,7 +271,7 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     args = Args.of(config)
     inputs, x = body(config, weights.under("deberta."), first_only=True, typed=True)
     first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
-    logits = heads.dense(
+    logits = ops.dense_head(
         first, weights, "pooler.dense", "classifier", args.hidden, len(config.labels), activation=args.pooler_activation
     )
-    return ops.graphs(inputs, [heads.squeeze_first(x)], [first], logits, "deberta_v2")
+    return ops.graphs(inputs, [ops.squeeze_first(x)], [first], logits, "deberta_v2")

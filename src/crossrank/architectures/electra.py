@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from crossrank.architectures import bert, heads, ops
+from crossrank.architectures import bert, ops
 from crossrank.architectures.ops import Graphs, Node
 from crossrank.checkpoint.config import ModelConfig
 from crossrank.checkpoint.weights import Weights
@@ -41,7 +41,7 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     inputs, x = body(config, weights.under("electra."), first_only=True, typed=True)
     first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
     # GELU whatever hidden_act says, where BERT has tanh: ELECTRA's authors trained it so.
-    logits = heads.dense(
+    logits = ops.dense_head(
         first, weights, "classifier.dense", "classifier.out_proj", args.hidden, len(config.labels), activation="gelu"
     )
-    return ops.graphs(inputs, [heads.squeeze_first(x)], [first], logits, "electra")
+    return ops.graphs(inputs, [ops.squeeze_first(x)], [first], logits, "electra")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.architectures import heads, ops
+from crossrank.architectures import ops
 from crossrank.architectures.modernbert import Kind, kind_of, rotate, speeds_of
 from crossrank.architectures.ops import Graphs, Node, opset
 from crossrank.checkpoint.config import ModelConfig
@@ -154,7 +154,7 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     prefix = "gte." if "gte.pooler.dense.weight" in weights else "new."
     inputs, x = body(config, weights.under(prefix), first_only=True, typed=True)
     first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
-    logits = heads.dense(
+    logits = ops.dense_head(
         first, weights, f"{prefix}pooler.dense", "classifier", args.hidden, len(config.labels), activation="tanh"
     )
-    return ops.graphs(inputs, [heads.squeeze_first(x)], [first], logits, "gte")
+    return ops.graphs(inputs, [ops.squeeze_first(x)], [first], logits, "gte")

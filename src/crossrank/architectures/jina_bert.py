@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from crossrank.architectures import bert, heads, ops
+from crossrank.architectures import bert, ops
 from crossrank.architectures.ops import Graphs, Node, opset
 from crossrank.checkpoint.config import ModelConfig
 from crossrank.checkpoint.weights import Weights
@@ -100,7 +100,7 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     args = args_of(config)
     inputs, x = body(config, weights.under("bert."), first_only=True, typed=True)
     first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
-    logits = heads.dense(
+    logits = ops.dense_head(
         first, weights, "bert.pooler.dense", "classifier", args.hidden, len(config.labels), activation="tanh"
     )
-    return ops.graphs(inputs, [heads.squeeze_first(x)], [first], logits, "jina_bert")
+    return ops.graphs(inputs, [ops.squeeze_first(x)], [first], logits, "jina_bert")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.architectures import heads, ops
+from crossrank.architectures import ops
 from crossrank.architectures.ops import Graphs, Node, opset
 from crossrank.checkpoint.config import ModelConfig
 from crossrank.checkpoint.weights import Weights
@@ -219,7 +219,7 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     """Graphs of a ``ModernBertForSequenceClassification`` checkpoint."""
     args = Args.of(config)
     inputs, x = body(config, weights.under("model."), first_only=args.pooling == "cls")
-    hidden = heads.squeeze_first(x) if args.pooling == "cls" else ops.masked_mean(x, inputs[1])
+    hidden = ops.squeeze_first(x) if args.pooling == "cls" else ops.masked_mean(x, inputs[1])
     pooled = ops.parameter("pooled", -1, args.hidden, dtype=np.float32)
     logits = head(pooled, weights.compressed(False), args, len(config.labels))
     return ops.graphs(inputs, [hidden], [pooled], logits, "modernbert")
@@ -231,4 +231,4 @@ def head(x: Node, weights: Weights, args: Args, labels: int) -> Node:
         ops.linear(x, weights, "head.dense", args.hidden, args.hidden, bias=args.head_bias), args.head_activation
     )
     x = ops.layer_norm(x, weights, "head.norm", args.hidden, args.eps, bias=args.norm_bias)
-    return heads.bare(x, weights, "classifier", args.hidden, labels)
+    return ops.linear_head(x, weights, "classifier", args.hidden, labels)

@@ -209,3 +209,23 @@ def activate(x: Node, name: str) -> Node:
 def graphs(inputs: list[Node], hidden: list[Node], head_inputs: list[Node], logits: Node, name: str) -> Graphs:
     """Close body and head into models."""
     return Graphs(ov.Model(hidden, inputs, name), ov.Model([logits], head_inputs, f"{name}_head"))
+
+
+# ---- heads: they run in float32, see `Graphs` ------------------------------------------------------------------------
+
+
+def linear_head(x: Node, weights: Weights, name: str, hidden: int, labels: int) -> Node:
+    """One linear layer: ``[B, hidden]`` to ``[B, labels]``."""
+    return linear(x, weights.compressed(False), name, hidden, labels)
+
+
+def dense_head(x: Node, weights: Weights, inner: str, outer: str, hidden: int, labels: int, activation: str) -> Node:
+    """A linear layer with an activation, then one to the labels: ``[B, hidden]`` to ``[B, labels]``."""
+    exact = weights.compressed(False)
+    y = activate(linear(x, exact, inner, hidden, hidden), activation)
+    return linear(y, exact, outer, hidden, labels)
+
+
+def squeeze_first(x: Node) -> Node:
+    """``[B, 1, H]`` to ``[B, H]``."""
+    return opset.squeeze(x, ints(1))

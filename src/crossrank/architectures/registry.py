@@ -1,12 +1,15 @@
-"""``model_type`` -> the module that builds its graphs."""
+"""``model_type`` -> the module that builds its graphs: of a whole classifier, or of its body alone."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
-from crossrank.architectures.ops import Graphs
+from crossrank.architectures.openvino_import import ov
+from crossrank.architectures.ops import Graphs, Node
 from crossrank.checkpoint.config import ModelConfig
 from crossrank.checkpoint.weights import Weights
 from crossrank.errors import CheckpointError, UnsupportedModelError
@@ -26,6 +29,19 @@ ARCHITECTURES: Mapping[str, str] = {
     "xlm-roberta": "roberta",
     "xlm_roberta_flash": "xlm_roberta_flash",
 }
+# What the names of a body's tensors begin with in a checkpoint that was saved with a head. A bare body has no prefix.
+_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "bert": ("bert.",),
+    "deberta_v2": ("deberta.",),
+    "distilbert": ("distilbert.",),
+    "electra": ("electra.",),
+    "gte": ("new.", "gte."),
+    "jina_bert": ("bert.",),
+    "modernbert": ("model.",),
+    "roberta": ("roberta.",),
+    "xlm_roberta_flash": ("roberta.",),
+}
+BODIES = frozenset(kind for kind, module in ARCHITECTURES.items() if module in _PREFIXES)
 # What transformers calls a bare body, or one with a head for another task; some of these heads would fit a graph here.
 _OTHER_TASK = re.compile(r"\w*(Model|For(?!SequenceClassification)\w+)")
 # Where transformers' classifiers of the architectures above have their last layer.
@@ -47,17 +63,61 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
         raise _not_a_reranker(weights, f"config.json names the architecture {config.architecture!r}")
     module = import_module(f"crossrank.architectures.{ARCHITECTURES[config.model_type]}")
     try:
-        graphs: Graphs = module.build(config, weights)
-        weights.check_all_read()
+        with _contradictions(weights):
+            graphs: Graphs = module.build(config, weights)
+            weights.check_all_read()
     except CheckpointError as error:
         if config.model_type not in _OF_TRANSFORMERS or any(name.startswith(_CLASSIFIER) for name in weights):
             raise
         raise _not_a_reranker(weights, f"there is no tensor {_CLASSIFIER}*") from error
+    return graphs
+
+
+def build_states(config: ModelConfig, weights: Weights, *, first_only: bool) -> Any:
+    """Build a graph of ``input_ids`` and ``attention_mask``, ``[B, L]``, to the last layer's states.
+
+    :param first_only: The first token's states alone, ``[B, 1, H]``; else all, ``[B, L, H]``.
+    :returns: An ``openvino.Model``.
+    :raises UnsupportedModelError: If the architecture is not known.
+    :raises CheckpointError: If config and weights don't fit each other.
+    """
+    inputs, states, name = build_body(config, weights, first_only=first_only)
+    return ov.Model([states], inputs, f"{name}_states")
+
+
+def build_body(
+    config: ModelConfig, weights: Weights, *, first_only: bool, typed: bool = False
+) -> tuple[list[Node], Node, str]:
+    """Build the nodes of a body.
+
+    :param first_only: The first token's states alone, ``[B, 1, H]``; else all, ``[B, L, H]``.
+    :param typed: Whether token types are read, by a model that has them; without, all tokens are of type 0.
+    :returns: The inputs, ``input_ids`` and ``attention_mask`` first, the states, and the architecture's name.
+    :raises UnsupportedModelError: If the architecture is not known.
+    :raises CheckpointError: If config and weights don't fit each other.
+    """
+    if config.model_type not in BODIES:
+        raise UnsupportedModelError(
+            f"The architecture {config.model_type!r} has no graph here as a body without a head; known are "
+            f"{', '.join(sorted(BODIES))}. Take a model of one of these."
+        )
+    name = ARCHITECTURES[config.model_type]
+    prefix = next((prefix for prefix in _PREFIXES[name] if any(key.startswith(prefix) for key in weights)), "")
+    module = import_module(f"crossrank.architectures.{name}")
+    with _contradictions(weights):
+        inputs, states = module.body(config, weights.under(prefix), first_only=first_only, typed=typed)
+        weights.check_all_read(prefix)
+    return inputs, states, name
+
+
+@contextmanager
+def _contradictions(weights: Weights) -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:  # OpenVINO's, for shapes that don't fit together
         raise CheckpointError(
-            f"config.json in {weights.folder} contradicts itself, so no graph can be built of it: {error}"
+            f"config.json in {weights.folder} contradicts itself, so no graph can be built from it: {error}"
         ) from error
-    return graphs
 
 
 def _not_a_reranker(weights: Weights, sign: str) -> UnsupportedModelError:

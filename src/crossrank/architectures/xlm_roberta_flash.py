@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from crossrank.architectures import bert, heads, ops
+from crossrank.architectures import bert, ops
 from crossrank.architectures.ops import Graphs, Node, opset
 from crossrank.architectures.roberta import position_ids
 from crossrank.checkpoint.config import ModelConfig
@@ -68,7 +68,7 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     args = bert.Args.of(config)
     inputs, x = body(config, weights.under("roberta."), first_only=True, typed=True)
     first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
-    logits = heads.dense(
+    logits = ops.dense_head(
         first, weights, "classifier.dense", "classifier.out_proj", args.hidden, len(config.labels), activation="tanh"
     )
-    return ops.graphs(inputs, [heads.squeeze_first(x)], [first], logits, "xlm_roberta_flash")
+    return ops.graphs(inputs, [ops.squeeze_first(x)], [first], logits, "xlm_roberta_flash")

@@ -6,7 +6,6 @@ Read from sentence_transformers 6.2 (sentence_transformer/modules/pooling.py, ba
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from crossrank.checkpoint.config import ModelConfig, read_json
-from crossrank.checkpoint.modules import read_pooling
+from crossrank.checkpoint.modules import list_modules, read_pooling
 from crossrank.errors import CheckpointError, UnsupportedModelError
 
 POOLINGS = ("mean", "cls")
@@ -49,7 +48,7 @@ def read_embedding(folder: Path, config: ModelConfig, weight_names: list[str]) -
     :raises CheckpointError: If a file is damaged.
     """
     settings = read_json(folder / "config_sentence_transformers.json")
-    listed = _modules(folder)
+    listed = list_modules(folder)
     _refuse_cross_encoder(folder, config, settings, listed is not None, weight_names)
     pooling = "mean"
     if listed is not None:
@@ -76,24 +75,6 @@ def read_embedding(folder: Path, config: ModelConfig, weight_names: list[str]) -
         document_prompt=prompts.get(document) or "",
         default_prompt=prompts.get(settings.get("default_prompt_name")) or "",
     )
-
-
-def _modules(folder: Path) -> list[tuple[str, str]] | None:
-    """Class name and folder of each module; ``None`` if the checkpoint lists none."""
-    path = folder / "modules.json"
-    if not path.is_file():
-        return None
-    try:
-        entries = [(str(entry["type"]), str(entry["path"])) for entry in json.loads(path.read_text("utf-8"))]
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a list of modules ({error!r}). Download the checkpoint again.") from error
-    for name, _ in entries:
-        if not name.startswith("sentence_transformers."):
-            raise UnsupportedModelError(
-                f"{folder} wants the module {name!r}, which is code from outside sentence-transformers. crossrank "
-                "never runs code out of a checkpoint. Take a bi-encoder of a Transformer and Pooling."
-            )
-    return [(name.rpartition(".")[2], path) for name, path in entries]
 
 
 def _pooling(folder: Path, path: str) -> str:

@@ -30,6 +30,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from crossrank.atomic_write import write_atomically
 from crossrank.checkpoint.locks import FileLock
 from crossrank.errors import CheckpointError, CrossRankError, InputError
 
@@ -308,18 +309,11 @@ class ModelRegistry:
 
     def _point(self, event: str, names: list[str], record: Mapping[str, Any] | None) -> None:
         """Replace the pointer. All that needs room on the disk comes before the rename, which needs none."""
-        new = self.folder / f"{POINTER}.new"
         with self._disk(f"{names[0]} was not put to use"):
-            try:
-                with new.open("w", encoding="utf-8", newline="\n") as stream:
-                    stream.write("".join(f"{name}\n" for name in names[:_REMEMBERED]))
-                    stream.flush()
-                    os.fsync(stream.fileno())
+            with write_atomically(self.folder / POINTER) as stream:
+                stream.write("".join(f"{name}\n" for name in names[:_REMEMBERED]))
+                stream.flush()
                 self._tell(event, self._version(names[0]), record)
-                new.replace(self.folder / POINTER)
-            except BaseException:
-                new.unlink(missing_ok=True)
-                raise
             _sync(self.folder)
 
     def _tell(self, event: str, version: Version | None, record: Mapping[str, Any] | None) -> None:

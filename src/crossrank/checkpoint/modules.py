@@ -131,20 +131,38 @@ class Modules:
         return tuple(f"LABEL_{i}" for i in range(scores[-1].outputs)) if scores else ()
 
 
+def list_modules(folder: Path) -> list[tuple[str, str]] | None:
+    """Read ``modules.json``: class name and folder of each module; ``None`` if there is no such file.
+
+    :raises CheckpointError: If the file is damaged.
+    :raises UnsupportedModelError: If a module is not part of sentence-transformers.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return None
+    try:
+        entries = [(str(entry["type"]), str(entry["path"])) for entry in json.loads(path.read_text("utf-8"))]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} is not a list of modules ({error!r}). Download the checkpoint again.") from error
+    for name, _ in entries:
+        if not name.startswith("sentence_transformers."):
+            raise UnsupportedModelError(
+                f"{folder} needs the module {name!r}, which is code from outside sentence-transformers. crossrank "
+                "never runs code from checkpoints. Use a model made of sentence-transformers' own modules."
+            )
+    return [(name.rpartition(".")[2], path) for name, path in entries]
+
+
 def read_modules(folder: Path) -> Modules | None:
     """Read the modules of a checkpoint; ``None`` if it is not a modular cross-encoder.
 
     :raises CheckpointError: If a file is damaged or incomplete.
     :raises UnsupportedModelError: If there is a module that crossrank does not know; it is named.
     """
-    path = folder / "modules.json"
     settings = read_json(folder / "config_sentence_transformers.json")
-    if not path.is_file() or settings.get("model_type") != "CrossEncoder":
+    listed = list_modules(folder) if settings.get("model_type") == "CrossEncoder" else None
+    if listed is None:
         return None
-    try:
-        listed = [(_kind(entry["type"], folder), str(entry["path"])) for entry in json.loads(path.read_text("utf-8"))]
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a list of modules ({error!r}). Download the checkpoint again.") from error
     if not listed or listed[0] != ("Transformer", ""):
         raise _unsupported(folder, f"{listed[0] if listed else 'nothing'} as its first", "a Transformer in the root")
     transformer = read_json(folder / "sentence_bert_config.json")
@@ -207,16 +225,6 @@ def read_pooling(folder: Path) -> Pooling:
             f"Pooling with {', '.join(POOLING_MODES)}",
         )
     return Pooling(modes, include_prompt=config.get("include_prompt") is not False)
-
-
-def _kind(name: str, folder: Path) -> str:
-    package, _, kind = name.rpartition(".")
-    if not package.startswith("sentence_transformers."):
-        raise UnsupportedModelError(
-            f"{folder} wants the module {name!r}, which is code from outside sentence-transformers. crossrank never "
-            "runs code out of a checkpoint."
-        )
-    return kind
 
 
 def _head(folder: Path, task: str, listed: list[tuple[str, str]]) -> tuple[Module, ...]:

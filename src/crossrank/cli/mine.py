@@ -90,7 +90,8 @@ def execute(args: argparse.Namespace) -> int:
 
     :raises CrossRankError: If something can't be used.
     """
-    from crossrank.cli.output_files import check_output, whole_file
+    from crossrank.atomic_write import write_atomically
+    from crossrank.cli.output_files import check_output
     from crossrank.data.files import read_documents, read_judgements
     from crossrank.data.judgements import ReadReport, ReadSettings
     from crossrank.progress import progress_of
@@ -124,7 +125,7 @@ def execute(args: argparse.Namespace) -> int:
         rankers.append(bi_encoder_ranker(BiEncoder(args.bi_encoder), corpus, [group.query for group in groups]))
     with progress_of(len(groups), None) as progress:
         mined, report = mine(groups, corpus, rankers, settings, logits_of=_filter(args.filter), progress=progress)
-    with whole_file(args.output) as stream:
+    with write_atomically(args.output) as stream:
         stream.writelines(to_json(vars(one)) + "\n" for one in mined)
     if args.json:
         print(to_json({"output": str(args.output), "documents": len(corpus), **vars(report)}))

@@ -81,7 +81,7 @@ def positive(text: str) -> int:
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for how a model runs."""
-    from crossrank.engines.select import PRECISIONS
+    from crossrank.engines.settings import PRECISIONS
 
     group = parser.add_argument_group("how the model runs")
     group.add_argument("--revision", metavar="NAME", help="branch, tag or commit on the hub")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 from crossrank.data.beir import folder_files
 from crossrank.errors import InputError
@@ -32,15 +30,3 @@ def check_output(name: str | Path, inputs: Sequence[str | Path | None] = ()) -> 
         for file in folder_files(given) if given.is_dir() else [given] if given.exists() else []:
             if path.samefile(file):
                 raise InputError(f"{name} is an input: writing it would destroy {file}. Name another output.")
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
-    """Write a file that appears only once it is complete; after an error nothing is left."""
-    part = path.resolve().with_name(f".{path.resolve().name}.part")
-    try:
-        with part.open("w", encoding="utf-8", errors="backslashreplace") as stream:
-            yield stream
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

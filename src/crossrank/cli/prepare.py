@@ -39,7 +39,7 @@ _CHUNK = 4096
 
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
-    from crossrank.engines.select import PRECISIONS
+    from crossrank.engines.settings import PRECISIONS
     from crossrank.prepared.rows import STORAGE
 
     parser.add_argument("files", metavar="FILE", nargs="*", help="documents: files, or folders of them")

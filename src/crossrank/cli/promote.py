@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossrank.cli.options import Parser, positive
 from crossrank.cli.terminal import one_line, to_json
-from crossrank.engines.select import PRECISIONS
+from crossrank.engines.settings import PRECISIONS
 
 if TYPE_CHECKING:
     from crossrank.training.decision import Criteria, Decision

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from crossrank.checkpoint.source import resolve
-from crossrank.engines.select import LoadedModel, check_settings, load_model
+from crossrank.engines.load import LoadedModel, load_model
+from crossrank.engines.settings import check_settings
 from crossrank.errors import InputError, PreparedError
+from crossrank.forks import native_code, renew_lock_after_fork
 from crossrank.prepared.rows import STORAGE, bytes_per_token, pack, unpack
 from crossrank.prepared.store import DIRECTORY, Row, Store
 from crossrank.tokenization.split_encoder import ReadText, SplitEncoder, Text
@@ -104,6 +106,7 @@ class PreparedDocuments:
         }
         self._storage = storage
         self._lock = threading.RLock()
+        renew_lock_after_fork(self)
         self._loaded: LoadedModel | None = None
         self._store: Store | None = None
         if (self.folder / DIRECTORY).exists():
@@ -334,7 +337,8 @@ class PreparedDocuments:
         with self._lock:
             if self._loaded is None:
                 files = resolve(self._model)
-                loaded = load_model(files.folder, **self._settings)
+                with native_code():
+                    loaded = load_model(files.folder, **self._settings)
                 check_apart(loaded, files.name)
                 self._loaded = loaded
             return self._loaded
@@ -362,8 +366,9 @@ class PreparedDocuments:
                 known[digest] = there
             else:
                 new.setdefault(digest, text)
-        texts: list[Text] = encoder.documents(list(new.values()))
-        states = dict(zip(new, engine.read(texts, None, exact=True), strict=True)) if texts else {}
+        with native_code():
+            texts: list[Text] = encoder.documents(list(new.values()))
+            states = dict(zip(new, engine.read(texts, None, exact=True), strict=True)) if texts else {}
         documents, written = [], set()
         for identifier, _, digest in group:
             row, read = known.get(digest), states.get(digest)

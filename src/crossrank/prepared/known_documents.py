@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from crossrank.errors import InputError
+from crossrank.forks import renew_lock_after_fork
 from crossrank.prepared.documents import PreparedDocuments
 from crossrank.tokenization.split_encoder import ReadText
 from crossrank.tokenization.text_cache import TextCache
@@ -27,6 +28,7 @@ class KnownDocuments:
         self.prepared = prepared
         self._hits = self._prepared_hits = self._misses = 0
         self._lock = threading.Lock()
+        renew_lock_after_fork(self)
 
     def find(self, text: Hashable) -> ReadText | None:
         """Give a document's states, or ``None`` where it must be read."""

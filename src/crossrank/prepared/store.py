@@ -29,6 +29,7 @@ from typing import Any
 
 from crossrank.checkpoint.locks import FileLock
 from crossrank.errors import PreparedError
+from crossrank.forks import never_release_after_fork, renew_lock_after_fork, reopen_after_fork
 
 FORMAT = 1
 DIRECTORY = "directory.sqlite"
@@ -91,6 +92,10 @@ class Store:
                 "Install a newer crossrank, or prepare the documents again into another folder."
             )
         self.refresh()
+        self._inherited: list[sqlite3.Connection] = []
+        never_release_after_fork(self)
+        renew_lock_after_fork(self)
+        reopen_after_fork(self)
 
     @classmethod
     def create(cls, folder: Path, meta: Mapping[str, str]) -> Store:
@@ -135,6 +140,15 @@ class Store:
                 self._maps = {number: data for number in used if (data := self.mapped(number)) is not None}
                 if len(self._maps) == len(used):
                     break  # else a compaction came between the two: look again
+
+    def reopen(self) -> None:
+        """Open the directory anew, in a child process.
+
+        :raises PreparedError: If it can't be opened.
+        """
+        self._inherited.append(self._connection)  # a connection must not be closed in a child process either
+        self._connection = self._connect()
+        self.refresh()
 
     def close(self) -> None:
         """Let go of the files."""

@@ -9,22 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.checkpoint.source import ModelFiles, resolve
-from crossrank.engines.select import check_settings
+from crossrank.engines.load import LoadedBiEncoder, load_bi_encoder
+from crossrank.engines.settings import check_settings
 from crossrank.errors import CheckpointError
 from crossrank.forks import native_code, renew_lock_after_fork
 from crossrank.progress import progress_of
 from crossrank.scoring.pickling import Reloadable
 from crossrank.tokenization.batching import make_batches
 from crossrank.validation import check_choice, check_documents, check_model_name, check_revision, check_text
-
-if TYPE_CHECKING:
-    from crossrank.engines.embedding_engine import LoadedBiEncoder
 
 # Padded tokens of one forward pass, and texts that are tokenized and sorted together: see cross_encoder.py.
 TOKEN_BUDGET = 2048
@@ -214,9 +212,6 @@ class BiEncoder(Reloadable):
         if loaded is None:
             with self._lock, native_code():
                 if self._loaded is None:
-                    # Only here: it brings in OpenVINO.
-                    from crossrank.engines.embedding_engine import load_bi_encoder
-
                     files = self._find()
                     settings = {
                         "precision": self._precision,

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.atomic_write import write_atomically
 from crossrank.errors import InputError
 from crossrank.scoring.activation import Activation, sigmoid
 
@@ -222,10 +223,8 @@ class Calibration:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON; a file that is there is replaced in one step."""
-        target = Path(path)
-        draft = target.with_name(target.name + ".part")
-        draft.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        draft.replace(target)
+        with write_atomically(Path(path)) as stream:
+            stream.write(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
     def from_dict(cls, value: Any, where: str = "the calibration") -> Calibration:

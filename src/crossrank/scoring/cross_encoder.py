@@ -19,7 +19,8 @@ from tokenizers import Tokenizer
 
 from crossrank.checkpoint.identity import model_files
 from crossrank.checkpoint.source import ModelFiles, resolve
-from crossrank.engines.select import LoadedModel, check_files, check_settings, load_model
+from crossrank.engines.load import LoadedModel, check_files, load_model
+from crossrank.engines.settings import check_settings
 from crossrank.errors import CheckpointError, InputError
 from crossrank.forks import native_code, renew_lock_after_fork
 from crossrank.optional import require
@@ -249,8 +250,7 @@ class CrossEncoder(Reloadable):
         if not isinstance(encoded, SplitPairs):
             return Counter()
         total, cached, prepared = len(encoded.document_texts), *map(encoded.documents_known, ("cached", "prepared"))
-        with native_code():  # there is a lock in it
-            self._documents.count(cached, prepared, total - cached - prepared)
+        self._documents.count(cached, prepared, total - cached - prepared)
         return Counter(documents=total, documents_cached=cached, documents_prepared=prepared)
 
     # The steps of `score` one by one, for those who schedule them: the server puts batches of many requests in turn.

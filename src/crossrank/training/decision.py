@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.atomic_write import write_atomically
 from crossrank.errors import InputError
 from crossrank.evaluation.significance import DRAWS, intervals, permutation_p
 
@@ -195,12 +195,8 @@ class Decision:
     def write(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f".{path.name}.new")
-        with new.open("w", encoding="utf-8") as stream:
+        with write_atomically(path) as stream:
             stream.write(json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        new.replace(path)
 
 
 def judge(data: Figures, guard: Figures | None, criteria: Criteria) -> tuple[bool, tuple[str, ...], int | None]:

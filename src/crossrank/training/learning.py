@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from crossrank.atomic_write import write_atomically
 from crossrank.checkpoint.locks import FileLock
 from crossrank.checkpoint.model_registry import DECISIONS, ModelRegistry
 from crossrank.data.dataset import Dataset
@@ -381,9 +382,5 @@ class _State:
     def keep(self, rows: Counter[str]) -> None:
         """Keep what was learnt from, and write all of it or nothing."""
         self.rows = rows
-        new = self.path.with_name(f".{self.path.name}.new")
-        with new.open("w", encoding="utf-8") as stream:
+        with write_atomically(self.path) as stream:
             json.dump({"rows": dict(rows), "rounds": dict(self.rounds)}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        new.replace(self.path)

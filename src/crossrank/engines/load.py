@@ -1,29 +1,28 @@
-"""Device and model -> an encoder and an engine."""
+"""A model's folder -> its encoder and its engine: one branch for each kind of model."""
 
 from __future__ import annotations
 
-import os
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossrank.checkpoint.config import ModelConfig, load_config, read_json
+from crossrank.checkpoint.embedding import Embedding, read_embedding
 from crossrank.checkpoint.identity import LoadedFiles
 from crossrank.checkpoint.modules import Modules, Pooling, read_modules, refuse_for_encoders
+from crossrank.checkpoint.weights import load_weights
 from crossrank.engines.engine import Engine
-from crossrank.errors import CrossRankWarning, InputError
+from crossrank.engines.settings import choose_precision, usable_length
+from crossrank.errors import InputError
 from crossrank.tokenization.pair_encoder import Encoder, PairEncoder, prompt_length
 from crossrank.tokenization.split_encoder import KnownTexts, SplitEncoder
+from crossrank.tokenization.text_encoder import TextEncoder
 from crossrank.tokenization.tokenizer import load_tokenizer, pair_template
-from crossrank.validation import check_choice, check_optional_integer
 
 if TYPE_CHECKING:
     from crossrank.architectures.ops import Graphs
+    from crossrank.engines.embedding_engine import EmbeddingEngine
 
-DEVICES = ("cpu", "cuda", "mps")
-PRECISIONS = ("auto", "float32", "bfloat16", "int8")
-PRECISION_VARIABLE = "CROSSRANK_PRECISION"
 # Language models, whose attention looks back only: they run on torch, on any device.
 DECODERS = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3"})
 _TYPES = "token_type_ids"
@@ -39,29 +38,14 @@ class LoadedModel:
     files: LoadedFiles
 
 
-def check_settings(device: str | None, precision: str, max_length: int | None) -> None:
-    """Refuse what can't be used before anything is loaded.
+@dataclass(frozen=True)
+class LoadedBiEncoder:
+    """A bi-encoder ready to embed."""
 
-    :raises InputError: If a value is not known.
-    """
-    if device is not None and device.partition(":")[0] not in DEVICES:
-        raise InputError(
-            f"device={device!r} is not known: give one of {', '.join(DEVICES)}, or cuda:1 for the second GPU."
-        )
-    check_choice("precision", precision, PRECISIONS)
-    choose_precision(precision)
-    check_optional_integer("max_length", max_length, "Leave it out for all that the model reads.")
-
-
-def choose_precision(precision: str) -> str:
-    """Replace ``"auto"`` by what the environment variable ``CROSSRANK_PRECISION`` says, if it is set.
-
-    :raises InputError: If the variable has an unknown value.
-    """
-    setting = os.environ.get(PRECISION_VARIABLE, "").strip()
-    if precision != "auto" or not setting:
-        return precision
-    return check_choice(PRECISION_VARIABLE, setting, PRECISIONS, ", or unset the variable")
+    config: ModelConfig
+    embedding: Embedding
+    encoder: TextEncoder
+    engine: EmbeddingEngine
 
 
 def check_files(folder: Path) -> None:
@@ -69,26 +53,10 @@ def check_files(folder: Path) -> None:
 
     :raises ModelError: If it does not.
     """
-    from crossrank.checkpoint.weights import load_weights
-
     load_config(folder)
     exported = any(folder.glob("**/*.xml")) or any(folder.glob("**/*.onnx"))
     if any(folder.glob("model.safetensors*")) or not exported:
         load_weights(folder)
-
-
-def usable_length(config: ModelConfig, max_length: int | None) -> int:
-    """What the caller asked for, or what the model can do if that is less; the caller is warned then."""
-    if max_length is None:
-        return config.usable_length
-    if max_length > config.usable_length:
-        warnings.warn(
-            f"max_length={max_length} is more than this model's {config.usable_length} tokens, so "
-            f"{config.usable_length} are used. Leave it out, or take a model with a longer context.",
-            CrossRankWarning,
-            stacklevel=2,
-        )
-    return min(max_length, config.usable_length)
 
 
 def load_model(
@@ -113,13 +81,16 @@ def load_model(
     precision = choose_precision(precision)
     config = load_config(folder)
     modules = read_modules(folder)
+
+    # 1) Decoders: torch, on any device.
     if config.model_type in DECODERS:
-        from crossrank.engines.decoders import load_decoder
+        from crossrank.engines.decoder_loading import load_decoder
 
         found = load_decoder(
             folder, config, modules, device=device, precision=precision, max_length=max_length, num_threads=num_threads
         )
         return LoadedModel(*found, files)
+
     if modules is not None:
         refuse_for_encoders(folder, config.model_type, modules)
         config = replace(
@@ -132,36 +103,42 @@ def load_model(
     template = pair_template(tokenizer, config.raw.get("pad_token_id"))
     if not _gives_types(folder):
         template = replace(template, query_type=0, document_type=0, middle_types=(0,) * len(template.middle))
+    engine: Engine
+
+    # 2) Encoders on a GPU: torch.
     if device is not None and device != "cpu":
-        if config.model_type == "split_bert":
-            raise InputError(f"device={device!r} is for other models; the one in the box runs on the CPU.")
+        _check_runs_on_torch(folder, config, modules, device)
         from crossrank.engines.torch_engine import TorchEngine
 
-        if (modules and modules.head) or config.raw.get("auto_map"):
-            kind = "ends in sentence-transformers modules" if modules and modules.head else "has code of its own"
-            raise InputError(
-                f"device={device!r} is for other models: one that {kind}, as {folder} does, runs on the CPU only. "
-                "Leave device out."
-            )
         engine = TorchEngine(folder, device=device, precision=precision, num_threads=num_threads)
-        types, length = engine.token_types, usable_length(config, max_length)
-        encoder = PairEncoder(tokenizer, template, length, token_types=types, prompt=prompt)
+        length = usable_length(config, max_length)
+        encoder = PairEncoder(tokenizer, template, length, token_types=engine.token_types, prompt=prompt)
         return LoadedModel(config, encoder, engine, files)
+
     skipped = 0 if _pools_prompt(modules) else prompt_length(tokenizer, prompt)
     graphs, precision = _graphs(folder, config, precision, modules, skipped)
+    length = usable_length(config, max_length)
+
+    # 3) Models that read query and document apart, such as the bundled one.
     if config.model_type == "split_bert":
-        length = usable_length(config, max_length)
         split = SplitEncoder(tokenizer, template, length, config.need("max_query_length"), known)
-        apart = SplitEngine(graphs, length, precision=precision, num_threads=num_threads, known=known)
-        return LoadedModel(config, split, apart, files)
-    encoder = PairEncoder(
-        tokenizer,
-        template,
-        usable_length(config, max_length),
-        token_types=_TYPES in graphs.input_names,
-        prompt=prompt,
-    )
+        engine = SplitEngine(graphs, length, precision=precision, num_threads=num_threads, known=known)
+        return LoadedModel(config, split, engine, files)
+
+    # 4) All other encoders on the CPU.
+    encoder = PairEncoder(tokenizer, template, length, token_types=_TYPES in graphs.input_names, prompt=prompt)
     return LoadedModel(config, encoder, OpenVinoEngine(graphs, precision=precision, num_threads=num_threads), files)
+
+
+def _check_runs_on_torch(folder: Path, config: ModelConfig, modules: Modules | None, device: str) -> None:
+    if config.model_type == "split_bert":
+        raise InputError(f"device={device!r} is for other models; the bundled model runs on the CPU only.")
+    if (modules and modules.head) or config.raw.get("auto_map"):
+        kind = "ends in sentence-transformers modules" if modules and modules.head else "has code of its own"
+        raise InputError(
+            f"device={device!r} is for other models: one that {kind}, as {folder} does, runs on the CPU only. "
+            "Leave device out."
+        )
 
 
 def _pools_prompt(modules: Modules | None) -> bool:
@@ -173,7 +150,6 @@ def _graphs(
 ) -> tuple[Graphs, str]:
     """The graphs of a folder, of its weights or as they were exported, and the precision to run them in."""
     from crossrank.architectures import modular, registry
-    from crossrank.checkpoint.weights import load_weights
     from crossrank.engines.exported import find_exported, load_exported
     from crossrank.engines.openvino_engine import native_precision
 
@@ -193,3 +169,30 @@ def _gives_types(folder: Path) -> bool:
     """Whether the checkpoint's own tokenizer tells query and document apart; if not, all tokens are of type 0."""
     names = read_json(folder / "tokenizer_config.json").get("model_input_names")
     return not isinstance(names, list) or _TYPES in names
+
+
+def load_bi_encoder(
+    folder: Path, *, precision: str, max_length: int | None, num_threads: int | None
+) -> LoadedBiEncoder:
+    """Open the folder of a bi-encoder.
+
+    :raises ModelError: If the files can't be used, or are not of a bi-encoder.
+    :raises InputError: If a setting does not fit the model.
+    """
+    from crossrank.architectures.registry import build_states
+    from crossrank.engines.embedding_engine import EmbeddingEngine
+    from crossrank.engines.openvino_engine import native_precision
+
+    config = load_config(folder)
+    weights = load_weights(folder)
+    embedding = read_embedding(folder, config, list(weights))
+    precision = native_precision(choose_precision(precision))
+    graph = build_states(config, weights.compressed(precision == "int8"), first_only=embedding.pooling == "cls")
+    encoder = TextEncoder(
+        load_tokenizer(folder, config.raw.get("vocab_size")),
+        usable_length(config, max_length),
+        config.get("pad_token_id", 0),
+    )
+    size = int(config.get("hidden_size", None) or config.need("dim"))  # the latter is DistilBERT's word
+    engine = EmbeddingEngine(graph, size, embedding.pooling, precision=precision, num_threads=num_threads)
+    return LoadedBiEncoder(config, embedding, encoder, engine)

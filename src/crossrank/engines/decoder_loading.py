@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from crossrank.checkpoint.config import ModelConfig, read_json
 from crossrank.checkpoint.modules import POOLED, Dense, LogitScore, Module, Modules, Pooling
 from crossrank.engines.engine import Engine
-from crossrank.engines.select import usable_length
+from crossrank.engines.settings import usable_length
 from crossrank.engines.torch_engine import TorchDecoderEngine, chat_renderer
 from crossrank.errors import CheckpointError, UnsupportedModelError
 from crossrank.tokenization.decoder_encoder import DecoderEncoder
