@@ -165,7 +165,7 @@ def test_the_variable_for_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_more_threads_than_any_machine_has(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert available_threads(4096) == 4096
-    says = "=4097 is above 4096. Leave it out to use all processors there are."
+    says = "=4097 is above 4096. Leave it out to use all processors."
     assert message(InputError, lambda: CrossEncoder(tiny_bert, num_threads=4097).load()) == f"num_threads{says}"
     monkeypatch.setenv("CROSSRANK_NUM_THREADS", "99999999999999")
     assert "is above 4096" in message(InputError, lambda: CrossEncoder(tiny_bert).load())
@@ -246,7 +246,7 @@ def test_remote_code_is_refused_even_when_trusted(folder: Path) -> None:
 def test_an_unknown_architecture_lists_the_known(folder: Path) -> None:
     edit_config(folder, model_type="t5")
     got = message(UnsupportedModelError, lambda: CrossEncoder(folder).load())
-    assert "'t5' has no graph here; known are" in got
+    assert "'t5' is not supported; known are" in got
     for known in ("bert", "electra", "roberta", "xlm-roberta", "distilbert", "modernbert", "deberta-v2"):
         assert re.search(rf"\b{known}\b", got)
 

@@ -181,12 +181,12 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "minicpm with code of its own": (other_code("modeling_minicpm.MiniCPM", model_type="minicpm"), "never runs code"),
     "deberta-v2 with code of its own": (other_code("modeling.Provence", model_type="deberta-v2"), "never runs code"),
-    "qwen2_vl": (unknown("qwen2_vl"), "'qwen2_vl' has no graph here"),
-    "t5": (unknown("t5"), "'t5' has no graph here"),
-    "deberta": (unknown("deberta"), "'deberta' has no graph here"),
+    "qwen2_vl": (unknown("qwen2_vl"), "'qwen2_vl' is not supported"),
+    "t5": (unknown("t5"), "'t5' is not supported"),
+    "deberta": (unknown("deberta"), "'deberta' is not supported"),
     "mistral without a known prompt": (
         lambda folder: make_decoder(folder, "mistral"),
-        "nothing tells the prompt it was trained on",
+        "does not name its prompt",
     ),
     "bert without a classifier": (colbert, "is not a reranker"),
 }

@@ -87,7 +87,9 @@ def test_no_gpu(tiny_bert: Path, tmp_path: Path, device: str, monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     for folder in (tiny_bert, make_decoder(tmp_path, "qwen3")):
-        with pytest.raises(InputError, match=rf"device='{device}' is not there: torch .* finds cpu.*Give one of these"):
+        with pytest.raises(
+            InputError, match=rf"device='{device}' is not available: torch .* finds cpu.*Give one of these"
+        ):
             CrossEncoder(folder, device=device).load()
 
 

@@ -1,4 +1,4 @@
-"""BERT: Devlin et al. 2019, https://arxiv.org/abs/1810.04805. The ms-marco MiniLM and TinyBERT rerankers are of it."""
+"""BERT: Devlin et al. 2019, https://arxiv.org/abs/1810.04805. Used by the ms-marco MiniLM and TinyBERT rerankers."""
 
 from __future__ import annotations
 

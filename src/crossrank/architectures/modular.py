@@ -1,7 +1,7 @@
 """Modular cross-encoders: the body of an architecture, and behind it modules of sentence-transformers.
 
 Read from sentence_transformers 6.2: sentence_transformer/modules/{pooling,layer_norm}.py and base/modules/{dense,
-normalize}.py. All that comes behind the body is in the head, and so runs in float32: pooling over many tokens too.
+normalize}.py. Everything after the body is in the head, so it runs in float32, including pooling over many tokens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""RoBERTa: Liu et al. 2019, https://arxiv.org/abs/1907.11692; XLM-R and CamemBERT are of the same build.
+"""RoBERTa: Liu et al. 2019, https://arxiv.org/abs/1907.11692; XLM-R and CamemBERT have the same structure.
 
 BERT's layers; positions are counted from behind the padding id, and the head reads the first token without a pooler.
 """

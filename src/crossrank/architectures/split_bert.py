@@ -1,4 +1,4 @@
-"""The model in the box: query and document apart in a BERT, then a small head that reads the pair.
+"""The bundled model: a BERT reads query and document separately, then a small head reads the pair.
 
 The body is a bi-encoder's BERT, run on each text alone, so that a query is read once for all of its documents and a
 document's states could be kept. The head reads the query's and the document's token states together:
@@ -108,7 +108,7 @@ def attend(x: Node, document: Node, match: Node, bias: Node, weights: Weights, a
     scores = opset.matmul(looking, shared, False, True)  # [B, N, L, M]
     preference = constant(weights("match_bias", n).reshape(1, n, 1, 1))
     scores = opset.add(opset.add(scores, opset.multiply(opset.unsqueeze(match, ints(1)), preference)), bias)
-    # The empty place: one more score, whose share of the attention goes nowhere.
+    # One more score with no value behind it: its share of the attention is dropped.
     empty = constant(weights("empty", n).reshape(1, n, 1, 1))
     peak = opset.maximum(opset.reduce_max(scores, ints(3), True), empty)
     powers = opset.exp(opset.subtract(scores, peak))

@@ -13,7 +13,7 @@ from crossrank.validation import is_finite_number
 
 # A tokenizer that was saved without a limit carries a number like 1e30.
 _NO_LIMIT = 1_000_000
-# The least that these keys of config.json may be, where they are there.
+# The smallest values that these keys of config.json may have.
 _LEAST: Mapping[str, int] = {
     **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), 1),
     **dict.fromkeys(("dim", "n_layers", "n_heads", "hidden_dim"), 1),  # DistilBERT's words for these four
@@ -23,7 +23,7 @@ _LEAST: Mapping[str, int] = {
     "pad_token_id": -1,
 }
 _EPSILONS = ("layer_norm_eps", "norm_eps", "rms_norm_eps")
-# Far beyond any classifier; names for more would only fill the memory.
+# Far more than any classifier has. More names would only fill the memory.
 _MAX_LABELS = 100_000
 _WORDS = ("hidden_act", "activation", "hidden_activation")
 
@@ -58,8 +58,8 @@ POSITIONS: Mapping[str, PositionFacts] = {
     "xlm-roberta": PositionFacts(padding=1),
     "xlm_roberta_flash": PositionFacts(padding=1),
 }
-# Code that checkpoints want to be run, by the configuration class in their auto_map: the architecture whose graph here
-# computes the same without it.
+# Configuration classes in the auto_map of checkpoints that bring their own code -> our architecture that computes the
+# same without it.
 REWRITTEN: Mapping[str, str] = {
     "configuration.NewConfig": "new",
     "configuration_bert.JinaBertConfig": "jina_bert",
@@ -112,8 +112,8 @@ class ModelConfig:
         value = self.raw.get(key)
         if value is not None and value not in known:
             raise UnsupportedModelError(
-                f"config.json of this {self.model_type!r} checkpoint has {key}={value!r}, for which there is no graph "
-                f"here; known is {' or '.join(map(repr, known))}. Take another checkpoint."
+                f"config.json of this {self.model_type!r} checkpoint has {key}={value!r}, which is not "
+                f"supported; supported are {' and '.join(map(repr, known))}. Use another checkpoint."
             )
 
 
@@ -150,8 +150,8 @@ def load_config(folder: Path) -> ModelConfig:
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise CheckpointError(
-            f"{path} names no model_type, so there is no telling which architecture it is. "
-            "Take the config.json that was saved with the weights."
+            f"{path} names no model_type, so its architecture is unknown. "
+            "Use the config.json that was saved with the weights."
         )
     if raw.get("auto_map"):
         model_type = _rewritten(folder, raw["auto_map"])
@@ -168,13 +168,13 @@ def load_config(folder: Path) -> ModelConfig:
 
 
 def _rewritten(folder: Path, auto_map: Any) -> str:
-    """Find the architecture here of a checkpoint that wants code to be run: ``repository--module.Class``."""
+    """Find our architecture for a checkpoint that needs its own code, named ``repository--module.Class``."""
     name = str(auto_map.get("AutoConfig", "")) if isinstance(auto_map, dict) else ""
     code = name.rpartition("--")[2]
     if code not in REWRITTEN:
         raise UnsupportedModelError(
-            f"{folder} wants code from its repository to be run (auto_map in config.json, the models that need "
-            "trust_remote_code=True). crossrank never runs code out of a checkpoint. Take a model of a known "
+            f"{folder} needs code from its repository (auto_map in config.json; trust_remote_code=True in "
+            "transformers). crossrank never runs code from checkpoints. Use a model of a supported "
             "architecture, such as cross-encoder/ettin-reranker-32m-v1 or BAAI/bge-reranker-v2-m3; docs/models.md "
             "says of each published reranker whether it runs."
         )
@@ -215,7 +215,7 @@ def _labels(folder: Path, raw: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _activation(folder: Path, raw: Mapping[str, Any]) -> str | None:
-    """Where sentence-transformers has kept it over the years, newest first; only names under torch.nn count."""
+    """Look where versions of sentence-transformers have stored it, newest first; only names in torch.nn count."""
     places = (
         read_json(folder / "config_sentence_transformers.json").get("activation_fn"),
         settings.get("activation_fn") if isinstance(settings := raw.get("sentence_transformers"), dict) else None,

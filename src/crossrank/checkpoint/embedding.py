@@ -1,4 +1,4 @@
-"""The files of a bi-encoder -> how its token states become one vector, and what stands before its texts.
+"""The files of a bi-encoder -> how its token states become one vector, and the prompts of its texts.
 
 Read from sentence_transformers 6.2 (sentence_transformer/modules/pooling.py, base/model.py) and the files that versions
 2 to 5 saved. A plain transformers checkpoint has none of these files: the mean of all tokens is taken.
@@ -30,7 +30,7 @@ class Embedding:
     :param lowercase: Whether texts are put in lower case before they are tokenized.
     :param query_prompt: Goes before a query; empty for none.
     :param document_prompt: Goes before a document.
-    :param default_prompt: Goes before a text of which nobody says which it is.
+    :param default_prompt: Goes before a text when the caller gives no role.
     """
 
     pooling: str

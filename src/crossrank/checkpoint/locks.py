@@ -1,4 +1,4 @@
-"""A lock between processes on a file; the system lets go of it when its holder ends, however it ends."""
+"""A lock on a file between processes. The system releases it when its holder ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from typing import IO
 
 from crossrank.errors import CrossRankError
 
-# Windows locks bytes, and nobody else may read them then: one far behind what is written.
+# Windows locks bytes, which nobody else can then read, so we lock one far beyond what is written.
 _BYTE = 1 << 30
 _PAUSE = 0.05
 
 
 class FileLock:
-    """Held between ``with`` and its end. The file says who holds it; it stays behind empty.
+    """Held inside a ``with`` block. The file says who holds it, and is empty afterwards.
 
     The file may lie on a local disk, or on a network one that passes locks on (NFS since version 3 with lockd, SMB).
 
-    :param path: The lock's file; it is made. Its folder must be there.
-    :param what: What is done under it, for whoever finds it taken.
-    :param wait: For how many seconds to wait for it.
+    :param path: The lock's file, created if needed. Its folder must exist.
+    :param what: What the holder does, for the error message of others.
+    :param wait: Seconds to wait for it.
     """
 
     def __init__(self, path: Path, what: str, *, wait: float = 0.0) -> None:
         self.path = path
         self.what = what
         self.wait = wait
-        #: Who held the lock before and ended without letting go of it, in words; ``None`` if nobody did.
+        #: Description of a process that ended without releasing the lock; ``None`` if there was none.
         self.left_by: str | None = None
         self._stream: IO[bytes] | None = None
 
@@ -58,10 +58,10 @@ class FileLock:
 
         self.left_by = _holder(stream)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        told = {"what": self.what, "process": os.getpid(), "host": socket.gethostname(), "since": now}
+        facts = {"what": self.what, "process": os.getpid(), "host": socket.gethostname(), "since": now}
         stream.seek(0)
         stream.truncate()
-        stream.write(json.dumps(told).encode())
+        stream.write(json.dumps(facts).encode())
         stream.flush()
         self._stream = stream
         return self
@@ -79,8 +79,8 @@ class FileLock:
 def _holder(stream: IO[bytes]) -> str | None:
     stream.seek(0)
     try:
-        told = json.loads(stream.read())
-        return f"{told['what']!r} (process {told['process']} on {told['host']}, since {told['since']})"
+        said = json.loads(stream.read())
+        return f"{said['what']!r} (process {said['process']} on {said['host']}, since {said['since']})"
     except (ValueError, KeyError, TypeError):
         return None
 

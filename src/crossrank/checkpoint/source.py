@@ -30,7 +30,7 @@ class ModelFiles:
     """A model's files on this machine.
 
     :param folder: The folder in which ``config.json`` is.
-    :param name: What the caller named it; ``"bundled"`` for the model in the box.
+    :param name: What the caller named it; ``"bundled"`` for the bundled model.
     :param revision: The commit hash if it came from the hub, the version if from a registry, else ``None``.
     """
 
@@ -59,7 +59,7 @@ def resolve(
     :param token: A hub token; ``None`` takes the one that is set or saved on this machine, ``False`` sends none.
     :param cache_folder: Where hub models are kept, instead of huggingface_hub's cache.
     :param local_files_only: Ask nothing of the hub: the cache has it or it is not found.
-    :raises InputError: If an argument is of no use: its type, a revision for a folder, a malformed ``HF_ENDPOINT``.
+    :raises InputError: If an argument can't be used: a wrong type, a folder with a revision, a bad ``HF_ENDPOINT``.
     :raises ModelNotFoundError: If there is no such folder, repository or revision, or, offline, no copy in the cache.
     :raises ModelAccessError: If the hub refuses: a gated repository, or a token that is not valid.
     :raises DownloadError: If the hub can't be reached or a download broke off, and the cache has no copy.
@@ -70,7 +70,7 @@ def resolve(
         return _local(BUNDLED, "bundled", revision)
     name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
     if not isinstance(name, str) or not name.strip():
-        raise InputError(f"model is {model!r}. Give a hub name, a folder, or None for the model in the box.")
+        raise InputError(f"model is {model!r}. Give a hub name, a folder, or None for the bundled model.")
     # os.path and not pathlib: it leaves alone what can't be a path (~nobody, a null byte, 5000 letters), Path raises.
     path = os.path.expanduser(name)  # noqa: PTH111
     means_folder = not isinstance(model, str) or name.startswith((".", "~")) or os.path.isabs(path)  # noqa: PTH117

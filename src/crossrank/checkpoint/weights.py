@@ -82,7 +82,7 @@ class Tensor:
 
 
 class Weights:
-    """The tensors of a checkpoint by name, read when they are asked for; keeps account of which were.
+    """The tensors of a checkpoint by name, read on request; remembers which were read.
 
     :param folder: The model folder, for messages.
     :param tensors: Name -> where it is.
@@ -148,7 +148,7 @@ class Weights:
             )
         warnings.warn(
             f"The weights in {self.folder} have tensors that the model does not use: {_sample(unread)}. If the "
-            "scores are not what you expect, check that config.json and the weights are of one model.",
+            "scores are not what you expect, check that config.json and the weights belong together.",
             CrossRankWarning,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""A decoder's folder -> its encoder and its engine: which prompt, which head."""
+"""A decoder's folder -> its encoder and its engine, with the right prompt and head."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crossrank.tokenization.pair_encoder import Encoder
 from crossrank.tokenization.prompts import DOCUMENT, FAMILIES, PROMPTS, QUERY, Chunk, Prompt, chat_prompt
 from crossrank.tokenization.tokenizer import load_tokenizer, pair_template
 
-# What a decoder reads of a pair unless the caller asks for more: the limit in the published code of Qwen3-Reranker and
+# The most tokens of a pair unless the caller asks for more: the limit in the published code of Qwen3-Reranker and
 # mxbai-rerank-v2. Their configs allow 32768 and more, at which a single pair takes gigabytes.
 DEFAULT_LENGTH = 8192
 
@@ -108,13 +108,13 @@ def _head(
 
 
 def _layers(head: tuple[Module, ...]) -> tuple[Dense, ...]:
-    """Of the modules behind a decoder's states those that compute; what is pooled is the last token."""
+    """Return the Dense layers after a decoder's last token, and refuse any other module."""
     pooling, *layers = head
     dense = tuple(layer for layer in layers if isinstance(layer, Dense) and not layer.residual)
     chained = all(layer.source == POOLED for layer in dense) and [layer.target for layer in dense[:-1]]
     if pooling != Pooling(("lasttoken",)) or len(dense) < len(layers) or chained != [POOLED] * (len(dense) - 1):
         raise UnsupportedModelError(
-            "Behind a decoder crossrank knows the modules Pooling with the mode 'lasttoken' and Dense without "
+            "After a decoder, crossrank supports the modules Pooling with the mode 'lasttoken' and Dense without "
             f"use_residual; this one has {' + '.join(map(_described, head))}. "
             "Score it with sentence-transformers itself."
         )
@@ -147,15 +147,15 @@ def _prompt(folder: Path, config: ModelConfig, modules: Modules | None, kind: st
     chat = _chat(folder, None)
     if chat is None and kind == "text-generation":
         raise UnsupportedModelError(
-            f"{folder} is a {config.model_type!r} language model, and nothing tells the prompt it was trained on. Save "
+            f"{folder} is a {config.model_type!r} language model that does not name its prompt. Save "
             'it with sentence-transformers as Transformer and LogitScore, or set "crossrank_prompt" in config.json '
-            f"to one of {', '.join(PROMPTS)}. Known by themselves are the kinds {', '.join(FAMILIES)}."
+            f"to one of {', '.join(PROMPTS)}. Without it, crossrank knows the prompts of {', '.join(FAMILIES)}."
         )
     return chat or _plain(tokenizer, "")
 
 
 def _chat(folder: Path, modules: Modules | None) -> Prompt | None:
-    """Take the checkpoint's chat template, if it carries a pair, with the kind of content it states or works with."""
+    """Use the checkpoint's chat template if it can hold a pair, with the content format it names or accepts."""
     stated = modules.message_format if modules else None
     render = chat_renderer(folder, *((modules.prompt, modules.template_settings) if modules else ("", {})))
     if render is None:
@@ -163,7 +163,7 @@ def _chat(folder: Path, modules: Modules | None) -> Prompt | None:
     for form in (stated,) if stated in ("flat", "structured") else ("flat", "structured"):
         try:
             prompt = chat_prompt(partial(render, form == "structured"))
-        except Exception:  # a template may raise anything for a role or content that it doesn't know
+        except Exception:  # templates raise all sorts of errors for unknown roles and content
             continue
         if prompt is not None:
             return prompt
@@ -183,14 +183,14 @@ def _plain(tokenizer: Tokenizer, prompt: str) -> Prompt:
 
 
 def _token(names: Mapping[str, Any], name: str) -> str | None:
-    """Read a special token of ``tokenizer_config.json``, where it stands as a string or as an object."""
+    """Read a special token from ``tokenizer_config.json``, where it is a string or an object."""
     token = names.get(name)
     token = token.get("content") if isinstance(token, dict) else token
     return token if isinstance(token, str) else None
 
 
 def _pad_id(config: ModelConfig, tokenizer: Tokenizer, pad: str | None) -> int:
-    """Choose the padding token; where there is none, the end of a text, as is usual for decoders."""
+    """Choose the padding token, or the end-of-text token if there is none, as is usual for decoders."""
     ends = config.raw.get("eos_token_id")
     candidates = [config.raw.get("pad_token_id"), tokenizer.token_to_id(pad) if pad else None]
     candidates += ends if isinstance(ends, list) else [ends]

@@ -70,7 +70,7 @@ def load_model(
 ) -> LoadedModel:
     """Open a model folder.
 
-    :param known: For a model that reads documents apart: those that were read before.
+    :param known: For a model that reads documents separately: documents read before.
     :raises ModelError: If the files can't be used.
     :raises InputError: If a setting does not fit the model.
     """
@@ -166,7 +166,7 @@ def _graphs(
 
 
 def _gives_types(folder: Path) -> bool:
-    """Whether the checkpoint's own tokenizer tells query and document apart; if not, all tokens are of type 0."""
+    """Whether the checkpoint's tokenizer gives token types; if not, all tokens have type 0."""
     names = read_json(folder / "tokenizer_config.json").get("model_input_names")
     return not isinstance(names, list) or _TYPES in names
 

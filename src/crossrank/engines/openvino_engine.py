@@ -16,8 +16,8 @@ from crossrank.errors import CrossRankError
 from crossrank.forks import before_fork, never_release_after_fork
 from crossrank.tokenization.batching import Batch
 
-# "int8" multiplies matrices stored in eight bits with values rounded to eight bits, each group of so many by a scale of
-# its own: larger groups are faster and less exact. What is between the products stays in float32.
+# "int8": matrices are stored in eight bits, and activations are rounded to eight bits in groups of 32 with a scale each
+# (larger groups are faster and less exact). Everything between the products stays in float32.
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "float32": {"INFERENCE_PRECISION_HINT": "f32"},
     "bfloat16": {"INFERENCE_PRECISION_HINT": "bf16"},
@@ -29,7 +29,7 @@ _core_lock = threading.Lock()
 
 
 def shared_core() -> Any:
-    """One core for the process: making it costs time, and it is thread-safe."""
+    """The core of this process, made once: it takes time to make, and is thread-safe."""
     global _core
     with _core_lock:
         if _core is None:

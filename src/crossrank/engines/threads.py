@@ -8,12 +8,12 @@ from pathlib import Path
 from crossrank.errors import InputError
 
 _VARIABLE = "CROSSRANK_NUM_THREADS"
-# More than any machine has; a number far beyond is a slip, and one beyond 32 bits OpenVINO can't read.
+# More than any machine has. OpenVINO can't read numbers above 32 bits.
 _MOST = 4096
 
 
 def available_threads(requested: int | None = None, *, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """The number asked for; else ``CROSSRANK_NUM_THREADS``; else the processors that this process may use.
+    """The requested number; else ``CROSSRANK_NUM_THREADS``; else the processors that this process may use.
 
     A container's processor quota counts: threads beyond it only wait for each other.
 
@@ -24,7 +24,7 @@ def available_threads(requested: int | None = None, *, cgroup: Path = Path("/sys
     if requested is not None:
         if isinstance(requested, bool) or not isinstance(requested, int) or requested < 1:
             raise InputError(
-                f"num_threads={requested!r} is not a positive integer. Leave it out to use all processors there are."
+                f"num_threads={requested!r} is not a positive integer. Leave it out to use all processors."
             )
         return _within("num_threads", requested)
     setting = os.environ.get(_VARIABLE, "").strip()
@@ -41,7 +41,7 @@ def available_threads(requested: int | None = None, *, cgroup: Path = Path("/sys
 
 def _within(name: str, threads: int) -> int:
     if threads > _MOST:
-        raise InputError(f"{name}={threads} is above {_MOST}. Leave it out to use all processors there are.")
+        raise InputError(f"{name}={threads} is above {_MOST}. Leave it out to use all processors.")
     return threads
 
 

@@ -185,8 +185,8 @@ class _Place:
         except (RuntimeError, IndexError) as error:
             shape = " x ".join(map(str, batch.inputs["input_ids"].shape))
             raise CrossRankError(
-                f"torch could not run a batch of {shape} tokens on {self.device}: {error}. If that is for want of "
-                "memory, give a smaller batch_size or max_length."
+                f"torch could not run a batch of {shape} tokens on {self.device}: {error}. If memory is short, "
+                "give a smaller batch_size or max_length."
             ) from error
         return logits
 
@@ -195,7 +195,7 @@ def _check_device(device: str) -> Any:
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise InputError(f"device={device!r} is not one that torch knows: give cpu, cuda, cuda:1 or mps.") from error
+        raise InputError(f"torch does not know device={device!r}: give cpu, cuda, cuda:1 or mps.") from error
     there = ["cpu", *(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count()))]
     there += ["mps"] * bool(torch.backends.mps.is_available())
     missing = {
@@ -205,7 +205,7 @@ def _check_device(device: str) -> Any:
     }
     if missing.get(wanted.type, True):
         raise InputError(
-            f"device={device!r} is not there: torch {torch.__version__} finds {', '.join(there)}. "
+            f"device={device!r} is not available: torch {torch.__version__} finds {', '.join(there)}. "
             "Give one of these, or install a build of torch for the device that you mean."
         )
     return wanted
@@ -218,7 +218,7 @@ def _check_precision(precision: str, device: Any) -> str:
         return "bfloat16" if fast else "float32"
     if precision not in _DTYPES:
         raise InputError(
-            f"precision={precision!r} is not one that the torch engine has: give 'auto', 'float32' or 'bfloat16'. "
+            f"precision={precision!r} is not supported by the torch engine: give 'auto', 'float32' or 'bfloat16'. "
             "'int8' runs only on the CPU, and not for decoders."
         )
     return precision
@@ -226,7 +226,7 @@ def _check_precision(precision: str, device: Any) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars and loading reports, which would go to the user's terminal."""
+    """Silence transformers' progress bars and loading reports, which would go to the user's terminal."""
     log = transformers.utils.logging
     bars, level = log.is_progress_bar_enabled(), log.get_verbosity()
     log.disable_progress_bar()
@@ -257,7 +257,7 @@ def _load(kind: str, folder: Path, place: _Place) -> Any:
         raise UnsupportedModelError(f"transformers {transformers.__version__} can't load {folder}: {error}") from error
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"transformers can't load {folder}: {error}") from error
-    # transformers fills what is missing with random numbers, and so would the scores be.
+    # transformers fills missing weights with random numbers, which would make the scores random.
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(
             f"The weights in {folder} lack {', '.join(missing[:6])}{', ...' if len(missing) > 6 else ''}, which a "
@@ -273,7 +273,7 @@ def _load(kind: str, folder: Path, place: _Place) -> Any:
 
 
 def _run_heads_in_float32(model: Any) -> None:
-    """Let all that comes behind the encoder compute in float32: logits rounded to bfloat16 make ties."""
+    """Run everything after the encoder in float32: logits rounded to bfloat16 make ties."""
     body = model.base_model
     heads = [child for child in model.children() if child is not body]
     for head in (*heads, getattr(body, "pooler", None)):

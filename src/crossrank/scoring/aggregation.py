@@ -32,12 +32,12 @@ AGGREGATIONS: Mapping[str, Chosen] = {
 def aggregate(
     strategy: str, logits: NDArray[np.float32], relevance: NDArray[np.float64], k: int
 ) -> tuple[NDArray[np.float32], int]:
-    """Put a document's windows together, before the activation: raw logits are averaged, not probabilities.
+    """Combine the logits of a document's windows. Logits are averaged, not probabilities.
 
     :param strategy: A key of ``AGGREGATIONS``.
     :param logits: ``[windows, labels]``.
-    :param relevance: ``[windows]``, what tells good windows from bad.
-    :param k: How many windows ``"mean_top_k"`` takes; a document with fewer gives all that it has.
+    :param relevance: ``[windows]``, how relevant each window is.
+    :param k: How many windows ``"mean_top_k"`` takes; a document with fewer windows uses all of them.
     :returns: The document's logits, ``[labels]``, and the index of its best window.
     """
     chosen = AGGREGATIONS[strategy](relevance, k)

@@ -24,7 +24,7 @@ class RegistryModel(Reloadable):
 
     A call takes the version that is in use when it begins and keeps it to its end. Every ``check_every`` seconds at
     most, the call that comes then looks for a newer one and loads it; calls of other threads go on with the old one
-    meanwhile. A version that can't be loaded is told once, and the old one stays.
+    meanwhile. If a version can't be loaded, a warning says so once, and the old one stays.
 
     For several calls that belong together take :meth:`current`: it gives a plain ``CrossEncoder`` that never changes.
 

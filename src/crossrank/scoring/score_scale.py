@@ -82,7 +82,7 @@ def find_label(label: str | int | None, num_labels: int | None, labels: Sequence
     if num_labels is not None and num_labels != len(labels):
         raise InputError(
             f"num_labels={num_labels!r}, but {name} has {len(labels)}: {', '.join(labels)}. "
-            "A checkpoint is run with the head that it has; leave num_labels out."
+            "A checkpoint keeps its own number of labels; leave num_labels out."
         )
     if label is None:
         return None

@@ -9,8 +9,8 @@ How a prompt is recognised, in this order:
 3. A bare language model takes the published prompt of the one reranker family with its ``model_type``: ``FAMILIES``.
    The published rerankers say nothing else about themselves: their config is that of the chat model they come from.
 
-A sequence classifier made out of a decoder never takes a published prompt: nothing tells which it was trained on, and
-those that are published expect pairs that carry it already, as sentence-transformers does.
+A sequence classifier made from a decoder never gets a published prompt: nothing says which prompt it was trained on,
+and published ones expect pairs that contain the prompt already, as sentence-transformers does.
 """
 
 from __future__ import annotations
