@@ -240,7 +240,7 @@ def test_remote_code_is_refused_even_when_trusted(folder: Path) -> None:
     (folder / "modeling.py").write_text("raise SystemExit('this code was run')")
     got = message(UnsupportedModelError, lambda: CrossEncoder(folder, trust_remote_code=True).load())
     assert "auto_map in config.json" in got
-    assert "never runs code out of a checkpoint. Take a model of a known architecture" in got
+    assert "never runs code from checkpoints. Use a model of a supported architecture" in got
 
 
 def test_an_unknown_architecture_lists_the_known(folder: Path) -> None:

@@ -306,7 +306,7 @@ def test_gpus_are_for_what_transformers_knows(published: Path) -> None:
 
 def test_other_code_is_refused(published: Path) -> None:
     edit_config(published, auto_map={"AutoConfig": "modeling_mine.MyConfig"})
-    with pytest.raises(UnsupportedModelError, match=r"never runs code out of a checkpoint.*ettin-reranker.*models\.md"):
+    with pytest.raises(UnsupportedModelError, match=r"never runs code from checkpoints.*ettin-reranker.*models\.md"):
         CrossEncoder(published).load()
 
 
