@@ -113,7 +113,6 @@ def test_wrong_usage_of_the_process_is_code_2(crossrank: Callable[..., Any]) -> 
     [
         ("--device", "gpu", "device='gpu' is not known: give one of cpu, cuda, mps"),
         ("--model", "./no-such-model", "There is no folder 'no-such-model'"),
-        ("--max-length", "513", "max_length=513 is more than this model's 512 tokens. Leave it out"),
         ("--max-length", "4", "max_length=4 is too short"),
         ("--label", "relevant", "label='relevant' is not one of this model's labels: LABEL_0. Give one of these names"),
         ("--activation", "softmax", "here each pair has a single score. Give 'sigmoid' or 'identity'"),

@@ -325,5 +325,5 @@ def test_windows_of_long_documents(crossrank: Run, tmp_path: Path, tiny_bert: Pa
     left_out = expected.windows_left_out.sum()
     assert ran.err == (
         f"crossrank: warning: {left_out} windows of 2 documents were not read (max_windows). "
-        "--max-windows sets how many are.\n"
+        "Set --max-windows to read more.\n"
     )

@@ -152,4 +152,4 @@ def open_model(args: argparse.Namespace) -> CrossEncoder:
     """
     from crossrank.scoring.cross_encoder import CrossEncoder
 
-    return CrossEncoder(args.model, **model_settings(args))
+    return CrossEncoder(args.model, lazy=True, **model_settings(args))
