@@ -178,6 +178,7 @@ def main() -> None:
         "second_minute_mb": second,
         "last_minute_mb": last,
         "growth": last / second - 1,
+        "megabytes_by_second": [[round(at), round(mb)] for at, mb in memory[::20]],
     }
     print(
         f"{load.answers} answers, all right, {found['pairs_per_second']:.0f} pairs a second; {load.others} that were "
