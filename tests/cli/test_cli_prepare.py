@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from crossrank import CrossEncoder, Reranker
 from crossrank.cli.main import main
 from crossrank.prepared.documents import PreparedDocuments
 from split_checkpoints import tiny_split
@@ -56,6 +58,39 @@ def test_prepare_then_rerank(capsys: pytest.CaptureFixture[str], tiny: Path, doc
     code, _, err = run(capsys, "rerank", "q", docs, "--model", tiny, "--precision", "bfloat16", "--prepared", folder)
     assert code == 1
     assert "--precision float32" in err
+
+
+def test_batch_takes_prepared_documents(
+    capsys: pytest.CaptureFixture[str], tiny: Path, docs: Path, tmp_path: Path
+) -> None:
+    prepare(capsys, tiny, docs, "-o", tmp_path / "p", "--storage", "int4")
+    pq.write_table(pa.table({"query": ["wings"] * 30, "document": list(DOCUMENTS.values())}), tmp_path / "in.parquet")
+    scores = {}
+    for name, extra in (("plain", ()), ("prepared", ("--prepared", tmp_path / "p"))):
+        out = tmp_path / f"{name}.parquet"
+        common = ("--model", tiny, "--precision", "float32", "--raw")
+        code, _, err = run(capsys, "batch", tmp_path / "in.parquet", out, *common, *extra)
+        assert code == 0, err
+        scores[name] = np.array(pq.read_table(out)["rerank_score"].to_pylist())
+    model = CrossEncoder(tiny, precision="float32", prepared=tmp_path / "p")
+    expected = model.score([("wings", text) for text in DOCUMENTS.values()]).logits[:, 0]
+    np.testing.assert_allclose(scores["prepared"], expected, atol=1e-4)
+    # What was stored in 4 bits is not quite what is read anew.
+    assert np.abs(scores["prepared"] - scores["plain"]).max() > 1e-3
+
+
+def test_a_pipeline_file_names_prepared_documents(
+    capsys: pytest.CaptureFixture[str], tiny: Path, docs: Path, tmp_path: Path
+) -> None:
+    prepare(capsys, tiny, docs, "-o", tmp_path / "p")
+    file = tmp_path / "pipeline.toml"
+    stage = {"type": "cross-encoder", "model": str(tiny), "precision": "float32", "prepared": str(tmp_path / "p")}
+    file.write_text("[[stages]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in stage.items()))
+    ranked = Reranker.from_file(file).rank("wings", list(DOCUMENTS.values()))
+    assert "prepared: 30 of 30" in ranked.stages[0].notes
+    code, _, err = run(capsys, "rerank", "wings", docs, "--pipeline", file, "--prepared", tmp_path / "p")
+    assert code == 1
+    assert "--prepared is for one model" in err
 
 
 def test_only_what_changed_is_read_and_what_is_gone_goes(

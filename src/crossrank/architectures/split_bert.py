@@ -104,8 +104,11 @@ def attend(x: Node, document: Node, match: Node, bias: Node, weights: Weights, a
     q = ops.split_heads(ops.linear(x, weights, "query", h, n * d), n, d)  # [B, N, L, D]
     q = opset.multiply(q, scalar(d**-0.5))
     looking = opset.matmul(q, constant(weights("key", n, d, h)), False, False)  # [B, N, L, H]
-    shared = opset.unsqueeze(document, ints(1))  # [B, 1, M, H]
-    scores = opset.matmul(looking, shared, False, True)  # [B, N, L, M]
+    # All heads look at the same states, so their queries go into one product, one below the other.
+    scores = opset.matmul(opset.reshape(looking, ints(0, -1, h), True), document, False, True)  # [B, N L, M]
+    length = opset.gather(opset.shape_of(x), ints(1), ints(0))
+    by_head = opset.concat([ints(0, n), length, ints(-1)], 0)
+    scores = opset.reshape(scores, by_head, True)  # [B, N, L, M]
     preference = constant(weights("match_bias", n).reshape(1, n, 1, 1))
     scores = opset.add(opset.add(scores, opset.multiply(opset.unsqueeze(match, ints(1)), preference)), bias)
     # One more score with no value behind it: its share of the attention is dropped.
@@ -113,8 +116,10 @@ def attend(x: Node, document: Node, match: Node, bias: Node, weights: Weights, a
     peak = opset.maximum(opset.reduce_max(scores, ints(3), True), empty)
     powers = opset.exp(opset.subtract(scores, peak))
     norm = opset.add(opset.reduce_sum(powers, ints(3), True), opset.exp(opset.subtract(empty, peak)))
-    gathered = opset.matmul(opset.divide(powers, norm), shared, False, False)  # [B, N, L, H]
-    values = opset.matmul(gathered, constant(weights("value", n, h, d)), False, False)  # [B, N, L, D]
+    joined = opset.concat([ints(0), opset.multiply(length, ints(n)), ints(-1)], 0)
+    gathered = opset.matmul(opset.reshape(powers, joined, True), document, False, False)  # [B, N L, H]
+    values = opset.matmul(opset.reshape(gathered, by_head, True), constant(weights("value", n, h, d)), False, False)
+    values = opset.divide(values, norm)  # [B, N, L, D]
     return ops.linear(ops.merge_heads(values, n, d), weights, "output", n * d, h)
 
 
@@ -165,7 +170,10 @@ def score(query: Side, document: Side, weights: Weights, args: HeadArgs) -> Node
     lexical = opset.divide(total(opset.multiply(once, saturated), 1), opset.add(total(once, 1), scalar(_TINY)))
 
     # The best partner of each query token in the document.
-    likeness = opset.matmul(unit(query.states), unit(document.states), False, True)
+    # Document states are divided by their lengths after the product: that is a copy of them less.
+    lengths = opset.maximum(opset.reduce_l2(document.states, ints(2)), scalar(1e-12))  # [B, M]
+    likeness = opset.matmul(unit(query.states), document.states, False, True)
+    likeness = opset.divide(likeness, opset.unsqueeze(lengths, ints(1)))
     hidden = opset.unsqueeze(opset.multiply(opset.subtract(document.mask, scalar(1.0)), scalar(1e4)), ints(1))
     best = opset.reduce_max(opset.add(likeness, hidden), ints(2))
     late = total(opset.multiply(share, best), 1)
