@@ -24,7 +24,6 @@ from crossrank.errors import ModelNotFoundError
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.scoring.registry_model import RegistryModel
 from crossrank.training import Settings
-from crossrank.training.held_out import ndcg
 from crossrank.training.learning import Rules, learn
 
 CLICKS_RELEVANT, CLICKS_OTHER = 0.9, 0.03
@@ -88,10 +87,11 @@ def rankings(model: CrossEncoder, searches: Sequence[Search]) -> list[list[str]]
 def mean_ndcg(model: CrossEncoder, searches: Sequence[Search]) -> float:
     """NDCG@10 on queries whose judgements are known."""
     import numpy as np
+    from sklearn.metrics import ndcg_score
 
     total = 0.0
     for one, ranked in zip(searches, rankings(model, searches), strict=True):
-        total += ndcg([float(text in one.relevant) for text in ranked], -np.arange(len(ranked)))
+        total += ndcg_score([[float(text in one.relevant) for text in ranked]], [-np.arange(len(ranked))], k=10)
     return total / len(searches)
 
 
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> list[float]:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--queries", type=int, default=300, help="of each part")
     parser.add_argument("--candidates", type=int, default=10, help="documents of a query")
-    parser.add_argument("--words", type=int, default=60, help="documents are cut to so many")
+    parser.add_argument("--words", type=int, default=60, help="most words of a document")
     parser.add_argument("--sessions", type=int, default=5, help="how often each query is asked")
     parser.add_argument("--min-judgements", type=int, default=100)
     parser.add_argument("--guard", default="bundled")

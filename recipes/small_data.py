@@ -1,12 +1,12 @@
-"""What the defaults of ``crossrank train`` were chosen by: small samples of real data, several settings, one table.
+"""How the defaults of ``crossrank train`` were chosen: small samples of real data, several settings, one table.
 
     python -m recipes.small_data ../shared/data build/small_data --tasks covidqa medquad --sizes 50 200 \
         --try "" "loss=lambda" "loss=lambda,learning_rate_head=1e-3"
 
 A task is a pool of queries to draw training samples from and other queries to measure on. Negatives are mined by BM25,
-as ``crossrank mine`` does it with its own defaults. Every run is ``crossrank train``'s own; only the averaging with
-the base is left to the end, where several shares can be measured for one training. Runs that are in the results
-already are not made again. ``--table`` only prints.
+as ``crossrank mine`` does with its defaults. Every run is that of ``crossrank train``, except that averaging with the
+base is done at the end, so that several shares can be measured for one training. Runs that are already in the results
+are not repeated. ``--table`` only prints.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from crossrank.training.split_bert_torch import KeptStates
 Row = dict[str, Any]
 CORPUS, MEASURED, DEPTH = 3000, 150, 25
 MOST_KEPT = 4 << 30
-# SciFact's test part, the first so many of BM25's candidates: no choice is made by it.
+# SciFact's test part with the first of BM25's candidates; no choice is based on it.
 FINAL, FINAL_DEPTH = "scifact-test", 50
-# Stands for the file of a relevant document that is not among the candidates.
+# Marks a relevant document that is not among the candidates.
 ABSENT = "absent"
 
 
@@ -123,7 +123,7 @@ def guard() -> list[Group]:
 
 
 def ndcg_of(groups: Sequence[Group], model: Any) -> NDArray[np.float64]:
-    """NDCG@10 of every query; relevant documents that are not candidates stand below all others."""
+    """NDCG@10 of every query; relevant documents that are not candidates are ranked last."""
     logits = sentence_transformers_logits(model, 32)
 
     def with_absent(pairs: list[tuple[str, str]]) -> NDArray[np.float64]:

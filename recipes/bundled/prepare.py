@@ -46,7 +46,7 @@ HELD_OUT = 360
 
 
 def usable(source: str, pair: dict) -> bool:
-    """Whether a pair may be trained on: no evaluation answers, no query that stands for many documents."""
+    """Whether a pair may be trained on: no answers of evaluation data, no query with many documents."""
     return not (source == "medquad" and pair["in_liveqa"]) and not (source == "tldr" and pair["pages_with_query"] > 1)
 
 
@@ -85,7 +85,7 @@ def encode(model: torch.nn.Module, rows: list[list[int]], folder: Path, name: st
     states = np.lib.format.open_memmap(folder / f"{name}.states.npy", "w+", np.float16, (int(offsets[-1]), hidden))
     vectors = np.zeros((len(rows), hidden), np.float32)
     order = np.argsort(lengths, kind="stable")
-    start, told, began = 0, time.time(), time.time()
+    start, printed, began = 0, time.time(), time.time()
     while start < len(order):
         end = start + 1
         while end < len(order) and (end - start + 1) * lengths[order[end]] <= budget:
@@ -104,8 +104,8 @@ def encode(model: torch.nn.Module, rows: list[list[int]], folder: Path, name: st
         for row, i in enumerate(batch):
             states[offsets[i] : offsets[i + 1]] = plain[row, : lengths[i]]
         start = end
-        if time.time() - told > 30:
-            told = time.time()
+        if time.time() - printed > 30:
+            printed = time.time()
             print(f"{name}: {start} of {len(order)} texts, {time.time() - began:.0f} s", flush=True)
     np.save(folder / f"{name}.vectors.npy", vectors)
     np.save(folder / f"{name}.offsets.npy", offsets)

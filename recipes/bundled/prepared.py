@@ -22,7 +22,7 @@ class Texts:
         self.states = np.load(folder / f"{name}.states.npy", mmap_mode="r")
 
     def take(self, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """States ``[n, L, H]`` in what the processor multiplies, ids and mask ``[n, L]``, and vectors ``[n, H]``."""
+        """States ``[n, L, H]`` in the processor's number format, ids and mask ``[n, L]``, and vectors ``[n, H]``."""
         lengths = self.lengths[index]
         longest = -(-int(lengths.max()) // 8) * 8
         states = np.zeros((len(index), longest, self.states.shape[1]), np.float16)

@@ -1,4 +1,4 @@
-"""What the processor multiplies natively."""
+"""The number format that the processor multiplies natively."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def likely_false(teacher: torch.Tensor, vectors: torch.Tensor, documents: np.nda
 
     The positive again, its near copies, and what the teacher puts clearly above it.
 
-    :param teacher: ``[lists, candidates]``; the positive stands first.
+    :param teacher: ``[lists, candidates]``; the positive comes first.
     :param vectors: ``[lists, candidates, H]``, of length 1.
     :param documents: ``[lists, candidates]``, which documents they are.
     """
@@ -218,7 +218,7 @@ def forget_after(step: int, log: Path) -> None:
     """Drop from the log what a stopped run did after its last save point, for it is done again."""
     if log.is_file():
         rows = log.read_text(encoding="utf-8").splitlines(keepends=True)
-        # A line that was cut short by the stop is of the steps that are done again, too.
+        # An incomplete last line belongs to steps that are repeated.
         kept = [row for row in rows if row.endswith("\n") and json.loads(row)["step"] <= step]
         log.write_text("".join(kept), encoding="utf-8")
 
@@ -240,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """What training depends on besides the data."""
+    """The settings of the training."""
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--schedule", type=int, default=4000, help="steps over which the learning rate would fall to 0")
     parser.add_argument("--head-layers", type=int, default=2)

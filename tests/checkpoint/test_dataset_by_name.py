@@ -90,8 +90,8 @@ def test_what_is_not_there_is_told(hub: FakeHub, cache: Path, tmp_path: Path) ->
         fetch("owner/questions", "dev", cache_folder=cache)
     with pytest.raises(DownloadError, match="owner/none"):
         fetch("owner/none", "test", cache_folder=cache)
-    with pytest.raises(InputError, match="known by name"):
+    with pytest.raises(InputError, match="name of a known dataset"):
         open_dataset("nothing-of-this-name")
     hub.stop()
-    with pytest.raises(DownloadError, match="can't be fetched"):
+    with pytest.raises(DownloadError, match="can't be downloaded"):
         fetch("owner/questions", "test", cache_folder=cache / "empty")

@@ -40,7 +40,7 @@ def test_json(crossrank, tmp_path):
     assert done.code == 0, done.err
     found = json.loads(done.out)
     assert [one["name"] for one in found["systems"]] == ["BM25", "bundled model"]
-    assert found["left_out"]["queries not drawn into the sample"] == 1
+    assert found["left_out"]["queries that are not in the random sample"] == 1
     assert found["settings"]["depth"] == 3
     assert "permutation" in found["settings"]["test"]
 

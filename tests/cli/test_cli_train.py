@@ -65,7 +65,7 @@ def test_an_interrupted_run_says_how_to_go_on(tiny_bert: Path, tmp_path: Path) -
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "with --resume goes on from the last save point" in said
+    assert "Continue from the last save point" in said
 
 
 def test_a_missing_file_is_reported_without_loading_torch(crossrank: Run, tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ def test_queries_that_ask_for_learnt_documents_are_told_apart(crossrank: Run, ti
     )
     assert ran.code == 0, ran.err
     assert "on 11 held-out queries" in ran.out
-    assert "on 4 of them with a document that was relevant in training, too: " in ran.out
+    assert "on 4 of them with a document that was also relevant in training: " in ran.out
     assert "on 7 of them without one: " in ran.out
-    assert "4 of them had a document that was relevant in training, too: " in (tmp_path / "model/README.md").read_text()
+    assert "4 of them had a document that was also relevant in training: " in (tmp_path / "model/README.md").read_text()
 
 
 def test_held_out_queries_that_can_t_be_ranked_tell_nothing(crossrank: Run, tiny_bert: Path, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_held_out_queries_that_can_t_be_ranked_tell_nothing(crossrank: Run, tiny
         *("--max-length", "32", "--epochs", "1"),
     )
     assert ran.code == 0, ran.err
-    assert "No held-out query has documents of different labels" in ran.out
+    assert "No held-out query has documents with different labels" in ran.out
     assert "0.0000" not in ran.out
 
 
@@ -165,4 +165,4 @@ def test_data_of_which_nothing_is_left(crossrank: Run, tmp_path: Path) -> None:
     assert "there were none" in crossrank("train", "empty.jsonl", "--dry-run").err
     ran = crossrank("train", "pairs.jsonl", "--eval", "pairs.jsonl", "--dry-run")
     assert ran.code == 1
-    assert "No pairs are left to train on: 16 pairs of 8 queries that stand in the evaluation data" in ran.err
+    assert "No pairs are left to train on: 16 pairs of 8 queries that are also in the evaluation data" in ran.err

@@ -104,7 +104,7 @@ def test_repeated_lines_count_once(tmp_path):
     dataset = read_beir(folder)
     assert ranked(dataset)["sky"] == ["moon", "log"]
     assert sorted(dataset.left_out.values()) == [1, 1, 1, 1]
-    twice = dataset.first_places["candidates given twice for a query (the better place was kept)"]
+    twice = dataset.first_places["candidates given twice for a query (the better rank was kept)"]
     assert twice == f"{folder / 'candidates.tsv'}, line 9"
     assert dataset.qrels == QRELS
 
@@ -115,11 +115,15 @@ def test_repeated_lines_count_once(tmp_path):
         (
             "corpus.jsonl",
             '{"_id": "moon", "text": "another"}',
-            "corpus.jsonl, line 6: document 'moon' has another text",
+            "corpus.jsonl, line 6: document 'moon' has a different text",
         ),
         ("corpus.jsonl", '{"_id": "new", "text": 5}', "corpus.jsonl, line 6"),
         ("corpus.jsonl", "not JSON", "corpus.jsonl, line 6: 'not JSON' is not JSON"),
-        ("queries.jsonl", '{"_id": "git", "text": "another"}', "queries.jsonl, line 4: query 'git' has another text"),
+        (
+            "queries.jsonl",
+            '{"_id": "git", "text": "another"}',
+            "queries.jsonl, line 4: query 'git' has a different text",
+        ),
         ("queries.jsonl", '{"text": "no identifier"}', "queries.jsonl, line 4: no identifier"),
         ("qrels/test.tsv", "git\tundo\t1", "test.tsv, line 7: query 'git' with document 'undo' has grade 1 here and 2"),
         ("qrels/test.tsv", "git\tcake\thigh", "test.tsv, line 7: column 3 should be the grade"),
@@ -194,7 +198,7 @@ def test_a_runs_score_goes_before_its_rank_and_the_rank_before_the_order_of_the_
     dataset = read_trec(**trec(tmp_path, run))
     assert ranked(dataset)["git"] == ["undo", "log", "cake"]
     assert dataset.left_out["queries without candidates (kept: they count 0)"] == 2
-    assert dataset.left_out["candidates whose rank and score tell different orders (the score was followed)"] == 1
+    assert dataset.left_out["candidates whose rank and score disagree (the score was used)"] == 1
 
 
 def test_a_run_sorted_from_its_end_is_read_as_any_other(tmp_path):
@@ -210,7 +214,7 @@ def test_a_run_sorted_from_its_end_is_read_as_any_other(tmp_path):
         (["git Q0 undo 9.5 1 t"], "rank and score look swapped"),
         (["git undo Q0 1 9.5 t"], "a.run, line 1: column 3 should be the document, but is 'Q0'"),
         (["git undo 1 9.5"], "a.run, line 1: 'git undo 1 9.5' has 4 columns"),
-        (["undo Q0 git 1 9.5 t", "moon Q0 sky 1 9.5 t"], "column for queries holds documents (2 of 2 values)"),
+        (["undo Q0 git 1 9.5 t", "moon Q0 sky 1 9.5 t"], "column for queries contains documents (2 of 2 values)"),
         ([f"git Q0 {d} {i} {i} t" for i, d in enumerate(DOCUMENTS, start=1)], "counts 1, 2, 3"),
         ([f"git Q0 {d} {90 - 7 * i} {i} t" for i, d in enumerate(DOCUMENTS, start=1)], "counts 1, 2, 3"),
         (["no Q0 such 1 2.0 t"], "no line names both a known query and a known document"),
@@ -231,7 +235,7 @@ def test_an_empty_run_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("qrels", "says"),
     [
-        (["undo 0 git 1", "moon 0 sky 1"], "column for queries holds documents"),
+        (["undo 0 git 1", "moon 0 sky 1"], "column for queries contains documents"),
         (["git 0 1 undo"], "column 4 should be the grade"),
         (["git 0 cake 0"], "no query has a relevant document"),
     ],
@@ -343,7 +347,7 @@ def test_a_sample_is_seeded_and_told(tmp_path):
     dataset = read_beir(folder)
     sample = dataset.sample(7, seed=3)
     assert len(sample.queries) == len(sample.qrels) == len(sample.candidates) == 7
-    assert sample.left_out == {"queries not drawn into the sample": 23}
+    assert sample.left_out == {"queries that are not in the random sample": 23}
     assert list(sample.queries) == list(dataset.sample(7, seed=3).queries) != list(dataset.sample(7, seed=4).queries)
     assert {query: ranked(dataset)[query] for query in sample.queries} == ranked(sample)
     assert dataset.sample(30) is dataset

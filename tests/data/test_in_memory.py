@@ -116,8 +116,8 @@ def test_runs_in_memory_are_measured_as_ir_measures_does() -> None:
         (lambda: Dataset.from_dicts(QUERIES, DOCUMENTS, {"git": {"undo": 0}}), "no query has a relevant document"),
         (lambda: Dataset.from_dicts(QUERIES, DOCUMENTS, {"x": {"y": 1}}), "no line names both"),
         (lambda: open_dataset([1, 2]), "Row 0 is a int"),
-        (lambda: open_dataset(3), "int is no table"),
-        (lambda: open_dataset([{"a": 1}]), "of no known form"),
+        (lambda: open_dataset(3), "int is not a table"),
+        (lambda: open_dataset([{"a": 1}]), "match no known form"),
         (lambda: open_dataset([]), "holds no judged document"),
     ],
 )

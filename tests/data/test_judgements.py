@@ -122,7 +122,7 @@ def test_a_grade_of_1_is_relevant_everywhere(tmp_path: Path) -> None:
 
 def test_columns_can_be_named(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", [{"frage": "q", "text": "not this", "antwort": "d", "label": 1}])
-    with pytest.raises(RowError, match="of no known form"):
+    with pytest.raises(RowError, match="match no known form"):
         read(path)
     assert read(path, columns={"query": "frage", "document": "antwort"}) == [("q", "d", 1.0)]
 
@@ -131,7 +131,7 @@ def test_bad_lines_are_named_or_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     good = '{"query": "q", "document": "d", "label": 1}\n'
     path.write_text(good + '{"query": 3, "document": "d", "label": 1}\n\nnot json\n[1]\n{"a": 1}\n' + good)
-    with pytest.raises(RowError, match=r"a\.jsonl, line 2: its 'query' is 3, not a text"):
+    with pytest.raises(RowError, match=r"a\.jsonl, line 2: its 'query' is 3, not a string"):
         read(str(path))
     report = ReadReport()
     assert read(str(path), report=report, skip_bad=True) == [("q", "d", 1.0)] * 2
@@ -234,19 +234,22 @@ def test_what_each_signal_says(tmp_path: Path) -> None:
         ("both", "c", 0),
     ]
     # e; b of "one click"; b of "stars"; b of "labels"; both of "nothing".
-    assert report.notes == {"shown documents that nobody judged": 6, "rankings without a click, which judge nothing": 1}
+    assert report.notes == {
+        "shown documents without a judgement": 6,
+        "rankings without a click (they give no labels)": 1,
+    }
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"documents": ["a"], "clicked": [0]}, "counted from 1"),
-        ({"documents": ["a"], "clicked": [2]}, "2 is no position of 1 documents"),
+        ({"documents": ["a"], "clicked": [0]}, "1 is the top"),
+        ({"documents": ["a"], "clicked": [2]}, "2 is not a position from 1 to 1"),
         ({"documents": ["a", "b"], "stars": [5]}, "1 stars for 2 documents"),
-        ({"documents": ["a"], "stars": [6]}, "6 is no number of stars"),
-        ({"documents": ["a"], "votes": ["maybe"]}, "'maybe' is no vote"),
+        ({"documents": ["a"], "stars": [6]}, "6 is not a number of stars"),
+        ({"documents": ["a"], "votes": ["maybe"]}, "'maybe' is not a vote"),
         ({"documents": "a", "stars": [1]}, "not a list"),
-        ({"documents": [["a"]], "stars": [1]}, "not a text"),
+        ({"documents": [["a"]], "stars": [1]}, "not a string"),
     ],
 )
 def test_feedback_of_no_use_is_told(row: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_a_file_without_line_ends_does_not_fill_the_memory(tmp_path: Path, monke
     monkeypatch.setattr(streams, "LONGEST_LINE", 1 << 20)
     path = tmp_path / "disk.img"
     path.write_bytes(b"x" * (3 << 20))
-    with pytest.raises(InputError, match=r"disk\.img has a line of more than 1 MB. Give one document or pair a line"):
+    with pytest.raises(InputError, match=r"disk\.img has a line of more than 1 MB. Give one document or pair per line"):
         list(read_lines(str(path)))
 
 

@@ -201,7 +201,7 @@ def test_too_few_pairs_say_how_many_more() -> None:
     with pytest.raises(InputError, match=r"about \d+ more judged pairs are needed"):
         threshold_for(z, y, target_precision=0.8)
     flat = np.random.default_rng(0).random(5000) < 0.3
-    with pytest.raises(InputError, match=r"No threshold keeps a precision of 0\.9"):
+    with pytest.raises(InputError, match=r"No threshold reaches a precision of 0\.9"):
         threshold_for(np.arange(5000.0), flat, target_precision=0.9)
     with pytest.raises(InputError, match=r"relevant judged pairs are too few.*Judge \d+ more"):
         fit(z[:40], np.arange(40) < 19, q[:40])
@@ -215,7 +215,7 @@ def test_bad_input() -> None:
         threshold_for(z, y)
     with pytest.raises(InputError, match="between 0 and 1"):
         threshold_for(z, y, target_precision=1.0)
-    with pytest.raises(InputError, match="one length"):
+    with pytest.raises(InputError, match="the same length"):
         threshold_for(z, y[1:], target_recall=0.9)
     with pytest.raises(InputError, match=r"scores\[3\] is not finite"):
         threshold_for(np.where(np.arange(200) == 3, np.nan, z), y, target_recall=0.9)

@@ -197,7 +197,7 @@ def test_of_a_slow_model_little_is_lost_by_an_interruption(large):
 
 def test_work_is_neither_lost_nor_mixed_with_another(large, tmp_path):
     evaluate(large, [Scores(shared_words)], work=tmp_path)
-    with pytest.raises(InputError, match="--resume goes on"):
+    with pytest.raises(InputError, match="Continue it with --resume"):
         evaluate(large, [Scores(shared_words)], work=tmp_path)
     with pytest.raises(InputError, match="depth was 100 and is 50"):
         evaluate(large, [Scores(shared_words)], work=tmp_path, depth=50, resume=True)
@@ -253,7 +253,7 @@ def test_compare_two_runs(tmp_path):
         assert {m: v.tolist() for m, v in one.values.items()} == {m: v.tolist() for m, v in other.values.items()}
     assert found.systems[2].values["RR@10"].tolist() == [1, 0, 0]
     assert found.left_out == {
-        "partial: lines of queries that count for nothing: not judged, or without a relevant document": 1,
+        "partial: lines of queries that don't count: not judged, or without a relevant document": 1,
         "partial: queries that are not in it (kept: they count 0)": 2,
     }
     with pytest.raises(InputError, match="two or more"):

@@ -126,5 +126,5 @@ def test_too_few_queries_to_tell_the_depths_apart_is_said():
     values = np.array([0.45 + swings, *np.full((4, 12), 0.5)])
     found = depth_curve("model", "nDCG@10", depths_up_to(100), values, np.full(12, 0.2), [1, 2, 3, 4, 5])
     assert found.best == 5
-    assert "may be deeper" in found.advice
-    assert "may be deeper" not in curve([0.5, 0.6, 0.7, 0.7, 0.7]).advice
+    assert "favour a larger depth" in found.advice
+    assert "favour a larger depth" not in curve([0.5, 0.6, 0.7, 0.7, 0.7]).advice

@@ -146,7 +146,7 @@ def test_disagreements_are_ordered_by_what_they_matter() -> None:
     [
         (None, {}, "Yes, it helps."),
         (("BM25", "bundled"), {"difference": -0.1}, "No, it makes the ranking worse."),
-        (("BM25", "bundled"), {"p_corrected": 0.2}, "No difference that chance could not have made."),
+        (("BM25", "bundled"), {"p_corrected": 0.2}, "The difference is not significant."),
         (("all-MiniLM-L6-v2", "bundled"), {"p_corrected": 0.2}, "not measurably more than the bi-encoder"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The result against its base: which queries are told apart, and the figures of each part by hand."""
+"""The result against its base: the figures of each part, worked out by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crossrank.data.judgements import Group, Judgement
-from crossrank.training.comparison import Comparison, Scorer, compare
+from crossrank.training.comparison import HeldOutComparison, Scorer, compare_held_out
 
 # nDCG@10 of one relevant document at the second place.
 SECOND = 1 / math.log2(3)
@@ -36,15 +36,15 @@ BASE = scorer(a=0, b=1, c=0, d=1, e=0, f=1, g=0, h=1)
 RESULT = scorer(a=1, b=0, c=1, d=0, e=0, f=1, g=0, h=1)
 
 
-def compared(*learnt: str) -> Comparison:
-    return compare(GROUPS, result=RESULT, base=BASE, learnt=set(learnt))
+def compared(*learnt: str) -> HeldOutComparison:
+    return compare_held_out(GROUPS, result=RESULT, base=BASE, learnt=set(learnt))
 
 
-def gains(found: Comparison) -> Mapping[str, tuple[int, float]]:
-    return {name: (part.queries, pytest.approx(part.gain)) for name, part in found.parts.items()}
+def gains(found: HeldOutComparison) -> Mapping[str, tuple[int, float]]:
+    return {name: (part.queries, pytest.approx(part.difference)) for name, part in found.parts.items()}
 
 
-def test_gains_on_documents_that_were_relevant_in_training_are_told_apart() -> None:
+def test_gains_on_documents_that_were_relevant_in_training_are_reported_apart() -> None:
     # "two": a label of 0.7 against 0.2, the gain is not that of a single relevant document.
     ideal, other = 0.7 + 0.2 * SECOND, 0.2 + 0.7 * SECOND
     of_two = 1 - other / ideal
@@ -53,7 +53,7 @@ def test_gains_on_documents_that_were_relevant_in_training_are_told_apart() -> N
 
 
 def test_a_document_that_is_not_relevant_for_the_query_is_no_memory() -> None:
-    assert gains(compared("b", "d", "f")) == {"new": (3, compared().figures["base"].gain)}
+    assert gains(compared("b", "d", "f")) == {"new": (3, compared().systems["base"].comparison.difference)}
 
 
 def test_a_part_without_queries_is_not_there() -> None:
@@ -62,6 +62,6 @@ def test_a_part_without_queries_is_not_there() -> None:
 
 def test_the_parts_make_up_the_whole() -> None:
     found = compared("a")
-    whole = sum(part.queries * part.gain for part in found.parts.values()) / found.queries
-    assert whole == pytest.approx(found.figures["base"].gain)
+    whole = sum(part.queries * part.difference for part in found.parts.values()) / found.queries
+    assert whole == pytest.approx(found.systems["base"].comparison.difference)
     assert found.as_dict()["by_documents"]["learnt"]["queries"] == 1

@@ -10,21 +10,30 @@ import pytest
 from scipy import stats
 
 from crossrank.errors import InputError
-from crossrank.training.decision import Criteria, Decision, Figures, fewest_queries, figures, judge
+from crossrank.evaluation.result import PairedComparison
+from crossrank.training.decision import (
+    Criteria,
+    Decision,
+    compare_models,
+    detectable,
+    fewest_queries,
+    judge,
+    queries_needed,
+)
 
 CRITERIA = Criteria()
 
 
-def made(difference: float, deviation: float, queries: int, seed: int = 0) -> Figures:
-    """Figures of differences that have exactly this mean and deviation."""
+def made(difference: float, deviation: float, queries: int, seed: int = 0) -> PairedComparison:
+    """Compare models whose differences have exactly this mean and deviation."""
     drawn = np.random.default_rng(seed).normal(size=queries)
     drawn = (drawn - drawn.mean()) / drawn.std(ddof=1) * deviation + difference
-    return figures("data", np.full(queries, 0.5), 0.5 + drawn, CRITERIA)
+    return compare_models("data", np.full(queries, 0.5), 0.5 + drawn, CRITERIA)
 
 
 def test_figures_by_hand() -> None:
-    found = figures("d", np.array([0.0, 0.5, 1.0, 0.5]), np.array([1.0, 0.5, 0.5, 1.0]), CRITERIA)
-    assert (found.before, found.after, found.difference) == (0.5, 0.75, 0.25)
+    found = compare_models("d", np.array([0.0, 0.5, 1.0, 0.5]), np.array([1.0, 0.5, 0.5, 1.0]), CRITERIA)
+    assert (*found.means, found.difference) == (0.5, 0.75, 0.25)
     assert (found.won, found.lost, found.tied) == (2, 1, 1)
     # 8 ways to flip 1, 0.5 and 0.5: sums of 2, 1 (twice), 0 and their negatives; 6 are as far from 0 as 1 is.
     assert found.p == 6 / 8
@@ -33,26 +42,26 @@ def test_figures_by_hand() -> None:
 
 def test_weights_say_how_much_a_query_counts() -> None:
     before, after = np.array([0.0, 1.0]), np.array([1.0, 0.0])
-    found = figures("d", before, after, CRITERIA, np.array([3.0, 1.0]))
+    found = compare_models("d", before, after, CRITERIA, np.array([3.0, 1.0]))
     assert found.difference == pytest.approx(0.5)
-    assert (found.before, found.after) == (0.25, 0.75)
+    assert found.means == (0.25, 0.75)
 
 
 def test_needed_queries_have_the_power_that_is_said() -> None:
     found = made(0.02, 0.1, 60)
-    needed = found.queries_needed(CRITERIA)
+    needed = queries_needed(found, CRITERIA)
     # (1.959964 + 0.841621) ** 2 * 25
     assert needed == 197
     draws = np.random.default_rng(1).normal(0.02, 0.1, (4000, needed))
     assert (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.03)
-    draws = np.random.default_rng(2).normal(found.detectable(CRITERIA), 0.1, (4000, 60))
+    draws = np.random.default_rng(2).normal(detectable(found, CRITERIA), 0.1, (4000, 60))
     assert (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.03)
 
 
 @pytest.mark.parametrize(("alpha", "fewest"), [(0.05, 6), (0.0625, 6), (0.01, 8)])
 def test_the_fewest_queries_that_can_tell(alpha: float, fewest: int) -> None:
     def least_p(queries: int) -> float:
-        return figures("d", np.zeros(queries), np.full(queries, 0.1), CRITERIA).p
+        return compare_models("d", np.zeros(queries), np.full(queries, 0.1), CRITERIA).p
 
     assert fewest_queries(alpha) == fewest
     assert least_p(fewest) < alpha <= least_p(fewest - 1)
@@ -70,7 +79,7 @@ def test_better_and_general_ability_kept() -> None:
     [
         ((-0.05, 0.1), (0.0, 0.01), "Worse"),
         ((-0.001, 0.1), (0.0, 0.01), "Not better"),
-        ((0.01, 0.1), (0.0, 0.01), "Too few queries to tell"),
+        ((0.01, 0.1), (0.0, 0.01), "Too few queries to decide"),
         ((0.05, 0.1), (-0.05, 0.1), "General ability is lost"),
         # Nobody knows, and so it is not promoted.
         ((0.05, 0.1), (0.0, 0.4), "General ability may be lost"),
@@ -80,11 +89,11 @@ def test_not_promoted(data: tuple[float, float], guard: tuple[float, float], sai
     promoted, reasons, needed = judge(made(*data, 100), made(*guard, 300), CRITERIA)
     assert not promoted
     assert any(reason.startswith(said) for reason in reasons)
-    assert (needed is not None) == (said == "Too few queries to tell")
+    assert (needed is not None) == (said == "Too few queries to decide")
 
 
 def test_the_same_ranking_is_not_better() -> None:
-    promoted, [reason], _ = judge(figures("d", np.ones(9), np.ones(9), CRITERIA), None, CRITERIA)
+    promoted, [reason], _ = judge(compare_models("d", np.ones(9), np.ones(9), CRITERIA), None, CRITERIA)
     assert not promoted
     assert "no query of 9" in reason
 
@@ -92,7 +101,8 @@ def test_the_same_ranking_is_not_better() -> None:
 def test_an_equal_candidate_passes_as_seldom_as_is_said() -> None:
     random = np.random.default_rng(0)
     tried = [
-        judge(figures("d", np.zeros(40), random.normal(0, 0.2, 40), CRITERIA), None, CRITERIA)[0] for _ in range(400)
+        judge(compare_models("d", np.zeros(40), random.normal(0, 0.2, 40), CRITERIA), None, CRITERIA)[0]
+        for _ in range(400)
     ]
     # One in forty: half of alpha, for of those that differ by chance half are worse.
     assert 1 <= sum(tried) <= 22  # the 0.1 % and 99.9 % points of a binomial of 400 tries

@@ -124,7 +124,7 @@ def test_nothing_that_tells_and_bad_values() -> None:
     held.add(row(query="q", documents=["a", "b"], clicked=[]), READING)
     held.add(row(query="r", document="a", label=1), READING)
     assert as_dataset(held, Path("f")) is None
-    with pytest.raises(RowError, match="no position of 2 documents"):
+    with pytest.raises(RowError, match="not a position from 1 to 2"):
         held.add(row(query="q", documents=["a", "b"], clicked=[3]), READING)
     with pytest.raises(InputError, match="eta=-1"):
         as_dataset(held, Path("f"), eta=-1)

@@ -81,7 +81,7 @@ def test_rounds(tmp_path: Path, tiny_bert: Path) -> None:
     first = learned(tmp_path, tiny_bert, guard=guard, criteria=wide)
     assert first.state == "promoted", first.reasons
     assert first.decision is not None
-    assert first.decision.data.after > 0.95
+    assert first.decision.data.means[1] > 0.95
     assert (first.rows, first.new_rows, first.new_judgements) == (60, 60, 240)
     assert first.train_queries + first.decided_on == 60
     current = registry.current()
@@ -152,7 +152,7 @@ def test_too_little_to_decide_on(tmp_path: Path, tiny_bert: Path) -> None:
     write(tmp_path / "feedback" / "f.jsonl", 0, 8)
     outcome = learned(tmp_path, tiny_bert)
     assert outcome.state == "nothing to do"
-    assert "takes 7 or more to show a difference" in outcome.reasons[0]
+    assert "at least 7 are needed to show a difference" in outcome.reasons[0]
 
 
 def decisions_of(registry: ModelRegistry) -> list[dict[str, Any]]:
@@ -183,7 +183,7 @@ def test_a_teacher_s_scores_stay_scores(tmp_path: Path, tiny_bert: Path) -> None
                 scored = {"query": row["query"], "document": document, "teacher_score": 7.5 if stars == 5 else -7.5}
                 stream.write(json.dumps(scored) + "\n")
     data = judged(tmp_path / "eval.jsonl")
-    with pytest.raises(InputError, match="from which only --loss mse learns"):
+    with pytest.raises(InputError, match="Only --loss mse can use it"):
         learned(tmp_path, tiny_bert, data=data)
     outcome = learned(tmp_path, tiny_bert, data=data, training=replace(QUICK, loss="mse"), criteria=EASY)
     assert outcome.state == "promoted", outcome.reasons

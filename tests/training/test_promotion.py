@@ -57,7 +57,7 @@ def test_a_better_model_is_put_to_use_and_can_be_rolled_back(data: Path, tiny_be
         decision_file=file,
     )
     assert decision.promoted, decision.reasons
-    assert decision.data.after > 0.9 > decision.data.before
+    assert decision.data.means[1] > 0.9 > decision.data.means[0]
     assert decision.guard is not None
     assert decision.guard.queries == 20
     current = registry.current()
@@ -103,13 +103,13 @@ def test_the_same_model_and_too_few_queries(data: Path, tiny_bert: Path, other_t
     assert not decision.promoted
     assert decision.queries_needed is not None
     assert decision.queries_needed >= 6
-    assert decision.reasons[0].startswith("Too few queries to tell")
+    assert decision.reasons[0].startswith("Too few queries to decide")
 
 
 def test_only_what_is_in_use_is_compared_with(data: Path, tiny_bert: Path, other_tiny: Path, tmp_path: Path) -> None:
     registry = ModelRegistry(tmp_path / "registry")
     registry.switch(registry.publish(BUNDLED))
-    with pytest.raises(InputError, match=r"is not what .* has in use"):
+    with pytest.raises(InputError, match=r"is not the version in use in"):
         promote(tiny_bert, data=data, against=other_tiny, registry=registry)
     with pytest.raises(ModelNotFoundError):
         promote(tmp_path / "nothing", data=data, registry=registry)

@@ -127,14 +127,14 @@ def test_held_out_queries_are_compared_with_the_base_and_bm25(
     assert found is not None
     assert found.queries >= 10
     # The query is the beginning of the relevant passage.
-    assert found.figures["BM25"].ndcg > 0.95
-    base = found.figures["base"]
-    assert base.low <= base.ndcg <= base.high
-    assert base.gain == pytest.approx(found.figures["result"].ndcg - base.ndcg)
-    assert f"| base | {base.ndcg:.4f} |" in (tmp_path / "m/README.md").read_text()
+    assert found.systems["BM25"].mean > 0.95
+    base = found.systems["base"]
+    assert base.interval[0] <= base.mean <= base.interval[1]
+    assert base.comparison.difference == pytest.approx(found.systems["result"].mean - base.mean)
+    assert f"| base | {base.mean:.4f} |" in (tmp_path / "m/README.md").read_text()
     # What the hub reads: it is parsed back out of the file's model-index.
     (told,) = ModelCard.load(tmp_path / "m/README.md").data.eval_results
-    assert (told.metric_type, told.metric_value) == ("ndcg_at_10", round(found.figures["result"].ndcg, 4))
+    assert (told.metric_type, told.metric_value) == ("ndcg_at_10", round(found.systems["result"].mean, 4))
 
 
 def test_averaging_with_the_base(trained: tuple[Path, Any], pairs: Path, tiny_bert: Path, tmp_path: Path) -> None:
@@ -214,11 +214,11 @@ def test_a_killed_run_goes_on_to_the_same_result(
     with pytest.raises(InputError, match="other data, settings or another base"):
         run(pairs, tiny_bert, output, quick(epochs=3), resume=True)
     # Hours of work are not thrown away without a word.
-    with pytest.raises(InputError, match=r"A stopped run is there .*step 12.*--resume"):
+    with pytest.raises(InputError, match=r"There is a stopped run .*step 12.*--resume"):
         run(pairs, tiny_bert, output)
     told: list[str] = []
     run(pairs, tiny_bert, output, resume=True, tell=told.append)
-    assert told == ["Going on from step 12"]
+    assert told == ["Continuing from step 12"]
     assert_same(trained[0], output)
     log = (output / "training_log.csv").read_text()
     assert log == (trained[0] / "training_log.csv").read_text()
@@ -261,7 +261,7 @@ def test_a_batch_that_does_not_fit_is_halved(pairs: Path, tiny_bert: Path, tmp_p
     finally:
         hook.remove()
     assert (result.batch_size, result.accumulate) == (4, 4)
-    assert told[0] == "A batch of 16 does not fit in memory: going on with batches of 8, 2 of them to a step"
+    assert told[0] == "A batch of 16 does not fit in memory. Continuing with batches of 8 and 2 batches per step"
     run(pairs, tiny_bert, tmp_path / "small", quick(batch_size=4, accumulate=4, epochs=1))
     for name, tensor in weights(tmp_path / "small").items():
         np.testing.assert_allclose(tensor, weights(tmp_path / "halved")[name], atol=1e-6, err_msg=name)
@@ -288,7 +288,7 @@ def test_on_a_full_disk_the_old_model_stays(
     output = tmp_path / "model"
     make_checkpoint(output, "bert", seed=5)
     before = {path.name: path.read_bytes() for path in output.iterdir()}
-    with files_up_to(size), pytest.raises(OSError, match=r"disk is full.*as it was.*--resume"):
+    with files_up_to(size), pytest.raises(OSError, match=r"disk is full.*existing model is unchanged.*--resume"):
         run(pairs, tiny_bert, output)
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
     run(pairs, tiny_bert, output, resume=True)
@@ -299,11 +299,11 @@ def test_on_a_full_disk_the_old_model_stays(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"architectures": ["BertModel"]}, "no cross-encoder but BertModel"),
-        ({"architectures": ["BertForMaskedLM"]}, "no cross-encoder but BertForMaskedLM"),
-        ({"architectures": None}, "no cross-encoder"),
+        ({"architectures": ["BertModel"]}, "not a cross-encoder but BertModel"),
+        ({"architectures": ["BertForMaskedLM"]}, "not a cross-encoder but BertForMaskedLM"),
+        ({"architectures": None}, "not a cross-encoder"),
         ({"id2label": {"0": "no", "1": "yes"}}, "gives 2 scores"),
-        ({"auto_map": {"AutoConfig": "x--configuration_bert.JinaBertConfig"}}, "brings code of its own.*not trained"),
+        ({"auto_map": {"AutoConfig": "x--configuration_bert.JinaBertConfig"}}, "has its own code.*not trained"),
     ],
 )
 def test_a_base_that_is_no_cross_encoder(changes: dict[str, Any], said: str, pairs: Path, tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_a_run_on_batches_of_similar_queries_goes_on_to_the_same_result(
         run(pairs, tiny_bert, tmp_path / "killed", settings, progress=stop)
     told: list[str] = []
     run(pairs, tiny_bert, tmp_path / "killed", settings, resume=True, tell=told.append)
-    assert told[-1] == "Going on from step 4"
+    assert told[-1] == "Continuing from step 4"
     assert_same(tmp_path / "whole", tmp_path / "killed")
 
 
@@ -424,7 +424,7 @@ def test_figures_on_the_way_are_those_of_the_model_that_is_saved(
     with (tmp_path / "m/training_log.csv").open() as stream:
         told = [float(row["held_out_ndcg@10"]) for row in csv.DictReader(stream) if row["held_out_ndcg@10"]]
     assert found is not None
-    assert told[-1] == pytest.approx(found.figures["result"].ndcg, abs=1e-6)
+    assert told[-1] == pytest.approx(found.systems["result"].mean, abs=1e-6)
 
 
 @pytest.mark.parametrize("loss", ["mnrl", "cached-mnrl"])
@@ -432,7 +432,7 @@ def test_a_batch_in_which_nothing_stands_against_a_positive(
     loss: str, make_pairs: MakePairs, tiny_bert: Path, tmp_path: Path
 ) -> None:
     positives = make_pairs(tmp_path / "p.jsonl", 4, 0)
-    with pytest.raises(InputError, match=r"A batch of 1 has nothing that a positive could stand against.*mine"):
+    with pytest.raises(InputError, match=r"A batch of 1 has no document to compare a positive with.*mine"):
         run(positives, tiny_bert, tmp_path / "m", quick(loss=loss, batch_size=1))
 
 
@@ -466,7 +466,7 @@ def test_data_in_memory_is_the_same_as_in_a_file(
     # Lists of judgements, as another program has them; a row that can't be used is named.
     found = split_data(judgements_in(rows, ReadSettings(), ReadReport()), QUICK)
     assert found.train == split_data(rows, QUICK).train
-    with pytest.raises(InputError, match="data, line 2: its label is 7"):
+    with pytest.raises(InputError, match="rows in memory, line 2: its label is 7"):
         split_data([rows[0], {**rows[1], "label": 7}], QUICK)
 
 

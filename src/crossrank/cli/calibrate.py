@@ -1,4 +1,4 @@
-"""``crossrank calibrate DATASET -o FILE``: make a model's scores probabilities, and find a threshold."""
+"""``crossrank calibrate DATASET -o FILE``: turn scores into probabilities, and find a threshold."""
 
 from __future__ import annotations
 
@@ -115,21 +115,21 @@ def _write(calibration: Calibration, points: tuple[ReliabilityPoint, ...]) -> No
     print(f"\n{'':30}{'before':>10}{'after':>10}")
     for name, key in (("expected calibration error", "ece"), ("Brier score", "brier"), ("log loss", "log_loss")):
         print(f"{name:30}{getattr(c.before, key):10.4f}{getattr(c.after, key):10.4f}")
-    print("\npredicted  relevant     pairs   # what was relevant, | what was predicted")
+    print("\npredicted  relevant     pairs   # relevant, | predicted")
     for point in points:
         bar = list(("#" * round(point.observed * _WIDTH)).ljust(_WIDTH + 1))
         bar[round(point.predicted * _WIDTH)] = "|"
         print(f"{point.predicted:9.3f} {point.observed:9.3f} {point.pairs:9d}   {''.join(bar).rstrip()}")
     for threshold in c.thresholds:
-        print(f"\n{_said(threshold)}")
+        print(f"\n{_in_words(threshold)}")
 
 
-def _said(t: Threshold) -> str:
-    kept = "of what is kept is relevant" if t.measure == "precision" else "of the relevant candidates is kept"
-    behind = f"{t.pairs} judged pairs" if t.measure == "precision" else f"{t.pairs} relevant pairs"
+def _in_words(t: Threshold) -> str:
+    kept = "of the kept pairs are relevant" if t.measure == "precision" else "of the relevant candidates are kept"
+    basis = f"{t.pairs} judged pairs" if t.measure == "precision" else f"{t.pairs} relevant pairs"
     return (
         f"--threshold {t.score!r}: at least {t.bound:.3f} {kept}, with a confidence of {t.confidence:g} "
-        f"({t.observed:.3f} of {behind}, which count as {t.effective_pairs:.0f} independent ones). "
+        f"({t.observed:.3f} of {basis}, which count as {t.effective_pairs:.0f} independent ones). "
         f"It keeps {t.kept:.1%} of the judged pairs."
     )
 

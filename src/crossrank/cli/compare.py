@@ -1,11 +1,11 @@
-"""``crossrank compare RUN RUN... --qrels FILE``: finished rankings from anywhere, compared."""
+"""``crossrank compare RUN RUN... --qrels FILE``: compare finished rankings from any system."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from crossrank.cli.evaluate import add_measure_options
+from crossrank.cli.evaluate import add_file_options, add_measure_options
 from crossrank.cli.options import Parser
 from crossrank.cli.terminal import to_json
 
@@ -30,8 +30,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--qrels", metavar="FILE", required=True, help="judgements, in TREC or BEIR format")
     add_measure_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--per-query", metavar="FILE", help="write the values of each query, as .csv or .parquet")
-    parser.add_argument("--report", metavar="FILE.html", help="write a report to open in a browser")
+    add_file_options(parser)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``crossrank evaluate DATASET...``: what models do for the ranking of a test collection."""
+"""``crossrank evaluate DATASET...``: measure how much models improve the ranking of a test collection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossrank.cli.options import Parser, add_model_options, positive
+from crossrank.cli.options import Parser, add_model_options, open_model, positive
 from crossrank.cli.terminal import complain, to_json
 from crossrank.errors import InputError
 
@@ -74,8 +74,7 @@ def add_options(parser: Parser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print JSON, one object per dataset")
     group.add_argument("--run-out", metavar="PATH", help="write TREC runs to a folder, or one model's run to a file")
-    group.add_argument("--per-query", metavar="FILE", help="write the values of each query, as .csv or .parquet")
-    group.add_argument("--report", metavar="FILE.html", help="write a report to open in a browser")
+    add_file_options(group)
     group.add_argument("--resume", action="store_true", help="continue an interrupted evaluation")
     group.add_argument("--work", metavar="FOLDER", help=f"where scores are kept (default: {WORK}, removed when done)")
     add_model_options(parser)
@@ -94,6 +93,12 @@ def add_measure_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_file_options(parser: Any) -> None:
+    """Add the options for files that an evaluation writes."""
+    parser.add_argument("--per-query", metavar="FILE", help="write the values of each query, as .csv or .parquet")
+    parser.add_argument("--report", metavar="FILE.html", help="write a report to open in a browser")
+
+
 def execute(args: argparse.Namespace) -> int:
     """Run the command.
 
@@ -105,9 +110,9 @@ def execute(args: argparse.Namespace) -> int:
 
     check_outputs(args, [*args.datasets, args.run, args.qrels, args.topics, args.corpus])
     measures = args.measures or DEFAULT
-    parse(measures)  # so that a misspelt name ends the command before anything is scored
+    parse(measures)  # fail on a misspelt name before anything is scored
     datasets = _open(args)
-    models = _models(args)
+    models = [open_model(argparse.Namespace(**{**vars(args), "model": name})) for name in args.model or [None]]
     work = Path(args.work or WORK)
     evaluations: list[Evaluation] = []
     try:
@@ -122,7 +127,9 @@ def execute(args: argparse.Namespace) -> int:
             sys.stdout.flush()
     except KeyboardInterrupt:
         if work.is_dir():
-            complain("interrupted", f"What is scored so far is kept in {work}. The same command with --resume goes on.")
+            complain(
+                "interrupted", f"The scores so far are kept in {work}. Continue with the same command and --resume."
+            )
         raise
     if len(evaluations) > 1 and not args.json:
         print("\n")
@@ -139,14 +146,14 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _remove_work(work: Path, evaluations: list[Evaluation]) -> None:
-    """Remove what this command kept there, and nothing that an interrupted one left for --resume."""
+    """Remove the files of this command, but not those that an interrupted one left for --resume."""
     from crossrank.evaluation.systems import work_path
 
     shutil.rmtree(work / "runs", ignore_errors=True)
     for evaluation in evaluations:
         for system in evaluation.systems:
             work_path(work, evaluation.dataset, system.name).unlink(missing_ok=True)
-    with suppress(OSError):  # what is left in it is not ours
+    with suppress(OSError):  # other files stay
         work.rmdir()
 
 
@@ -176,36 +183,18 @@ def _open(args: argparse.Namespace) -> list[Dataset]:
         if args.datasets:
             raise InputError(f"Give either DATASET ({args.datasets[0]}) or --qrels with --topics and --corpus.")
         if not args.topics or not args.corpus:
-            raise InputError("--qrels needs --topics and --corpus: the files of the queries' and documents' texts.")
+            raise InputError("--qrels needs --topics and --corpus: files with the texts of queries and documents.")
         datasets = [read_trec(qrels=args.qrels, queries=args.topics, corpus=args.corpus, run=args.run)]
     elif args.datasets:
         datasets = [open_dataset(name, split=args.split, run=args.run) for name in args.datasets]
     else:
-        raise InputError("There is no dataset. Name a folder or a file; or give --qrels, --topics and --corpus.")
+        raise InputError("There is no dataset. Give a folder or a file, or --qrels, --topics and --corpus.")
     if args.first_stage:
         datasets = [replace(one, first_stage=args.first_stage) if one.candidates else one for one in datasets]
     names = [one.name for one in datasets]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"Two datasets are called {twice!r}, so their results would be mixed up. Rename one.")
     return [one if args.queries is None else one.sample(args.queries, args.seed) for one in datasets]
-
-
-def _models(args: argparse.Namespace) -> list[CrossEncoder]:
-    from crossrank.scoring.cross_encoder import CrossEncoder
-
-    return [
-        CrossEncoder(
-            name,
-            max_length=args.max_length,
-            device=args.device,
-            precision=args.precision,
-            num_threads=args.num_threads,
-            revision=args.revision,
-            label=args.label,
-            prepared=args.prepared,
-        )
-        for name in args.model or [None]
-    ]
 
 
 def _bi_encoder(args: argparse.Namespace) -> Any:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in files: runs, values per query, the report."""
+"""Files that an evaluation writes: runs, values per query, the report."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from crossrank.optional import require
 if TYPE_CHECKING:
     from crossrank.scoring.cross_encoder import CrossEncoder
 
-# Pairs scored to explain one document in a report, which shows up to sixteen of them for each dataset.
+# Pairs to score for explaining one document in a report, which explains up to sixteen documents per dataset.
 EXPLAINED = 96
 
 
 def check_outputs(args: argparse.Namespace, inputs: Sequence[str | None]) -> None:
-    """Check before anything is scored that everything can be written.
+    """Check that everything can be written, before anything is scored.
 
     :param inputs: Files and folders that the command reads.
     :raises InputError: If a file's ending or folder is wrong, it is an input, or a package is missing.
@@ -31,7 +31,7 @@ def check_outputs(args: argparse.Namespace, inputs: Sequence[str | None]) -> Non
     if args.per_query:
         path = Path(args.per_query)
         if path.suffix not in (".csv", ".parquet"):
-            raise InputError(f"--per-query {args.per_query}: the name ends in .csv or .parquet.")
+            raise InputError(f"--per-query {args.per_query}: the name must end in .csv or .parquet.")
         if path.suffix == ".parquet":
             _pyarrow()
     for name in filter(None, (args.per_query, args.report)):
@@ -43,19 +43,21 @@ def check_outputs(args: argparse.Namespace, inputs: Sequence[str | None]) -> Non
 def _check_run_out(out: Path, args: argparse.Namespace, inputs: Sequence[str | None]) -> None:
     if _is_file(out):
         if len(args.model or [None]) > 1 or len(args.datasets) > 1:
-            raise InputError(f"--run-out {out}: one file can't hold several runs. Name a folder.")
+            raise InputError(f"--run-out {out}: one file can't contain several runs. Give a folder.")
         folder = next(folder for folder in out.resolve().parents if folder.exists())  # missing ones are made
         check_output(out if out.exists() else folder / "run", inputs)
         return
     if args.run and out.resolve() in Path(args.run).resolve().parents:
-        raise InputError(f"--run-out {out} is the folder of --run {args.run}, which could be replaced. Name another.")
+        raise InputError(
+            f"--run-out {out} is the folder of --run {args.run}, which could be overwritten. Name another folder."
+        )
     check_output(next(folder for folder in (out / "run").resolve().parents if folder.exists()) / "run", inputs)
 
 
 def write_runs(made: Path, out: Path, evaluations: Sequence[Evaluation]) -> None:
-    """Put the runs where they were asked for: ``DIR/system.run``, with several datasets ``DIR/dataset/system.run``.
+    """Copy the runs to ``DIR/system.run``, or with several datasets to ``DIR/dataset/system.run``.
 
-    A file gets the run of the reranker.
+    If ``out`` is a file, it gets the run of the reranker.
     """
     for evaluation in evaluations:
         folder = made / slug(evaluation.dataset)
@@ -84,9 +86,9 @@ def write_per_query(path: Path, evaluations: Sequence[Evaluation]) -> None:
 
 
 def write_report(path: Path, evaluations: Sequence[Evaluation], models: Sequence[CrossEncoder] = ()) -> None:
-    """Write the report to look at.
+    """Write the report.
 
-    :param models: The rerankers, in the order of the evaluations' own: they explain what they put on top.
+    :param models: The rerankers in the order of the evaluations, to explain their top documents.
     """
     from functools import partial
 

@@ -1,4 +1,4 @@
-"""``crossrank explain QUERY DOC [DOC2]``: which words made the model say so."""
+"""``crossrank explain QUERY DOC [DOC2]``: the words that a score depends on."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def execute(args: argparse.Namespace) -> int:
     :raises CrossRankError: If something can't be used.
     """
     if args.document == args.other == "-":
-        raise InputError("Standard input (-) is named twice. It can be read once; put the other text into a file.")
+        raise InputError("Standard input (-) is named twice. It can be read only once; put the other text into a file.")
     document = _text_of(args.document)
     model = open_model(args)
     if args.other is None:
@@ -93,8 +93,8 @@ def execute(args: argparse.Namespace) -> int:
     for number, each in enumerate(explained, start=1):
         if each.tokens_cut:
             which = "The document" if len(explained) == 1 else f"Document {number}"
-            tell = f"{which} was cut by {each.tokens_cut} tokens: the model reads {model.max_length}. What it did not"
-            complain("warning", f"{tell} read has no weight.")
+            cut = f"{which} was cut by {each.tokens_cut} tokens: the model reads at most {model.max_length}."
+            complain("warning", f"{cut} The rest has no weight.")
     pairs, seconds = sum(each.pairs for each in explained), sum(each.seconds for each in explained)
     remark(f"{pairs} pairs scored in {seconds:.2f} s")
     return 0
@@ -117,8 +117,8 @@ def _text_of(given: str) -> str:
         return raw.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise InputError(
-            f"There is no file {name!r} (seen from {str(Path.cwd())!r}). Check the path; a text that starts with @ "
-            "goes in through standard input (-)."
+            f"There is no file {name!r} (seen from {str(Path.cwd())!r}). Check the path. Use standard input (-) "
+            "for a text that starts with @."
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{name}: byte {error.start + 1} is not UTF-8. Give a text file in UTF-8.") from error

@@ -1,41 +1,39 @@
-"""Explanations -> terminals and pipes: coloured text, or the same with marks."""
+"""Write explanations: coloured text on a terminal, text with marks in a pipe."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 
-from crossrank.cli.terminal import for_eyes, is_plain
+from crossrank.cli.terminal import BOLD, DIM, GREEN, RED, for_eyes, is_plain, styled
 from crossrank.evaluation.bm25_overlap import matches
-from crossrank.evaluation.explain import Contrast, Explanation, Span
+from crossrank.evaluation.explain import Contrast, Explanation, Span, segments
 
-_PLAIN = "\x1b[0m"
-_BOLD, _DIM, _UNDERLINE = "\x1b[1m", "\x1b[2m", "\x1b[4m"
-# Strong and faint, for and against: the letters themselves are coloured, so that any background will do.
-_COLOURS = {(1, 2): "\x1b[1;32m", (1, 1): "\x1b[32m", (-1, 2): "\x1b[1;31m", (-1, 1): "\x1b[31m"}
-# Shares of the greatest weight from which a span is strong, or is shown at all.
-_STRONG, _FAINT = 0.5, 0.15
+_UNDERLINE = "\x1b[4m"
+# Strong and faint, for and against. Only the letters are coloured, so that any background works.
+_COLOURS = {("+", 2): "\x1b[1;32m", ("+", 1): GREEN, ("-", 2): "\x1b[1;31m", ("-", 1): RED}
+# Shares of the largest weight from which a span is shown, and shown as strong.
+_LEVELS = (0.15, 0.5)
 _LISTED = 5
 _LONGEST = 60
 
 
-def write_explanation(found: Explanation, title: str = "") -> None:
-    """Write one document with what carries its score."""
-    print(_styled(f"{title}raw score {found.logit:.3f}", _BOLD))
+def write_explanation(found: Explanation) -> None:
+    """Write one document with the parts that its score depends on."""
+    print(styled(f"raw score {found.logit:.3f}", BOLD, sys.stdout))
     print(f"\n{_heading('query')}\n{_marked(found.query, found.query_spans, ())}")
     _write_document(found)
 
 
 def write_contrast(both: Contrast) -> None:
-    """Write two documents, and what of the query sets them apart."""
+    """Write two documents, and the words of the query that make the difference."""
     ahead = "first" if both.margin > 0 else "second"
-    print(_styled(f"the {ahead} document is ahead by {abs(both.margin):.3f}", _BOLD))
-    print(f"\n{_heading('query: what speaks for the first document, and against it')}")
+    print(styled(f"the {ahead} document is ahead by {abs(both.margin):.3f}", BOLD, sys.stdout))
+    print(f"\n{_heading('query: words for and against the first document')}")
     print(_marked(both.first.query, both.query_spans, ()))
     _write_list(both.query_spans)
     for number, each in enumerate((both.first, both.second), start=1):
-        print(_styled(f"\ndocument {number}: raw score {each.logit:.3f}", _BOLD))
+        print(styled(f"\ndocument {number}: raw score {each.logit:.3f}", BOLD, sys.stdout))
         _write_document(each)
 
 
@@ -66,36 +64,22 @@ def _write_list(spans: Sequence[Span]) -> None:
 def _marked(text: str, spans: Sequence[Span], underlined: Sequence[Span]) -> str:
     """Colour spans by their weight, or put marks around them."""
     plain = is_plain(sys.stdout)
-    most = max((abs(span.weight) for span in spans), default=0.0)
-    edges = {0, len(text)} | {edge for span in (*spans, *underlined) for edge in (span.start, span.end)}
-    cuts = sorted(edges)
     pieces = []
-    for start, end in pairwise(cuts):
-        piece = _lines(text[start:end])
-        span = next((each for each in spans if each.start <= start and end <= each.end), None)
-        sign, strength = _level(span.weight, most) if span else (0, 0)
-        line = any(each.start <= start and end <= each.end for each in underlined)
+    for part, _, share, underline in segments(text, spans, underlined):
+        piece = _lines(part)
+        sign, strength = "+" if share > 0 else "-", sum(abs(share) >= least for least in _LEVELS)
         if plain:
-            pieces.append(f"[{'+' if sign > 0 else '-'}{piece}]" if strength else piece)
+            pieces.append(f"[{sign}{piece}]" if strength else piece)
         else:
-            style = _COLOURS.get((sign, strength), "") + (_UNDERLINE if line else "")
-            pieces.append(f"{style}{piece}{_PLAIN}" if style else piece)
+            style = _COLOURS.get((sign, strength), "") + (_UNDERLINE if underline else "")
+            pieces.append(styled(piece, style, sys.stdout))
     return "".join(pieces)
 
 
-def _level(weight: float, most: float) -> tuple[int, int]:
-    share = abs(weight) / most if most else 0.0
-    return (1 if weight > 0 else -1), (2 if share >= _STRONG else 1 if share >= _FAINT else 0)
-
-
 def _lines(text: str) -> str:
-    # White space at the ends of a piece stands between words, and the line ends of a document are its own.
+    # White space at the ends of a piece separates words, and the line ends of a document are kept.
     return "\n".join(" ".join(for_eyes(word) for word in line.split(" ")) for line in text.split("\n"))
 
 
 def _heading(text: str) -> str:
-    return _styled(text, _DIM)
-
-
-def _styled(text: str, style: str) -> str:
-    return text if is_plain(sys.stdout) else f"{style}{text}{_PLAIN}"
+    return styled(text, DIM, sys.stdout)

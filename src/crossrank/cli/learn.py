@@ -1,4 +1,4 @@
-"""``crossrank learn``: from feedback to a better model in use, in one command that a scheduler can call."""
+"""``crossrank learn``: turn feedback into a better model, in one command for a scheduler."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _duration(text: str) -> float:
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """Write what a round did, for eyes."""
+    """Write what a round did."""
     print(outcome.state)
     for reason in outcome.reasons:
         print(one_line(f"  {reason}"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from crossrank.cli.options import Parser, positive
 from crossrank.cli.terminal import complain, to_json
-from crossrank.cli.train import columns
+from crossrank.cli.train import add_reading_options, reading_of
 from crossrank.errors import InputError
 
 DESCRIPTION = """\
@@ -67,20 +67,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--filter-margin", type=float, default=1.0, metavar="LOGITS", help="by how much, for --filter (default: 1)"
     )
-    parser.add_argument(
-        "--split", default="train", metavar="NAME", help="for BEIR folders: read qrels/NAME.tsv (default: train)"
-    )
-    parser.add_argument(
-        "--max-label", type=float, default=1.0, metavar="N", help="label that means fully relevant (default: 1)"
-    )
-    parser.add_argument(
-        "--columns",
-        type=columns,
-        default={},
-        metavar="ROLE=NAME,...",
-        help="names of the columns, such as query=question",
-    )
-    parser.add_argument("--skip-bad", action="store_true", help="skip lines that can't be used, and report how many")
+    add_reading_options(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random choices (default: 0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -93,7 +80,7 @@ def execute(args: argparse.Namespace) -> int:
     from crossrank.atomic_write import write_atomically
     from crossrank.cli.output_files import check_output
     from crossrank.data.files import read_documents, read_judgements
-    from crossrank.data.judgements import ReadReport, ReadSettings
+    from crossrank.data.judgements import ReadReport
     from crossrank.progress import progress_of
     from crossrank.training.checks import check
     from crossrank.training.negatives import Mining, bi_encoder_ranker, bm25_ranker, mine
@@ -103,17 +90,16 @@ def execute(args: argparse.Namespace) -> int:
         raise InputError(f"--method {args.method} needs a bi-encoder. Name one with --bi-encoder.")
     check_output(args.output, [*args.data, args.corpus])
     read = ReadReport()
-    reading = ReadSettings(args.split, args.max_label, args.skip_bad, args.columns)
-    groups, _ = check(read_judgements(args.data, reading, read), read)
+    groups, _ = check(read_judgements(args.data, reading_of(args), read), read)
     if read.first_skipped:
-        complain("warning", f"{read.skipped} bad lines were left out; the first is {read.first_skipped}.")
+        complain("warning", f"{read.skipped} lines that can't be used were skipped; the first is {read.first_skipped}.")
     if not groups:
-        raise InputError(f"No judgement is in {', '.join(args.data)}. Give queries with positives.")
+        raise InputError(f"There are no judgements in {', '.join(args.data)}. Give queries with positives.")
     folders = [path for path in args.data if Path(path).is_dir()]
     corpora = [args.corpus] if args.corpus else folders
     texts = [text for corpus in corpora for text in read_documents(corpus)]
     if args.corpus and not texts:
-        raise InputError(f"{args.corpus!r} has no document in it. Leave --corpus out to mine in the documents of DATA.")
+        raise InputError(f"{args.corpus!r} contains no document. Leave --corpus out to search the documents of DATA.")
     texts = texts or [one.document for group in groups for one in group.judged]
     corpus = [text for text in dict.fromkeys(texts) if text.strip()]
     rankers = []
@@ -132,12 +118,12 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     print(f"{args.output}: {len(mined)} of {report.queries} queries, {report.triplets} triplets")
     for count, what in (
-        (report.without_positive, "queries have no positive: left out"),
-        (report.without_negatives, "queries have no negative that is clear of their positives: left out"),
-        (report.fewer, f"searches gave fewer than {args.count} negatives"),
-        (report.too_near, "documents scored too near a positive: not taken"),
-        (report.beyond, "documents are from below the window, where it held too little below the positive"),
-        (report.filtered, "documents were put too near a positive by the cross-encoder: not taken"),
+        (report.without_positive, "queries left out: they have no positive"),
+        (report.without_negatives, "queries left out: no negative is clearly below their positives"),
+        (report.fewer, f"searches found fewer than {args.count} negatives"),
+        (report.too_near, "documents not used: they score too close to a positive"),
+        (report.beyond, "documents are from below the window, because too few in it score below the positive"),
+        (report.filtered, "documents not used: the cross-encoder scores them too close to a positive"),
     ):
         if count:
             print(f"{count} {what}", file=sys.stderr)
@@ -154,7 +140,7 @@ def _filter(name: str | None) -> Callable[[list[tuple[str, str]]], Any] | None:
     def logits(pairs: list[tuple[str, str]]) -> Any:
         scored = model.score(pairs, show_progress_bar=False)
         if scored.relevance is None:
-            raise InputError(f"{model.name!r} gives several scores for a pair. Take a filter of one.")
+            raise InputError(f"{model.name!r} gives several scores for a pair. Choose a model with one score.")
         return scored.relevance
 
     return logits

@@ -1,4 +1,4 @@
-"""``crossrank promote CANDIDATE``: put a model to use if, and only if, it is shown to be better."""
+"""``crossrank promote CANDIDATE``: put a model into use only if it is shown to be better."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossrank.engines.settings import PRECISIONS
 if TYPE_CHECKING:
     from crossrank.training.decision import Criteria, Decision
 
-# What a script asks after: done, and "no" for an answer.
+# Exit codes.
 PROMOTED, NOT_PROMOTED = 0, 3
 
 DESCRIPTION = """\
@@ -53,7 +53,7 @@ def add_options(parser: Parser) -> None:
 
 
 def add_decision_options(parser: Parser) -> None:
-    """Add the options of the decision, to the commands that promote a model."""
+    """Add the options for deciding on a promotion."""
     group = parser.add_argument_group("the decision")
     group.add_argument(
         "--guard", default="bundled", metavar="DATA", help="general queries: bundled (the default), none, or a dataset"
@@ -73,7 +73,7 @@ def add_decision_options(parser: Parser) -> None:
 
 
 def criteria_of(args: argparse.Namespace) -> Criteria:
-    """Read what is asked of a candidate.
+    """Read the criteria for a candidate.
 
     :raises InputError: If a value is out of range.
     """
@@ -120,7 +120,7 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def print_decision(decision: Decision) -> None:
-    """Write a decision for eyes."""
+    """Write a decision."""
     print("promoted" if decision.promoted else "not promoted")
     for reason in decision.reasons:
         print(one_line(f"  {reason}"))

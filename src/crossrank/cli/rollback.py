@@ -1,4 +1,4 @@
-"""``crossrank rollback FOLDER``: put the version before to use again."""
+"""``crossrank rollback FOLDER``: put the previous version into use again."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""An evaluation for eyes: tables, and the comparisons in words."""
+"""Write an evaluation for people: tables, and comparisons in words."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import textwrap
@@ -10,13 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from crossrank.cli.terminal import one_line
+from crossrank.cli.terminal import aligned, columns, one_line
 from crossrank.evaluation.measures import shown
 from crossrank.evaluation.result import LEVEL, DepthCurve, Evaluation, PairedComparison, System
 
 
 def write_evaluation(evaluation: Evaluation) -> None:
-    """Write what was found in one dataset."""
+    """Write the results of one dataset."""
     settings = evaluation.settings
     facts = [f"{len(evaluation.queries)} queries"]
     if "documents" in settings:
@@ -37,7 +36,7 @@ def write_evaluation(evaluation: Evaluation) -> None:
         print()
         _write_curve(curve)
     if evaluation.findings:
-        print("\nTo look at:")
+        print("\nWarnings:")
         for finding in evaluation.findings:
             _paragraph(f"[{finding.code}] {finding.text}")
     _write_left_out(evaluation)
@@ -66,7 +65,7 @@ def write_summary(evaluations: Sequence[Evaluation]) -> None:
 
 
 def in_words(c: PairedComparison) -> str:
-    """Say a comparison: who is better, by how much, and whether that is more than chance."""
+    """Describe a comparison: which system is better, by how much, and whether it is significant."""
     ends = f"95 % {signed(c.interval[0])} to {signed(c.interval[1])}"
     chance = f"p {_p(c.p_corrected)}"
     counts = f"won {c.won}, lost {c.lost}, tied {c.tied}"
@@ -78,13 +77,13 @@ def in_words(c: PairedComparison) -> str:
 
 
 def number(value: float) -> str:
-    """Write a value between 0 and 1 as tables do: ``.382``."""
+    """Format a value between 0 and 1 for tables: ``.382``."""
     text = f"{value:.3f}"
     return text[1:] if text.startswith("0.") else text
 
 
 def signed(value: float) -> str:
-    """Write a difference, with its sign."""
+    """Format a difference with its sign."""
     return ("-" if value < 0 else "+") + number(abs(value))
 
 
@@ -138,8 +137,8 @@ def _write_left_out(evaluation: Evaluation) -> None:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> None:
-    """Write a table, the first column to the left; columns that don't fit the terminal follow in a second block."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    """Write a table with the first column on the left. Columns that don't fit the terminal follow in another block."""
+    widths = [max(columns(row[i]) for row in rows) for i in range(len(rows[0]))]
     blocks: list[list[int]] = [[]]
     for i in range(1, len(widths)):
         if blocks[-1] and 2 + widths[0] + sum(2 + widths[k] for k in (*blocks[-1], i)) > _width():
@@ -147,16 +146,16 @@ def _table(rows: Sequence[Sequence[str]]) -> None:
         blocks[-1].append(i)
     for number, block in enumerate(blocks):
         print(end="\n" if number else "")
-        for row in rows:
-            cells = [row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in block)]
-            print(f"  {'  '.join(cells)}".rstrip().replace(os.linesep, " "))
+        cells = [[one_line(row[i]) for i in (0, *block)] for row in rows]
+        for line in aligned(cells, right=range(1, len(block) + 1)):
+            print(f"  {line}")
 
 
 def _paragraph(text: str) -> None:
-    """Write a text, broken between words where it is longer than the terminal is wide."""
+    """Write a text, wrapped to the width of the terminal."""
     print(textwrap.fill(text, _width(), initial_indent="  ", subsequent_indent="    ", break_long_words=False))
 
 
 def _width() -> int:
-    """How many columns there are; in a pipe nothing is broken."""
+    """The width of the terminal; in a pipe nothing is wrapped."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 1 << 20

@@ -1,4 +1,4 @@
-"""``crossrank train DATA...``: from judged pairs to a checkpoint with its card."""
+"""``crossrank train DATA...``: train a model on judged pairs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from crossrank.optional import require
 from crossrank.training.settings import Settings, kind_of
 
 if TYPE_CHECKING:
+    from crossrank.data.judgements import ReadSettings
+    from crossrank.evaluation.result import PairedComparison
     from crossrank.training.checks import DataReport
-    from crossrank.training.comparison import Comparison
+    from crossrank.training.comparison import HeldOutComparison
 
 DESCRIPTION = "Train a model on judged pairs. Needs the extra 'train'."
 EPILOG = """\
@@ -59,17 +61,37 @@ def _add_data_options(group: Any) -> None:
         "--mix", metavar="DATA", nargs="+", default=[], help="general pairs to mix in, so that the model forgets less"
     )
     group.add_argument("--teacher-scores", metavar="FILE", help="file with query, document and teacher_score")
-    group.add_argument("--split", default="train", metavar="NAME", help="split of BEIR folders (default: train)")
     group.add_argument("--eval-split", default="test", metavar="NAME", help="split of --eval folders (default: test)")
+    add_reading_options(group)
+
+
+def add_reading_options(group: Any) -> None:
+    """Add the options for how judgements are read."""
+    group.add_argument(
+        "--split", default="train", metavar="NAME", help="for BEIR folders: read qrels/NAME.tsv (default: train)"
+    )
     group.add_argument(
         "--max-label", type=float, default=1.0, metavar="N", help="label that means fully relevant (default: 1)"
     )
-    group.add_argument("--columns", type=columns, default={}, metavar="ROLE=NAME,...", help="roles of the columns")
-    group.add_argument("--skip-bad", action="store_true", help="skip and count lines that can't be used")
+    group.add_argument(
+        "--columns",
+        type=columns,
+        default={},
+        metavar="ROLE=NAME,...",
+        help="names of the columns, such as query=question",
+    )
+    group.add_argument("--skip-bad", action="store_true", help="skip lines that can't be used, and report how many")
+
+
+def reading_of(args: argparse.Namespace) -> ReadSettings:
+    """Read the options that :func:`add_reading_options` added."""
+    from crossrank.data.judgements import ReadSettings
+
+    return ReadSettings(args.split, args.max_label, args.skip_bad, args.columns)
 
 
 def add_settings(group: Any, *, without: str = "") -> None:
-    """Add an option for each setting but one; what is not given stays at the default in :class:`Settings`."""
+    """Add an option for each setting except one. Settings without a value keep the default of :class:`Settings`."""
     for one in fields(Settings):
         text, choices, option = (one.metadata[key] for key in ("text", "choices", "option"))
         if option == "" or one.name == without:
@@ -78,7 +100,7 @@ def add_settings(group: Any, *, without: str = "") -> None:
         kind = kind_of(one)
         more: dict[str, Any] = {"type": kind, "metavar": "NAME" if kind is str else "N"}
         if choices:
-            # Listed in the text: argparse does not break them in the usage line.
+            # Listed in the help text, because argparse does not wrap them in the usage line.
             more = {"choices": choices, "metavar": "NAME"}
             text += f": {', '.join(choices)}"
         text += "" if one.default is None else f" (default: {one.default})"
@@ -91,7 +113,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     :raises InputError: If a value is out of range.
     """
     given = {one.name: getattr(args, one.name) for one in fields(Settings) if hasattr(args, one.name)}
-    if given.get("precision") == "int8":  # of the models that are compared; nothing is trained in it
+    if given.get("precision") == "int8":  # for comparing models; training does not support it
         given["precision"] = "auto"
     return Settings(**given)
 
@@ -118,13 +140,12 @@ def execute(args: argparse.Namespace) -> int:
     :raises CrossRankError: If something can't be used.
     """
     from crossrank.checkpoint.source import resolve
-    from crossrank.data.judgements import ReadSettings
     from crossrank.training.data_split import count_long, split_data
     from crossrank.training.push import check_repository, push
 
     settings = settings_of(args)
     if args.output is None and not args.dry_run:
-        raise InputError("Where should the model go? Give --output DIR, or --dry-run to check the data alone.")
+        raise InputError("There is no folder for the model. Give --output FOLDER, or --dry-run to only check the data.")
     if args.push_to_hub:
         check_repository(args.push_to_hub)
     # Before the slow import of torch, so that a mistake in the data is reported at once.
@@ -134,7 +155,7 @@ def execute(args: argparse.Namespace) -> int:
         evaluation=args.eval,
         general=args.mix,
         teacher_scores=args.teacher_scores,
-        reading=ReadSettings(args.split, args.max_label, args.skip_bad, args.columns),
+        reading=reading_of(args),
         evaluation_split=args.eval_split,
     )
     count_long(split, resolve(args.base).folder, settings)
@@ -154,7 +175,7 @@ def execute(args: argparse.Namespace) -> int:
                 split, args.output, settings, base=args.base, resume=args.resume, progress=progress, tell=tell
             )
     except KeyboardInterrupt:
-        complain("interrupted", "The same command with --resume goes on from the last save point.")
+        complain("interrupted", "Continue from the last save point with the same command and --resume.")
         raise
     url = push(args.output, args.push_to_hub) if args.push_to_hub else None
     if args.json:
@@ -169,7 +190,7 @@ def execute(args: argparse.Namespace) -> int:
         }
         print(to_json(whole))
         return 0
-    stopped = " (stopped early: nothing got better)" if result.stopped_early else ""
+    stopped = " (stopped early: no further improvement)" if result.stopped_early else ""
     print(f"\n{args.output}: {result.steps} steps{stopped} in {result.seconds:.0f} s")
     _print_comparison(result.comparison)
     if url:
@@ -178,13 +199,13 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def print_report(report: DataReport) -> None:
-    """Write what the look at the data found, for eyes."""
+    """Write what the check of the data found."""
     print(f"{report.rows} rows: {report.pairs} pairs of {report.queries} queries")
     share = f"{report.positives / report.pairs:.0%}" if report.pairs else "none"
     print(f"{report.positives} relevant, {report.negatives} not ({share} relevant); ", end="")
-    print(f"{report.queries_that_rank} queries have documents of different labels")
+    print(f"{report.queries_that_rank} queries have documents with different labels")
     if report.teacher_scores:
-        print(f"{report.teacher_scores} pairs have a teacher's score")
+        print(f"{report.teacher_scores} pairs have a teacher score")
     rows = [(str(one.count), one.what, one.done if one.count else "", one.examples) for one in report.findings]
     width = max((len(count) for count, *_ in rows), default=0)
     for count, what, done, examples in rows:
@@ -192,36 +213,37 @@ def print_report(report: DataReport) -> None:
         print(one_line(f"{count.rjust(width)}  {what}{': ' if done else ''}{done}{where}"))
 
 
-def _print_comparison(found: Comparison | None) -> None:
+def _print_comparison(found: HeldOutComparison | None) -> None:
     if found is None:
-        print("Nothing was held out, so nothing is known of its quality: evaluate it before you use it.")
+        print("Nothing was held out, so its quality is unknown. Evaluate it before you use it.")
         return
     if not found.queries:
         print(
-            "No held-out query has documents of different labels, so nothing is known of its quality: evaluate it "
-            "before you use it."
+            "No held-out query has documents with different labels, so its quality is unknown. Evaluate it before you "
+            "use it."
         )
         return
-    # Here, because --help needs no torch.
+    # Imported here, because --help needs no torch.
     from crossrank.training.comparison import LEARNT
 
     print(f"on {found.queries} held-out queries, nDCG@10:")
-    for name, one in found.figures.items():
-        gain = "" if name == "result" else f"  result {one.gain:+.4f} ({one.gain_low:+.4f} to {one.gain_high:+.4f}, "
-        gain += "" if name == "result" else f"p {one.p:.4f})"
-        print(f"  {name:<6}  {one.ndcg:.4f} ({one.low:.4f} to {one.high:.4f}){gain}")
+    for name, one in found.systems.items():
+        low, high = one.interval or (0.0, 0.0)
+        gain = f"  result {_gain(one.comparison)}" if one.comparison is not None else ""
+        print(f"  {name:<6}  {one.mean:.4f} ({low:.4f} to {high:.4f}){gain}")
     if LEARNT in found.parts:
         for name, part in found.parts.items():
-            which = "with a document that was relevant in training, too" if name == LEARNT else "without one"
-            print(
-                f"  on {part.queries} of them {which}: {part.gain:+.4f} against the base ({part.gain_low:+.4f} to "
-                f"{part.gain_high:+.4f}, p {part.p:.4f})"
-            )
+            which = "with a document that was also relevant in training" if name == LEARNT else "without one"
+            print(f"  on {part.queries} of them {which}: {_gain(part)} against the base")
+
+
+def _gain(one: PairedComparison) -> str:
+    return "{:+.4f} ({:+.4f} to {:+.4f}, p {:.4f})".format(one.difference, *one.interval, one.p)
 
 
 @contextmanager
 def _bar() -> Iterator[tuple[Callable[[int, int, dict[str, float]], object] | None, Callable[[str], object]]]:
-    """Give what is told of the steps and what is told sentences: a bar where there is a terminal."""
+    """Give functions that report steps and messages, with a progress bar on a terminal."""
     if not sys.stderr.isatty():
         yield None, lambda message: complain("note", message)
         return

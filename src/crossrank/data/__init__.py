@@ -1,4 +1,4 @@
-"""Everything that is read: files, data frames and dictionaries -> judged pairs and test collections. Needs no torch.
+"""Read files, data frames and dictionaries as judged pairs and test collections. Needs no torch.
 
 >>> from crossrank.data import Dataset
 >>> Dataset.from_dicts({"q": "what is a cake"}, {"d": "a cake is sweet"}, {"q": {"d": 1}}).qrels

@@ -12,15 +12,15 @@ _ENDINGS = (".jsonl", ".jsonl.gz", ".tsv", ".tsv.gz")
 
 
 def folder_files(folder: Path) -> list[Path]:
-    """All files of the layout that a folder has."""
+    """List the files of a folder that belong to the layout."""
     patterns = ("corpus.*", "queries*.*", "candidates.tsv", "source_documents.tsv", "qrels/*")
     return [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
 
 
 def folder_corpus(folder: Path, notes: Notes) -> Corpus:
-    """Open ``corpus.jsonl``, also gzipped or as a TSV.
+    """Open ``corpus.jsonl``, which may also be gzipped or a TSV.
 
-    :raises InputError: If there is none, or a line can't be used.
+    :raises InputError: If it is missing, or a line can't be used.
     """
     for path in (folder / f"corpus{ending}" for ending in _ENDINGS):
         if path.is_file():
@@ -29,7 +29,7 @@ def folder_corpus(folder: Path, notes: Notes) -> Corpus:
 
 
 def folder_queries(folder: Path, notes: Notes) -> dict[str, str]:
-    """Read ``queries.jsonl``, and ``queries-train.jsonl`` and the like where each split has its own: id -> text.
+    """Read ``queries.jsonl`` and files such as ``queries-train.jsonl``: id -> text.
 
     :raises InputError: If there is none, or a line can't be used.
     """
@@ -42,7 +42,7 @@ def folder_queries(folder: Path, notes: Notes) -> dict[str, str]:
 def folder_qrels(folder: Path, split: str) -> Path:
     """Find ``qrels/<split>.tsv``.
 
-    :raises InputError: If there is none; it names the splits that there are.
+    :raises InputError: If there is none. The message names the existing splits.
     """
     names = [path.name for path in sorted((folder / "qrels").glob("*")) if path.name.endswith((".tsv", ".tsv.gz"))]
     if found := next((name for name in (f"{split}.tsv", f"{split}.tsv.gz") if name in names), None):
@@ -55,6 +55,6 @@ def folder_qrels(folder: Path, split: str) -> Path:
 
 def _missing(folder: Path, file: str) -> InputError:
     return InputError(
-        f"{folder} has no {file}. BEIR's layout is: corpus.jsonl, queries.jsonl, qrels/test.tsv and, if the "
-        "candidates are given, candidates.tsv."
+        f"{folder} has no {file}. BEIR's layout is: corpus.jsonl, queries.jsonl, qrels/test.tsv and, optionally, "
+        "candidates.tsv."
     )

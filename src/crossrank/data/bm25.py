@@ -1,4 +1,4 @@
-"""BM25: candidates out of a whole corpus, or scores of some texts; by bm25s, with its defaults."""
+"""BM25 by bm25s with its defaults: candidates from a whole corpus, or scores of texts."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def bm25(
 ) -> Candidates:
     """Rank a whole corpus for each query by BM25: Lucene's form, k1 = 1.5, b = 0.75, English stop words, no stemmer.
 
-    These are bm25s's defaults. Documents that score 0 are no candidates; equal scores keep the corpus's order.
+    These are bm25s's defaults. Documents that score 0 are not candidates. Equal scores keep the order of the corpus.
 
-    :param queries: Their texts.
-    :param depth: The most candidates of a query.
-    :param excluded: For each query, documents that must not come up.
+    :param queries: The texts of the queries.
+    :param depth: The most candidates per query.
+    :param excluded: For each query, numbers of documents to leave out.
     :raises MissingExtraError: If bm25s is not installed.
     """
     lexical = Bm25([corpus.text(i) for i in range(len(corpus.ids))])
@@ -50,7 +50,7 @@ def bm25(
 
 
 class Bm25:
-    """An index of texts by bm25s; its defaults, quiet.
+    """An index of texts by bm25s with its defaults.
 
     :raises MissingExtraError: If bm25s is not installed.
     """
@@ -73,9 +73,9 @@ class Bm25:
 
 
 def best(scores: NDArray[np.float64], most: int) -> Iterator[int]:
-    """Give the numbers of the highest scores above 0, best first, equal ones in their order."""
+    """Give the positions of the highest scores above 0, best first. Equal scores keep their order."""
     if most < len(scores):
-        # Everything as good as the last that fits, so that equal scores are not cut at random.
+        # Include all that equal the last score that fits, so that ties are not cut at random.
         limit = np.partition(scores, len(scores) - most)[len(scores) - most]
         found = np.flatnonzero((scores >= limit) & (scores > 0))
     else:

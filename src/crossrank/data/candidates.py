@@ -1,4 +1,4 @@
-"""Candidates of many queries in three arrays: twelve bytes a pair and no Python object."""
+"""Candidates of many queries in three arrays: twelve bytes per pair and no Python objects."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from crossrank.data.text_lines import Notes, Place
 
-DUPLICATES = "candidates given twice for a query (the better place was kept)"
-AGAINST = "candidates whose rank and score tell different orders (the score was followed)"
+DUPLICATES = "candidates given twice for a query (the better rank was kept)"
+AGAINST = "candidates whose rank and score disagree (the score was used)"
 EXCLUDED = "candidates that the collection excludes for their query"
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What a first stage found, best first.
+    """The candidates of a first stage, best first.
 
     :param documents: ``[pairs]``, numbers of documents in the corpus.
-    :param scores: ``[pairs]``, the first stage's own; never rising within a query.
-    :param starts: ``[queries + 1]``, where each query's begin.
+    :param scores: ``[pairs]``, scores of the first stage; never rising within a query.
+    :param starts: ``[queries + 1]``, where the candidates of each query begin.
     """
 
     documents: NDArray[np.int32]
@@ -31,20 +31,20 @@ class Candidates:
     starts: NDArray[np.int64]
 
     def __len__(self) -> int:
-        """How many queries."""
+        """The number of queries."""
         return len(self.starts) - 1
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """How many candidates each query has; ``[queries]``."""
+        """The number of candidates of each query; ``[queries]``."""
         return np.diff(self.starts)
 
     def of(self, query: int) -> slice:
-        """Where a query's candidates lie in the arrays."""
+        """The slice of the arrays with the candidates of a query."""
         return slice(int(self.starts[query]), int(self.starts[query + 1]))
 
     def chosen(self, queries: Sequence[int]) -> Candidates:
-        """Keep some of the queries, in the order given."""
+        """Keep these queries, in this order."""
         pieces = [self.of(query) for query in queries]
         empty = np.empty(0)
         return Candidates(
@@ -57,7 +57,7 @@ class Candidates:
 class CandidateRows:
     """Collects candidates in any order; :meth:`build` sorts them.
 
-    By score, highest first; equal ones by rank, lowest first; those equal too in the order they came.
+    They are sorted by score, highest first, then by rank, lowest first, then by the order in which they were added.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class CandidateRows:
         self._path: Path | None = None
 
     def add(self, query: int, document: int, score: float, rank: float, place: Place) -> None:
-        """Take one; all are of one file."""
+        """Add a candidate. All must come from one file."""
         self._path = place.path
         self._lines.append(place.number)
         self._queries.append(query)
@@ -79,9 +79,9 @@ class CandidateRows:
         return len(self._queries)
 
     def build(self, queries: int, notes: Notes) -> Candidates:
-        """Sort them, and leave out what was given twice.
+        """Sort the candidates and drop repeated ones.
 
-        :param queries: How many queries there are; those without a candidate have none.
+        :param queries: The number of queries, including those without candidates.
         """
         query, document = np.frombuffer(self._queries, np.int32), np.frombuffer(self._documents, np.int32)
         score, rank = np.frombuffer(self._scores, np.float64), np.frombuffer(self._ranks, np.float64)

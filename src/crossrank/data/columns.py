@@ -1,4 +1,4 @@
-"""What the columns of common training files are called, and which forms they make."""
+"""Names of the columns in common training files, and the forms of data that they make up."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-# Role -> names, first come first served; letters' case does not matter. They are those of sentence-transformers' data
-# sets and trainers (anchor, sentence1, sentence_0), MS MARCO (query, passage), NLI and question answering.
+# Role -> column names, in order of preference; case does not matter. They are used by sentence-transformers (anchor,
+# sentence1, sentence_0), MS MARCO (query, passage), NLI and question answering data.
 ROLES: Mapping[str, tuple[str, ...]] = {
     "query": ("query", "question", "anchor", "sentence1", "sentence_0", "sentence_a", "text1", "claim"),
     "document": (
@@ -23,9 +23,9 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "votes": ("votes", "vote", "thumbs"),
     "clicked": ("clicked", "clicks", "clicked_positions"),
 }
-# Beside a list of shown documents, "score" is what the search gave them and no judgement.
+# With a list of shown documents, "score" is the score of the search and not a judgement.
 FEEDBACK_LABELS = ("label", "labels", "grade", "grades")
-# negative_1, negative_2, ... belong to the role without a number.
+# negative_1, negative_2, ... have the role of the name without a number.
 _NUMBERED = re.compile(r"(.+?)_?\d+$")
 
 
@@ -33,9 +33,9 @@ _NUMBERED = re.compile(r"(.+?)_?\d+$")
 class Form:
     """A form of training data.
 
-    :param name: As it is called in messages.
-    :param needs: The roles that must be there.
-    :param any_of: At least one of these as well, if there are any.
+    :param name: Its name in messages.
+    :param needs: The roles that are required.
+    :param any_of: If not empty, at least one of these is required as well.
     """
 
     name: str
@@ -43,22 +43,22 @@ class Form:
     any_of: tuple[str, ...] = ()
 
 
-# The first that fits is taken.
+# The first that matches is used.
 FORMS: tuple[Form, ...] = (
     Form("feedback", ("query", "documents"), ("label", "stars", "votes", "clicked")),
     Form("feedback", ("query", "documents")),
     Form("triplets", ("query",), ("positive", "negative")),
     Form("pairs", ("query", "document", "label")),
-    # Labelled by a teacher alone: distillation.
+    # Labelled only by a teacher: distillation.
     Form("pairs", ("query", "document", "teacher")),
 )
 
 
 def roles_of(names: Iterable[str], given: Mapping[str, str]) -> dict[str, list[str]]:
-    """Which columns play which role.
+    """Find the columns of each role.
 
     :param names: The columns of a file.
-    :param given: Role -> column, where the caller says it.
+    :param given: Role -> column, as given by the caller.
     """
     there = list(names)
     lower = {name.lower(): name for name in reversed(there)}
@@ -91,7 +91,7 @@ def roles_of(names: Iterable[str], given: Mapping[str, str]) -> dict[str, list[s
 
 
 def form_of(roles: Mapping[str, object]) -> Form | None:
-    """Find the form that these roles make."""
+    """Find the form that matches these roles."""
     for form in FORMS:
         if all(role in roles for role in form.needs) and (
             not form.any_of or any(role in roles for role in form.any_of)

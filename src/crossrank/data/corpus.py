@@ -1,4 +1,4 @@
-"""Documents' texts by number: in memory, or left in their file and read when they are needed."""
+"""Texts of documents by number, in memory or read from their file on demand."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ class MemoryCorpus:
 
 
 class FileCorpus:
-    """The lines of a ``corpus.jsonl``: of each only where it begins is kept, eight bytes; texts are read on demand.
+    """A ``corpus.jsonl`` file. Memory holds only identifiers and line offsets; texts are read on demand.
 
-    :param path: A file of JSON objects ``{"_id", "title", "text"}``, a line each.
+    :param path: A file with a JSON object ``{"_id", "title", "text"}`` per line.
     :param notes: Where repeated documents are counted.
     :raises InputError: If a line can't be used, or an identifier has two different texts.
     """
@@ -87,7 +87,7 @@ class FileCorpus:
             start += len(raw)
         self.digest = hashed.hexdigest()
         if not self.ids:
-            raise InputError(f"{path} holds no document. Give a JSON object a line: _id, title, text.")
+            raise InputError(f"{path} holds no document. Give one JSON object per line: _id, title, text.")
 
     def _add(self, place: Place, raw: bytes, start: int, notes: Notes) -> None:
         row = record(place, decoded(place, raw.rstrip(b"\r\n")))
@@ -102,14 +102,14 @@ class FileCorpus:
         if self.text(known) != text:
             raise LineError(
                 place,
-                f"document {name!r} has another text than in line {self._numbers[known]}",
-                "Give each document an identifier of its own.",
+                f"document {name!r} has a different text than in line {self._numbers[known]}",
+                "Give each document a unique identifier.",
             )
         self._stream.seek(here)
         notes.add(DUPLICATES, f"{place}: {name!r}")
 
     def text(self, number: int) -> str:
-        """The text of one document, read from its file."""
+        """Read the text of one document from the file."""
         place = Place(self.path, self._numbers[number])
         with self._lock:
             self._stream.seek(self._starts[number])
@@ -118,7 +118,7 @@ class FileCorpus:
 
 
 def read_corpus(path: Path, notes: Notes) -> Corpus:
-    """Open a corpus: ``.jsonl`` stays in its file; ``.jsonl.gz`` and tab-separated ``id, text`` go to memory.
+    """Open a corpus: ``.jsonl`` is read on demand; ``.jsonl.gz`` and tab-separated ``id, text`` are loaded into memory.
 
     :raises InputError: If a line can't be used.
     """
@@ -131,7 +131,7 @@ def read_texts(paths: Sequence[Path], notes: Notes, what: str) -> dict[str, str]
     """Read queries or documents: JSON lines, or tab-separated ``id, text``; identifier -> text.
 
     :param what: ``"query"`` or ``"document"``, for messages.
-    :raises InputError: If a line can't be used, or an identifier has two different texts, or there is none.
+    :raises InputError: If a line can't be used, or an identifier has two different texts, or the file is empty.
     """
     texts: dict[str, str] = {}
     first: dict[str, Place] = {}
@@ -142,7 +142,7 @@ def read_texts(paths: Sequence[Path], notes: Notes, what: str) -> dict[str, str]
         else:
             name, tab, text = line.partition("\t")
             if not tab:
-                raise LineError(place, "there is no tab in it", f"Give the {what}'s identifier, a tab and its text.")
+                raise LineError(place, "it has no tab", f"Give the identifier of the {what}, a tab and its text.")
         if name not in texts:
             texts[name], first[name] = text, place
         elif texts[name] == text:
@@ -150,8 +150,8 @@ def read_texts(paths: Sequence[Path], notes: Notes, what: str) -> dict[str, str]
             notes.add(f"{plural} given twice with the same text (the first was kept)", f"{place}: {name!r}")
         else:
             where = f"line {first[name].number}" if first[name].path == place.path else str(first[name])
-            reason = f"{what} {name!r} has another text than in {where}"
-            raise LineError(place, reason, "Give each text an identifier of its own.")
+            reason = f"{what} {name!r} has a different text than in {where}"
+            raise LineError(place, reason, "Give each text a unique identifier.")
     if not texts:
-        raise InputError(f"{paths[0]} holds no {what}. Give a line each: a JSON object, or identifier, tab and text.")
+        raise InputError(f"{paths[0]} holds no {what}. Give one per line: a JSON object, or identifier, tab and text.")
     return texts

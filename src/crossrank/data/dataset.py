@@ -1,4 +1,4 @@
-"""Dataset: queries, texts, judgements and candidates, checked against each other; what is left out is counted."""
+"""Dataset: queries, texts, judgements and candidates, checked against each other. What is left out is counted."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ UNKNOWN_QUERY = "judgements of queries that are not among the queries"
 UNKNOWN_DOCUMENT = "judgements of documents that are not in the corpus (kept: they count as missed)"
 CANDIDATE_QUERY = "candidates of queries that are not among the queries"
 CANDIDATE_DOCUMENT = "candidates that are not in the corpus"
-SAMPLED = "queries not drawn into the sample"
+SAMPLED = "queries that are not in the random sample"
 
-_LOOKED_AT = 1000  # lines of a file in which nothing is known, that are looked at to say why
+_LOOKED_AT = 1000  # lines to examine in a file without any known identifier, to say why
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A test collection.
 
-    :param name: As tables show it.
-    :param queries: Query -> text: those that count, in the order of all per-query arrays. Each has a relevant document.
+    :param name: Its name in tables.
+    :param queries: Query -> text, for queries with a relevant document. All per-query arrays have this order.
     :param corpus: The documents.
     :param qrels: Query -> document -> grade; 1 and more is relevant.
-    :param candidates: What the first stage found; ``None`` until :meth:`with_bm25` makes them.
+    :param candidates: The candidates of the first stage; ``None`` until :meth:`with_bm25` makes them.
     :param first_stage: What found them, such as ``"BM25"``.
-    :param excluded: Query -> documents that must not come up for it.
+    :param excluded: Query -> documents that are never candidates for it.
     :param left_out: What was left out or changed -> how many.
-    :param first_places: The same -> the first one's file and line.
+    :param first_places: What was left out or changed -> file and line of the first.
     """
 
     name: str
@@ -64,15 +64,15 @@ class Dataset:
         candidates: Any = None,
         name: str = "dataset",
     ) -> Dataset:
-        """Make a dataset out of what is in memory.
+        """Make a dataset from data in memory.
 
         :param queries: Identifier -> text.
         :param documents: Identifier -> text, or -> ``{"title": ..., "text": ...}``.
         :param judgements: Query -> document -> grade, 1 and more is relevant; or a data frame or rows with the columns
             ``query_id``, ``doc_id`` and ``relevance``, as ir_measures has them.
-        :param candidates: Query -> document -> score, or -> documents, best first; or rows with ``score``. Without,
-            BM25 finds them.
-        :param name: As tables show it.
+        :param candidates: Query -> document -> score, or -> documents, best first; or rows with ``score``. If not
+            given, BM25 finds them.
+        :param name: Its name in tables.
         :raises InputError: If no query has a relevant document, or something can't be used.
         """
         place = Place(Path(name), 0)
@@ -93,9 +93,9 @@ class Dataset:
         )
 
     def with_bm25(self, depth: int, *, show_progress: bool | None = None) -> Dataset:
-        """Make the candidates by BM25 over the whole corpus.
+        """Find candidates by BM25 in the whole corpus.
 
-        :param depth: The most candidates of a query.
+        :param depth: The most candidates per query.
         :raises MissingExtraError: If bm25s is not installed.
         """
         notes = Notes(dict(self.left_out), dict(self.first_places))
@@ -112,7 +112,7 @@ class Dataset:
         )
 
     def sample(self, most: int, seed: int = 0) -> Dataset:
-        """Draw some of the queries, without order and seeded; what there is if it is no more than that."""
+        """Sample at most this many queries at random."""
         names = list(self.queries)
         if len(names) <= most:
             return self
@@ -129,7 +129,7 @@ class Dataset:
         )
 
     def fingerprint(self) -> str:
-        """A digest of what is scored: queries, texts and candidates."""
+        """Digest of everything that is scored: queries, texts and candidates."""
         hashed = hashlib.sha256(self.corpus.digest.encode())
         for name, text in self.queries.items():
             hashed.update(f"{len(name)} {len(text)} {name}{text}".encode("utf-8", "surrogatepass"))
@@ -152,8 +152,8 @@ def assemble(
 ) -> Dataset:
     """Put the parts together and check each against the others.
 
-    :param judgements: As read, each query's first place, and the file.
-    :param rows: The candidates as they are read, and their file; ``None`` if there are none.
+    :param judgements: The judgements, the first line of each query, and the file.
+    :param rows: The candidates in any order, and their file; ``None`` if there are none.
     :raises InputError: If no query is left, or no candidate names both a known query and a known document.
     """
     qrels, places, path = judgements
@@ -178,7 +178,7 @@ def assemble(
 def _counting(
     queries: Mapping[str, str], corpus: Corpus, qrels: Qrels, places: Mapping[str, Place], path: Path, notes: Notes
 ) -> Qrels:
-    """Keep the judgements of queries that count: known ones with a relevant document, in the queries' order."""
+    """Keep the judgements of known queries with a relevant document, in the order of the queries."""
     known = corpus.index
     if not any(q in queries and any(d in known for d in judged) for q, judged in qrels.items()):
         some = [(q, d) for q, judged in qrels.items() for d in judged][:_LOOKED_AT]
@@ -190,7 +190,7 @@ def _counting(
             continue
         unknown = [document for document in judged if document not in known]
         if unknown:
-            first = UNKNOWN_DOCUMENT not in notes.first  # only then is the file searched for its line
+            first = UNKNOWN_DOCUMENT not in notes.first  # finding the line means reading the file again
             where = place_of(path, query, unknown[0]) if first and query in places else path
             notes.add(UNKNOWN_DOCUMENT, f"{where}: {query!r} with {unknown[0]!r}", len(unknown))
         if not any(grade > 0 for grade in judged.values()):
@@ -225,7 +225,7 @@ def _candidates(
             notes.add(CANDIDATE_DOCUMENT, f"{row.place}: {row.document!r}")
         else:
             any_known = True
-            if row.query in numbers:  # the others are counted as queries
+            if row.query in numbers:  # other queries are counted already
                 if row.document in excluded.get(row.query, ()):
                     notes.add(EXCLUDED, str(row.place))
                 else:
@@ -239,7 +239,7 @@ def _candidates(
 
 
 def _count_empty(candidates: Candidates, notes: Notes) -> dict[str, int]:
-    """Count anew the queries that have no candidate."""
+    """Count the queries without candidates again."""
     counts = {what: count for what, count in notes.counts.items() if what != NO_CANDIDATES}
     if empty := int((candidates.counts == 0).sum()):
         counts[NO_CANDIDATES] = empty

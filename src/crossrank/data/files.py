@@ -1,4 +1,4 @@
-"""Files and folders -> rows: JSON lines, CSV, TSV and Parquet, gzipped or not, and BEIR folders."""
+"""Read rows from JSON lines, CSV, TSV and Parquet files, gzipped or not, and from BEIR folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crossrank.optional import require
 
 # A path, or something in memory that :mod:`crossrank.data.in_memory` can read.
 Source = Any
-# A CSV field may be as long as a document may be.
+# A CSV field may hold a long document.
 _LONGEST_FIELD = 64 << 20
 UNKNOWN_IDS = "judgements of queries or documents that are not in the collection (left out)"
 
@@ -32,10 +32,10 @@ def read_judgements(sources: Sequence[Source], settings: ReadSettings, report: R
     :param sources: Files ending in .jsonl, .ndjson, .json, .csv, .tsv or .parquet (the text ones also with .gz), BEIR
         folders, or what is in memory: a :class:`Dataset`, a data frame, a list of dictionaries, a dataset of Hugging
         Face or of ir_datasets.
-    :param report: Is filled while reading.
-    :raises InputError: If there is no such file, or its form is not known.
+    :param report: Filled while reading.
+    :raises InputError: If there is no such file, or its format is unknown.
     :raises RowError: At a line that can't be used, unless ``skip_bad`` is set.
-    :raises MissingExtraError: If Parquet is to be read and pyarrow is not installed.
+    :raises MissingExtraError: If pyarrow is needed for Parquet and not installed.
     """
     for source in sources:
         if isinstance(source, (str, Path)) and Path(source).is_dir():
@@ -49,16 +49,19 @@ def read_judgements(sources: Sequence[Source], settings: ReadSettings, report: R
                         raise row
                     found = judgements_of(row, settings, report)
                 except RowError as error:  # noqa: PERF203
-                    _skip(error, settings, report)
+                    if not settings.skip_bad:
+                        raise
+                    report.skipped += 1
+                    report.first_skipped = report.first_skipped or f"{error.place}: {error.reason}"
                 else:
                     report.rows += 1
                     yield from found
 
 
 def rows_of(source: Source) -> Iterator[Row | RowError]:
-    """Rows of a file or a table in memory; a line that can't be read comes as a value.
+    """Give the rows of a file or a table in memory. A line that can't be read is given as an error value.
 
-    :raises InputError: If there is no such file, or its ending is not known.
+    :raises InputError: If there is no such file, or its extension is unknown.
     """
     if not isinstance(source, (str, Path)):
         yield from (Row("rows in memory", number, row) for number, row in enumerate(records(source), start=1))
@@ -69,7 +72,8 @@ def rows_of(source: Source) -> Iterator[Row | RowError]:
         raise InputError(f"There is no file {path!r} (seen from {str(Path.cwd())!r}). Check the path.")
     if ending is None:
         raise InputError(
-            f"{path!r} ends in none of {', '.join(_READERS)}, so its form is unknown. Rename it, or give a BEIR folder "
+            f"{path!r} does not end in any of {', '.join(_READERS)}, so its format is unknown. Rename it, or give a "
+            "BEIR folder "
             "(corpus.jsonl, queries.jsonl, qrels/)."
         )
     yield from _READERS[ending](path)
@@ -80,13 +84,13 @@ def _json_lines(path: str) -> Iterator[Row | RowError]:
         try:
             yield Row(path, place.number, record(place, line))
         except LineError as error:  # noqa: PERF203
-            yield RowError(path, place.number, error.reason, error.remedy)
+            yield RowError.of(path, place.number, error)
 
 
 def _table(separator: str) -> Callable[[str], Iterator[Row | RowError]]:
     def read(path: str) -> Iterator[Row | RowError]:
         csv.field_size_limit(_LONGEST_FIELD)
-        # In a TSV a quotation mark is a letter, as in BEIR's and MS MARCO's.
+        # In a TSV quotation marks have no meaning, as in the files of BEIR and MS MARCO.
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
         reader = csv.reader((line for _, line in all_lines(Path(path))), delimiter=separator, quoting=quoting)
         names = next(reader, None)
@@ -94,7 +98,7 @@ def _table(separator: str) -> Callable[[str], Iterator[Row | RowError]]:
             raise InputError(f"{path!r} is empty. Its first line should name the columns.")
         twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
         if twice is not None:
-            raise InputError(f"{path!r} has two columns {twice!r}. Give each a name of its own.")
+            raise InputError(f"{path!r} has two columns {twice!r}. Give each a unique name.")
         while True:
             start = reader.line_num + 1
             try:
@@ -117,7 +121,7 @@ def _parquet(path: str) -> Iterator[Row | RowError]:
     parquet = require("pyarrow.parquet", extra="train", purpose="Reading Parquet")
     try:
         file = parquet.ParquetFile(path)
-    except Exception as error:  # pyarrow's own tree of errors, which is not to be imported for it
+    except Exception as error:  # pyarrow has its own exceptions, which are not imported here
         raise InputError(f"{path!r} can't be read as Parquet ({error}). Write it again.") from error
     number = 0
     for batch in file.iter_batches(batch_size=1024):
@@ -134,18 +138,11 @@ _READERS: Mapping[str, Callable[[str], Iterator[Row | RowError]]] = {
 }
 
 
-def _skip(error: RowError, settings: ReadSettings, report: ReadReport) -> None:
-    if not settings.skip_bad:
-        raise error
-    report.skipped += 1
-    report.first_skipped = report.first_skipped or f"{error.place}: {error.reason}"
-
-
 # ---- BEIR folders
 
 
 def _from_beir(folder: Path, settings: ReadSettings, report: ReadReport) -> Iterator[Judgement]:
-    """Judgements of a folder in BEIR's layout."""
+    """Give the judgements of a folder in BEIR's layout."""
     notes = Notes()
     path = folder_qrels(folder, settings.split)
     queries, corpus = folder_queries(folder, notes), folder_corpus(folder, notes)
@@ -176,7 +173,7 @@ def _from_dataset(source: Any, report: ReadReport) -> Iterator[Judgement]:
 def _labelled(
     judged: Sequence[tuple[Place, str, str, float]], queries: Mapping[str, str], corpus: Corpus, report: ReadReport
 ) -> Iterator[Judgement]:
-    """Labels of grades: the highest that is given to any pair becomes 1."""
+    """Turn grades into labels. The highest grade of all pairs becomes 1."""
     highest = max([1.0, *(grade for *_, grade in judged)])
     for place, query, document, grade in judged:
         if query not in queries or document not in corpus.index:
@@ -188,7 +185,7 @@ def _labelled(
 
 
 def read_documents(path: str) -> Iterator[str]:
-    """Read the documents of a folder in BEIR's layout, or of a file with a document a row; identifiers are optional.
+    """Read the documents of a BEIR folder, or of a file with one document per row. Identifiers are optional.
 
     :raises InputError: If there is no such file, or a row has no text.
     """

@@ -1,4 +1,4 @@
-"""Rows -> judgements, by the form of their columns."""
+"""Turn rows into judgements, depending on their columns."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from crossrank.data.columns import ROLES, form_of, roles_of
 from crossrank.data.judgements import Judgement, ReadReport, ReadSettings, Row, RowError, label_of_grade
 from crossrank.data.text_lines import TEXT_FIELDS, encodable
 
-_REMEDY_COLUMNS = "Rename the columns, or say which are which: --columns query=...,document=...,label=..."
+_REMEDY_COLUMNS = "Rename the columns, or give their roles: --columns query=...,document=...,label=..."
 
 
 def judgements_of(row: Row, settings: ReadSettings, report: ReadReport) -> list[Judgement]:
-    """Judgements that a row states.
+    """Give the judgements in a row.
 
     :raises RowError: If it can't be used.
     """
@@ -24,8 +24,9 @@ def judgements_of(row: Row, settings: ReadSettings, report: ReadReport) -> list[
     if form is None:
         known = "; ".join(f"{role}: {', '.join(names[:4])}" for role, names in list(ROLES.items())[:5])
         raise row.bad(
-            f"its columns ({', '.join(map(repr, present[:12])) or 'none'}) are of no known form",
-            f"Known are query, document and label; query and positive(s) with or without negative(s); and query, "
+            f"its columns ({', '.join(map(repr, present[:12])) or 'none'}) match no known form",
+            "The known forms are: query, document and label; query and positive(s) with or without negative(s); "
+            "query, "
             f"documents and label, stars, votes or clicked. Known names: {known}. {_REMEDY_COLUMNS}",
         )
     return list(_READERS[form.name](row, roles, settings, report))
@@ -54,7 +55,7 @@ def _triplets(row: Row, roles: Mapping[str, list[str]], _: ReadSettings, __: Rea
         if len(values) != len(documents):
             raise row.bad(
                 f"it has {len(values)} teacher scores for {len(documents)} documents",
-                "Give one for each: of the positives first, then of the negatives.",
+                "Give one for each document: first the positives, then the negatives.",
             )
         teachers = [_teacher(row, value) for value in values]
     for (text, label), teacher in zip(documents, teachers, strict=True):
@@ -66,15 +67,17 @@ def _feedback(
 ) -> Iterator[Judgement]:
     query, shown = _text(row, roles["query"][0]), row.fields[roles["documents"][0]]
     if not isinstance(shown, (list, tuple)) or not shown:
-        raise row.bad(f"its {roles['documents'][0]!r} is {_short(shown)}, not a list", "Give the documents as shown.")
+        raise row.bad(
+            f"its {roles['documents'][0]!r} is {_short(shown)}, not a list", "Give the shown documents as a list."
+        )
     texts = [_text_in(row, item, f"{roles['documents'][0]}[{i}]") for i, item in enumerate(shown)]
     labels: list[float | None] = [None] * len(texts)
     try:
-        # From the weakest signal to the strongest: what a person says goes before what they clicked.
+        # From the weakest signal to the strongest: explicit judgements override clicks.
         clicks = _clicked(shown, row.fields[roles["clicked"][0]] if "clicked" in roles else None)
         if clicks is not None:
             labels = feedback.labels_of_clicks(len(texts), clicks)
-            report.note("rankings without a click, which judge nothing", int(not clicks))
+            report.note("rankings without a click (they give no labels)", int(not clicks))
         for role, key, read in (
             ("votes", "vote", feedback.label_of_vote),
             ("stars", "stars", feedback.label_of_stars),
@@ -86,8 +89,8 @@ def _feedback(
     except RowError:
         raise
     except ValueError as error:
-        raise row.bad(str(error), "See docs/training.md for how feedback is written.") from error
-    report.note("shown documents that nobody judged", sum(label is None for label in labels))
+        raise row.bad(str(error), "docs/training.md describes feedback files.") from error
+    report.note("shown documents without a judgement", sum(label is None for label in labels))
     teachers = _each(row, roles, "teacher", "teacher_score", shown)
     for text, label, teacher in zip(texts, labels, teachers, strict=True):
         if label is not None:
@@ -95,7 +98,7 @@ def _feedback(
 
 
 def _each(row: Row, roles: Mapping[str, list[str]], role: str, key: str, shown: Sequence[object]) -> list[object]:
-    """A value for each shown document: out of the row's list, else out of the documents themselves."""
+    """Give a value for each shown document, from the list in the row or from the documents themselves."""
     inside = [item.get(key) if isinstance(item, Mapping) else None for item in shown]
     if role not in roles:
         return inside
@@ -104,13 +107,13 @@ def _each(row: Row, roles: Mapping[str, list[str]], role: str, key: str, shown: 
     if len(values) != len(shown):
         raise row.bad(
             f"it has {len(values)} {roles[role][0]} for {len(shown)} documents",
-            "Give one for each document, null where there is none.",
+            "Give one for each document, with null for a missing value.",
         )
     return [old if value is None else value for value, old in zip(values, inside, strict=True)]
 
 
 def _clicked(shown: Sequence[object], given: object) -> list[object] | None:
-    """The clicked positions; ``None`` if clicks were not recorded."""
+    """Give the clicked positions; ``None`` if clicks were not recorded."""
     if given is not None:
         return list(given) if isinstance(given, (list, tuple)) else [given]
     marks = [item.get("clicked") if isinstance(item, Mapping) else None for item in shown]
@@ -144,7 +147,7 @@ def _text_in(row: Row, value: object, what: str) -> str:
         value = f"{title} {text}" if isinstance(title, str) and title and isinstance(text, str) else text
     if not isinstance(value, str):
         raise row.bad(
-            f"its {what!r} is {_short(value)}, not a text", "Give a string, or an object with a field 'text'."
+            f"its {what!r} is {_short(value)}, not a string", "Give a string, or an object with a field 'text'."
         )
     return encodable(value)
 
@@ -168,8 +171,8 @@ def _label(row: Row, value: object, most: float) -> float:
     if not 0 <= number <= most:
         raise row.bad(
             f"its label is {number:g}, outside 0 to {most:g}",
-            "Labels go from 0 to 1; for grades, such as 0 to 3, give --max-label 3. "
-            "The scores of a model go into the column 'teacher_score'.",
+            "Labels range from 0 to 1. For grades such as 0 to 3, give --max-label 3. "
+            "Put the scores of a model into the column 'teacher_score'.",
         )
     return label_of_grade(number, most)
 

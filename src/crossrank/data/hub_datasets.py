@@ -1,4 +1,4 @@
-"""Test collections by name: a dataset repository on the Hugging Face hub in BEIR's layout -> a local folder."""
+"""Download test collections from the Hugging Face hub, in BEIR's layout or as NanoBEIR's tables."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _OPTIONAL = ("candidates.tsv", "source_documents.tsv")
 
 
 def fetch(name: str, split: str, *, cache_folder: str | Path | None = None) -> Path:
-    """Fetch a dataset's corpus, queries and judgements into the hub's usual cache, and return the folder.
+    """Download a dataset's corpus, queries and judgements into the hub's cache, and return the folder.
 
-    ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_TOKEN`` and ``HF_HOME`` mean what they mean to huggingface_hub.
+    ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_TOKEN`` and ``HF_HOME`` work as in huggingface_hub.
 
     :param name: One of :data:`KNOWN`, or ``"owner/name"``.
     :param split: Which of ``qrels/*.tsv``.
-    :param cache_folder: Where downloads are kept, instead of the hub's usual cache.
-    :raises InputError: If it is no such name, or the repository has other files.
+    :param cache_folder: Where to keep downloads, instead of the hub's cache.
+    :raises InputError: If the name is unknown, or the repository has other files.
     :raises DownloadError: If the hub can't be reached or refuses.
     """
     repository = KNOWN.get(name.lower().removeprefix("beir/"), name)
     if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
         raise InputError(
-            f"There is no folder or file {name!r}, and it is no dataset that is known by name: {', '.join(KNOWN)}. "
-            "Give a path, one of these, or a repository on the hub as owner/name."
+            f"There is no folder or file {name!r}, and it is not the name of a known dataset: {', '.join(KNOWN)}. "
+            "Give a path, one of these names, or a repository on the hub as owner/name."
         )
-    # Its import also sets huggingface_hub to send no usage data.
+    # This import also stops huggingface_hub from sending usage data.
     from crossrank.checkpoint.hub import DOWNLOAD_ERRORS
 
     from huggingface_hub import HfApi, constants, hf_hub_download  # isort: skip
@@ -69,11 +69,11 @@ def fetch(name: str, split: str, *, cache_folder: str | Path | None = None) -> P
         raise
     except DOWNLOAD_ERRORS as error:
         raise DownloadError(
-            f"The dataset {repository!r} can't be fetched from {endpoint}: {error} "
-            "Check the name and the connection; or download it and give its folder."
+            f"The dataset {repository!r} can't be downloaded from {endpoint}: {error} "
+            "Check the name and the connection, or download it and give its folder."
         ) from error
     file, path = next(iter(paths.items()))
-    root = _root(path, file)
+    root = path.parents[len(Path(file).parts) - 1]
     if tables:
         return plain({name: [paths[one] for one in files] for name, files in tables.items()}, root, split)
     return root
@@ -92,11 +92,5 @@ def _needed(repository: str, listed: list[str], split: str) -> list[str]:
     why = "its Parquet files are not NanoBEIR's corpus/, queries/ and qrels/" if parquet else f"it has {listed[:8]}"
     raise InputError(
         f"The dataset {repository!r} has no corpus.jsonl, queries.jsonl and {judged}: {why}. "
-        "Download it and save it in BEIR's layout; or name another split with --split."
+        "Download it and save it in BEIR's layout, or choose another split with --split."
     )
-
-
-def _root(path: Path, file: str) -> Path:
-    for _ in Path(file).parts:
-        path = path.parent
-    return path

@@ -1,4 +1,4 @@
-"""A test collection as Parquet tables, as NanoBEIR's are -> plain files in BEIR's layout."""
+"""Convert a test collection in Parquet tables, such as NanoBEIR's, to files in BEIR's layout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from crossrank.errors import InputError
 from crossrank.optional import require
 
-# Table -> the columns it must have; NanoBEIR's judgements have no score, for all are relevant.
+# Table -> required columns. NanoBEIR's judgements have no score, because all of them are relevant.
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "corpus": ("_id", "text"),
     "queries": ("_id", "text"),
@@ -26,8 +26,8 @@ _SHARD = re.compile(r"(\D.*?)(?:-\d+-of-\d+)?\.parquet")
 def nano_tables(listed: Sequence[str], split: str) -> dict[str, list[str]]:
     """Find the Parquet files of ``corpus/``, ``queries/`` and ``qrels/``; empty if one of the three has none.
 
-    Of ``qrels/`` only those of the split are taken. Where all files are of one split, as NanoBEIR's are of "train",
-    they are taken whatever it is called.
+    Only the files of the split are used from ``qrels/``. If there is only one split, as NanoBEIR's "train", it is used
+    whatever its name.
 
     :raises InputError: If there are several splits and none has this name.
     """
@@ -41,7 +41,9 @@ def nano_tables(listed: Sequence[str], split: str) -> dict[str, list[str]]:
     if len(there := sorted(set(splits.values()))) > 1:
         found["qrels"] = [name for name in found["qrels"] if splits[name] == split]
         if not found["qrels"]:
-            raise InputError(f"There are no judgements for the split {split!r}, only for {', '.join(there)}. Name one.")
+            raise InputError(
+                f"There are no judgements for the split {split!r}, only for {', '.join(there)}. Choose one of them."
+            )
     return found
 
 
@@ -52,14 +54,14 @@ def _split_of(name: str) -> str:
     return folders[0] if folders else shard[1] if shard else ""
 
 
-def plain(tables: Mapping[str, Sequence[Path]], beside: Path, split: str) -> Path:
+def plain(tables: Mapping[str, Sequence[Path]], download: Path, split: str) -> Path:
     """Write the tables as ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv``, once, and return the folder.
 
-    :param beside: The folder of the download; the files come beside it.
+    :param download: The folder of the download. The new folder gets the same parent.
     :raises MissingExtraError: If pyarrow is not installed.
     :raises InputError: If a table lacks a column.
     """
-    folder = beside.with_name(f"{beside.name}-plain-{split}")
+    folder = download.with_name(f"{download.name}-plain-{split}")
     if folder.is_dir():
         return folder
     part = folder.with_name(f"{folder.name}.part")

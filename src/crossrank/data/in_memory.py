@@ -1,6 +1,6 @@
-"""Data that is in memory already: data frames, Hugging Face datasets, lists of dictionaries, ir_datasets' objects.
+"""Read data in memory: data frames, Hugging Face datasets, lists of dictionaries, datasets of ir_datasets.
 
-None of these packages is imported: an object is known by its methods.
+None of these packages is imported: objects are recognized by their methods.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ SCORE_COLUMNS = ("score", "similarity")
 
 
 def records(table: Any) -> Iterator[Mapping[str, object]]:
-    """Give the rows of a table: of pandas, polars, Hugging Face's datasets, or an iterable of mappings or named tuples.
+    """Give the rows of a pandas, polars or Hugging Face table, or of an iterable of mappings or named tuples.
 
-    A missing value of pandas (NaN) becomes ``None``.
+    NaN, which is how pandas marks missing values, becomes ``None``.
 
     :raises InputError: If it is none of these.
     """
@@ -32,23 +32,23 @@ def records(table: Any) -> Iterator[Mapping[str, object]]:
             yield {str(name): None if value is None or value != value else value for name, value in row.items()}
         return
     if isinstance(table, (str, bytes)) or not isinstance(table, Iterable):
-        raise InputError(f"{type(table).__name__} is no table. Give a data frame, or a list of dictionaries.")
+        raise InputError(f"{type(table).__name__} is not a table. Give a data frame or a list of dictionaries.")
     for number, row in enumerate(table):
         if isinstance(row, Mapping):
             yield row
         elif hasattr(row, "_asdict"):
             yield row._asdict()
         else:
-            raise InputError(f"Row {number} is a {type(row).__name__}, not a dictionary. Give a dictionary a row.")
+            raise InputError(f"Row {number} is a {type(row).__name__}, not a dictionary. Give one dictionary per row.")
 
 
 def by_query(table: Any, values: tuple[str, ...], what: str) -> dict[str, dict[str, float]]:
     """Give a run or judgements as query -> document -> number.
 
-    :param table: Such a mapping itself, where documents may also be a list, best first; or a table of three columns.
-    :param values: What the column of the numbers may be called.
-    :param what: For messages.
-    :raises InputError: If a column is missing, or a value is no number.
+    :param table: Such a mapping, in which documents may also be a list, best first; or a table with three columns.
+    :param values: Possible names of the column with the numbers.
+    :param what: The name of the data in messages.
+    :raises InputError: If a column is missing, or a value is not a number.
     """
     found: dict[str, dict[str, float]] = {}
     try:
@@ -68,7 +68,7 @@ def by_query(table: Any, values: tuple[str, ...], what: str) -> dict[str, dict[s
 
 
 def is_ir_dataset(source: Any) -> bool:
-    """Whether it is a dataset of ir_datasets, or does as one."""
+    """Whether an object has the methods of a dataset of ir_datasets."""
     return all(hasattr(source, name) for name in ("docs_iter", "queries_iter", "qrels_iter"))
 
 

@@ -1,4 +1,4 @@
-"""The normal form: single judgements while they are read, groups of a query's documents once they are checked."""
+"""Judgements of query-document pairs, and groups of them by query."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Judgement:
     """How relevant a document is to a query.
 
     :param label: 0 (not at all) to 1.
-    :param file: Where it was read.
-    :param line: Its line (of Parquet: its row), counted from 1.
-    :param teacher: What another model gave this pair, on any scale; ``None`` if there is none.
-    :param labelled: Whether somebody gave the label; else only the teacher's score means something.
+    :param file: The file it was read from.
+    :param line: Its line, or row in Parquet, counted from 1.
+    :param teacher: The score of another model for this pair, on any scale; ``None`` if there is none.
+    :param labelled: Whether the label was given. If not, only the teacher score has a meaning.
     """
 
     query: str
@@ -29,12 +29,12 @@ class Judgement:
 
     @property
     def pair(self) -> tuple[str, str]:
-        """What is judged."""
+        """Query and document."""
         return self.query, self.document
 
     @property
     def place(self) -> str:
-        """Where it stands, for messages."""
+        """File and line, for messages."""
         return f"{self.file}, line {self.line}"
 
 
@@ -52,25 +52,25 @@ class Group:
 
     @property
     def negatives(self) -> list[Judgement]:
-        """The others."""
+        """Documents with a label below a half."""
         return [one for one in self.judged if not is_positive(one.label)]
 
     @property
     def can_rank(self) -> bool:
-        """Whether some document should stand above another."""
+        """Whether there are different labels, so that one document should be ranked above another."""
         return len({one.label for one in self.judged}) > 1
 
 
 def is_positive(label: float) -> bool:
-    """Whether a label counts as relevant where only yes and no are known."""
+    """Whether a label counts as relevant where relevance is binary."""
     return label >= 0.5
 
 
 def label_of_grade(grade: float, highest: float) -> float:
     """Turn a grade from 0 to ``highest`` into a label from 0 to 1, so that a grade of 1 and more is relevant.
 
-    Grades are TREC's: 0 is not relevant, 1 relevant, more is better. Grade 1 becomes 0.5, the highest becomes 1, and
-    those between lie evenly between. Where the highest grade is 1, the label is the grade.
+    Grades are TREC's: 0 is not relevant, 1 relevant, more is better. Grade 1 becomes 0.5, the highest becomes 1,
+    and the grades between are spaced evenly. If the highest grade is 1, the label is the grade.
     """
     if highest <= 1 or grade < 1:
         return grade / highest if highest <= 1 else grade / 2
@@ -78,7 +78,7 @@ def label_of_grade(grade: float, highest: float) -> float:
 
 
 def grouped(judgements: Iterable[Judgement]) -> list[Group]:
-    """Bring the judgements of a query together; queries in the order of their first judgement."""
+    """Group judgements by query, in the order of each query's first judgement."""
     found: dict[str, list[Judgement]] = {}
     for one in judgements:
         found.setdefault(one.query, []).append(one)
@@ -87,12 +87,12 @@ def grouped(judgements: Iterable[Judgement]) -> list[Group]:
 
 @dataclass
 class ReadReport:
-    """What was read, and what was passed over; filled while reading.
+    """What was read and what was ignored; filled while reading.
 
-    :param rows: Lines and rows that were used.
-    :param skipped: Those that could not be used, with ``--skip-bad``.
-    :param first_skipped: The first of them, with what is wrong with it.
-    :param notes: Counts of other things that were passed over, by what they are.
+    :param rows: Number of rows that were used.
+    :param skipped: Number of rows that could not be used, with ``--skip-bad``.
+    :param first_skipped: The first of them, and what is wrong with it.
+    :param notes: What else was ignored -> how often.
     """
 
     rows: int = 0
@@ -101,21 +101,21 @@ class ReadReport:
     notes: dict[str, int] = field(default_factory=dict)
 
     def note(self, what: str, count: int = 1) -> None:
-        """Count something that was passed over."""
+        """Count something that was ignored."""
         if count:
             self.notes[what] = self.notes.get(what, 0) + count
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a file as fields, before anyone knows what it is."""
+    """The fields of a row, before they are interpreted."""
 
     file: str
     line: int
     fields: Mapping[str, object]
 
     def bad(self, reason: str, remedy: str) -> RowError:
-        """Make the error that names this row."""
+        """Make an error about this row."""
         return RowError(self.file, self.line, reason, remedy)
 
 
@@ -123,10 +123,10 @@ class Row:
 class ReadSettings:
     """How files are read.
 
-    :param split: Of a BEIR folder, which qrels.
+    :param split: Which qrels of a BEIR folder to read.
     :param max_label: The highest label in the files. If it is above 1, labels are grades: see :func:`label_of_grade`.
-    :param skip_bad: Go on at lines that can't be used, and count them.
-    :param columns: Role -> column, over the table of common names; roles as in :data:`.columns.ROLES`.
+    :param skip_bad: Skip lines that can't be used, and count them.
+    :param columns: Role -> column, which overrides the common names; for the roles see :data:`.columns.ROLES`.
     """
 
     split: str = "train"

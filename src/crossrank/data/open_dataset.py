@@ -1,4 +1,4 @@
-"""What can be evaluated -> Dataset: BEIR folders, TREC files, judged pairs, names on the hub, data in memory."""
+"""Open a Dataset from BEIR folders, TREC files, judged pairs, names on the hub or data in memory."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from crossrank.data.text_lines import Notes, Place, cut, numbered
 from crossrank.data.trec import Qrels, RunRow, read_qrels, read_run, read_table
 from crossrank.errors import InputError
 
-BOTH = "documents both positive and negative of one query (taken as positive)"
+BOTH = "documents that are both positive and negative for one query (used as positive)"
 
 
 def open_dataset(source: Any, *, split: str = "test", run: str | Path | None = None) -> Dataset:
-    """Find a dataset: a folder in BEIR's layout, a file of judged pairs, a name on the hub, or something in memory.
+    """Open a dataset: a folder in BEIR's layout, a file of judged pairs, a name on the hub, or data in memory.
 
     :param source: A path or a name; or a data frame, a list of dictionaries, a dataset of Hugging Face or ir_datasets.
-        A :class:`Dataset` is given back.
-    :param split: Which of a folder's ``qrels/*.tsv``.
-    :param run: A TREC run whose ranking gives the candidates, instead of the folder's own.
+        A :class:`Dataset` is returned unchanged.
+    :param split: Which ``qrels/*.tsv`` of a folder to read.
+    :param run: A TREC run to take the candidates from, instead of those in the folder.
     :raises InputError: If there is no such dataset, or a line of it can't be used.
     """
     if isinstance(source, Dataset):
@@ -42,7 +42,9 @@ def open_dataset(source: Any, *, split: str = "test", run: str | Path | None = N
         return read_beir(path, split=split, run=run)
     if path.is_file():
         if run is not None:
-            raise InputError(f"A run goes with a folder in BEIR's layout or with --qrels; {path} has no identifiers.")
+            raise InputError(
+                f"A run can be used only with a folder in BEIR's layout or with --qrels; {path} has no identifiers."
+            )
         return read_pairs(path)
     from crossrank.data.hub_datasets import fetch
 
@@ -55,7 +57,7 @@ def read_beir(
     """Read ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``.
 
     Optional are ``candidates.tsv`` (query-id, corpus-id, rank, score) and ``source_documents.tsv`` (query-id,
-    corpus-id): documents that must not come up for a query.
+    corpus-id): documents to exclude for a query.
 
     :raises InputError: If a file is missing or a line can't be used.
     """
@@ -80,7 +82,7 @@ def read_beir(
         (*read_qrels(judged, notes), judged),
         notes,
         rows=rows,
-        # What made the table is not written in it; in this layout it is BM25 by custom.
+        # The table does not name the first stage.
         first_stage="first stage" if run is None else Path(run).stem,
         excluded={query: frozenset(documents) for query, documents in excluded.items()},
     )
@@ -111,11 +113,11 @@ def read_trec(
 
 
 def read_pairs(source: Any, settings: ReadSettings | None = None) -> Dataset:
-    """Read judged pairs, of a file or in memory, in any form that ``crossrank train`` reads.
+    """Read judged pairs from a file or from memory, in any form that ``crossrank train`` reads.
 
-    Where there are negatives, a query's candidates are its own judged documents. They are put in BM25's order, equal
-    scores by a digest of the text: the order of the file would give the positives away. Where there are none, the
-    candidates are to be found among all texts.
+    If there are negatives, the candidates of a query are its judged documents. They are in BM25's order, with equal
+    scores ordered by a digest of the text, because the order of the file would reveal the positives. If there are no
+    negatives, the candidates have to be found among all texts.
 
     :param source: As in :func:`~crossrank.data.files.read_judgements`.
     :raises InputError: If a line can't be used, or no query has a relevant document.

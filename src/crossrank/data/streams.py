@@ -1,34 +1,32 @@
-"""Files and standard input -> lines -> documents and pairs.
+"""Read documents and pairs line by line from files and standard input.
 
-A line that can't be used is handed on as a value, a :class:`RowError`: whether to stop at it is the command's affair.
+A line that can't be used is given as a value, a :class:`RowError`, so that the caller decides whether to stop.
 """
 
 from __future__ import annotations
 
 import codecs
-import json
 import os
 import select
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from crossrank.data.text_lines import TEXT_FIELDS, RowError
+from crossrank.data.text_lines import TEXT_FIELDS, LineError, Place, RowError, cut, json_kind, record
 from crossrank.errors import InputError
 
-# A file without line ends, such as a disk image, must not fill the memory before that is noticed.
+# A file without line ends, such as a disk image, must not fill the memory.
 LONGEST_LINE = 64 << 20
 
 _BLOCK = 1 << 16
-# How long standard input may be silent before what has come so far is worked on. A producer that writes as fast as it
-# can never pauses that long.
+# How many seconds standard input may be silent before the lines so far are processed. A producer that writes as fast as
+# it can never pauses that long.
 _SILENCE = 0.01
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_KINDS = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Line:
 
     :param file: The file as it was named, ``"-"`` for standard input.
     :param number: Counted from 1.
-    :param text: What it says.
+    :param text: The text of the line.
     """
 
     file: str
@@ -46,7 +44,7 @@ class Line:
 
     @property
     def is_blank(self) -> bool:
-        """Whether it holds nothing but white space."""
+        """Whether it contains only white space."""
         return not self.text.strip()
 
 
@@ -54,8 +52,8 @@ class Line:
 class Document:
     """A document to rank.
 
-    :param line: Where it stands.
-    :param text: What is scored.
+    :param line: The line it was read from.
+    :param text: The text to score.
     :param is_record: Whether the line is a JSON object rather than the text itself.
     """
 
@@ -74,14 +72,15 @@ class Pair:
 
 
 class Pause:
-    """Nothing more comes for now: who collects lines should work on those that are there."""
+    """No more input for now: lines collected so far should be processed."""
 
 
 def read_documents(name: str, form: str | None, field: str | None) -> Iterator[Document | RowError]:
-    """Read a file of documents, a line each; blank lines are passed over.
+    """Read a file with one document per line. Blank lines are ignored.
 
     :param name: A file, or ``"-"``.
-    :param form: ``"lines"`` or ``"jsonl"``; ``None`` goes by the file's ending, and on standard input by its start.
+    :param form: ``"lines"`` or ``"jsonl"``; ``None`` decides by the file's extension, and on standard input by its
+        start.
     :param field: The field of a JSON object that holds the text; ``None`` tries :data:`TEXT_FIELDS`.
     :raises InputError: If there is no such file.
     """
@@ -100,10 +99,10 @@ def read_documents(name: str, form: str | None, field: str | None) -> Iterator[D
 
 
 def read_pairs(name: str, form: str | None, query: str, document: str) -> Iterator[Pair | Line | RowError | Pause]:
-    """Read a file of pairs, a line each. A blank line is handed on as it is.
+    """Read a file with one pair per line. Blank lines are given as lines.
 
     :param name: A file, or ``"-"``.
-    :param form: ``"tsv"`` or ``"jsonl"``; ``None`` goes by the file's ending, and on standard input by its start.
+    :param form: ``"tsv"`` or ``"jsonl"``; ``None`` decides by the file's extension, and on standard input by its start.
     :param query: The field of a JSON object that holds the query.
     :param document: The field that holds the document.
     :raises InputError: If there is no such file.
@@ -135,7 +134,7 @@ def read_lines(name: str) -> Iterator[Line | RowError | Pause]:
 
 
 def count_lines(name: str) -> int | None:
-    """How many lines a file has; ``None`` for what can be read only once."""
+    """Count the lines of a file; ``None`` for input that can be read only once."""
     if name == "-" or not Path(name).is_file():
         return None
     with Path(name).open("rb") as stream:
@@ -144,7 +143,7 @@ def count_lines(name: str) -> int | None:
 
 def _open(name: str) -> BinaryIO:
     if name == "-":
-        # Not closed at the end of its reading: it is the process's own.
+        # A copy of the descriptor, so that the process's own is not closed.
         return cast("BinaryIO", os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
     path = Path(name)
     if path.is_dir():
@@ -156,19 +155,19 @@ def _open(name: str) -> BinaryIO:
             f"There is no file {name!r} (seen from {str(Path.cwd())!r}). Check the path, or give - for standard input."
         ) from error
     except OSError as error:
-        raise InputError(f"{name!r} can't be read: {error.strerror}. Check who may read it.") from error
+        raise InputError(f"{name!r} can't be read: {error.strerror}. Check its permissions.") from error
 
 
 def _raw_lines(stream: BinaryIO, name: str) -> Iterator[bytes | Pause]:
     descriptor = stream.fileno()
-    # select() is for sockets alone on Windows; and a file on disk never pauses.
+    # On Windows select() works only for sockets. A file on disk never pauses.
     can_pause = os.name == "posix" and not stat.S_ISREG(os.fstat(descriptor).st_mode)
     beginning: list[bytes] = []  # of a line whose end has not come yet
     length = 0
     while True:
         if can_pause and not select.select([descriptor], [], [], _SILENCE)[0]:
             yield Pause()
-        block = stream.read1(_BLOCK)  # type: ignore[attr-defined]  # one read, so that nothing waits in its buffer
+        block = stream.read1(_BLOCK)  # type: ignore[attr-defined]  # a single read, so that nothing stays in the buffer
         if not block:
             break
         *lines, rest = block.split(b"\n")
@@ -179,7 +178,8 @@ def _raw_lines(stream: BinaryIO, name: str) -> Iterator[bytes | Pause]:
         length += len(rest)
         if length > LONGEST_LINE:
             raise InputError(
-                f"{_shown(name)} has a line of more than {LONGEST_LINE >> 20} MB. Give one document or pair a line."
+                f"{'standard input' if name == '-' else name} has a line of more than {LONGEST_LINE >> 20} MB. "
+                "Give one document or pair per line."
             )
     if length:
         yield b"".join(beginning)
@@ -198,7 +198,7 @@ def _decoded(file: str, number: int, raw: bytes) -> Line | RowError:
         return Line(file, number, raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         reason = f"byte {error.start + 1} (0x{raw[error.start]:02x}) is not UTF-8"
-        return RowError(file, number, reason, f"{remedy} Older ones convert with: iconv -f WINDOWS-1252 -t UTF-8.")
+        return RowError(file, number, reason, f"{remedy} To convert an older file: iconv -f WINDOWS-1252 -t UTF-8.")
 
 
 def _form_of(first: Line, plain: str) -> str:
@@ -207,40 +207,33 @@ def _form_of(first: Line, plain: str) -> str:
     return "jsonl" if first.file.lower().endswith(_JSON_SUFFIXES) else plain
 
 
-def _record(line: Line) -> dict[str, Any]:
-    remedy = "Give one JSON object a line."
-    if line.number == 1 and line.text.lstrip().startswith("["):
-        remedy += " A file that is one array becomes lines with: jq -c '.[]'."
+def _record(line: Line) -> Mapping[str, Any]:
     try:
-        value = json.loads(line.text)
-    except (ValueError, RecursionError) as error:
-        why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise RowError(line.file, line.number, f"{_cut(line.text)} is not JSON ({why})", remedy) from error
-    if not isinstance(value, dict):
-        raise RowError(line.file, line.number, f"{_cut(line.text)} is {_kind(value)}, not an object", remedy)
-    return value
+        return record(Place(Path(line.file), line.number), line.text)
+    except LineError as error:
+        raise RowError.of(line.file, line.number, error) from error
 
 
-def _field(line: Line, record: dict[str, Any], names: tuple[str, ...], option: str) -> str:
+def _field(line: Line, fields: Mapping[str, Any], names: tuple[str, ...], option: str) -> str:
     for name in names:
-        if isinstance(value := record.get(name), str):
+        if isinstance(value := fields.get(name), str):
             return value
     wanted = " or ".join(filter(None, [", ".join(map(repr, names[:-1])), repr(names[-1])]))
-    wrong = next((name for name in names if name in record), None)
+    wrong = next((name for name in names if name in fields), None)
     if wrong is None:
-        has = ", ".join(map(repr, list(record)[:12])) or "none"
+        has = ", ".join(map(repr, list(fields)[:12])) or "none"
         reason = f"it has no field {wanted}; its fields: {has}"
     else:
-        reason = f"its field {wrong!r} is {_kind(record[wrong])}, not a string"
+        reason = f"its field {wrong!r} is {json_kind(fields[wrong])}, not a string"
     raise RowError(line.file, line.number, reason, f"Name the field to read with {option}.")
 
 
 def _json_pair(line: Line, query: str, document: str) -> Pair:
-    record = _record(line)
+    fields = _record(line)
     return Pair(
         line.number,
-        _field(line, record, (query,), "--query-field"),
-        _field(line, record, (document,), "--document-field"),
+        _field(line, fields, (query,), "--query-field"),
+        _field(line, fields, (document,), "--document-field"),
     )
 
 
@@ -248,18 +241,6 @@ def _tab_pair(line: Line) -> Pair:
     columns = line.text.split("\t")
     if len(columns) != 2:
         count = f"{len(columns)} column{'s' if len(columns) > 1 else ''}"
-        remedy = "Give a query, a tab and a document; texts with tabs in them go into JSON lines."
-        raise RowError(line.file, line.number, f"{_cut(line.text)} has {count}, not 2", remedy)
+        remedy = "Give a query, a tab and a document; use JSON lines for texts with tabs."
+        raise RowError(line.file, line.number, f"{cut(line.text)} has {count}, not 2", remedy)
     return Pair(line.number, *columns)
-
-
-def _kind(value: Any) -> str:
-    return _KINDS.get(type(value), "null")
-
-
-def _cut(text: str, most: int = 40) -> str:
-    return repr(text if len(text) <= most else text[:most] + "...")
-
-
-def _shown(file: str) -> str:
-    return "standard input" if file == "-" else file

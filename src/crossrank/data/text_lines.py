@@ -1,4 +1,4 @@
-"""Lines of files with their numbers, so that every error and every count can name the file and the line."""
+"""Read lines with their numbers, so that errors and counts can name the file and the line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 from crossrank.errors import InputError
 
-# Where a document's text is in a JSON object: the first of these fields that there is.
+_KINDS = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+# Fields that may hold the text of a document in a JSON object; the first that exists is used.
 TEXT_FIELDS = ("text", "content", "contents", "page_content", "passage", "body", "document")
 
 
@@ -32,7 +33,7 @@ class LineError(InputError):
 
     :param place: The file and the line, as messages show them.
     :param reason: What is wrong with it.
-    :param remedy: What to do about it, a sentence or two.
+    :param remedy: What to do about it, in a sentence or two.
     """
 
     def __init__(self, place: object, reason: str, remedy: str) -> None:
@@ -41,7 +42,7 @@ class LineError(InputError):
 
 
 class RowError(LineError):
-    """A line or row that can't be used, of a file in which such lines may be skipped.
+    """A line or row that can't be used, in a file whose bad lines may be skipped.
 
     :param file: The file as it was named, ``"-"`` for standard input.
     :param number: The line (of Parquet: the row), counted from 1.
@@ -50,22 +51,27 @@ class RowError(LineError):
     def __init__(self, file: str, number: int, reason: str, remedy: str) -> None:
         self.number = number
         place = f"{'standard input' if file == '-' else file}, line {number}"
-        super().__init__(place, reason, f"{remedy} --skip-bad leaves out lines that can't be used.")
+        super().__init__(place, reason, f"{remedy} --skip-bad skips lines that can't be used.")
+
+    @classmethod
+    def of(cls, file: str, number: int, error: LineError) -> RowError:
+        """Convert another error about a line."""
+        return cls(file, number, error.reason, error.remedy)
 
 
 @dataclass
 class Notes:
-    """What was left out or changed on the way: how many, and where the first was.
+    """Counts of what was left out or changed, with the place of the first.
 
-    :param counts: Words for it -> how many.
-    :param first: The same words -> the first one's place and what it was.
+    :param counts: Description -> how many.
+    :param first: Description -> place and value of the first.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
 
     def add(self, what: str, where: object = None, count: int = 1) -> None:
-        """Count one more."""
+        """Add to a count."""
         if count:
             self.counts[what] = self.counts.get(what, 0) + count
             if where is not None:
@@ -73,7 +79,7 @@ class Notes:
 
 
 def numbered(path: Path) -> Iterator[tuple[Place, str]]:
-    """Give each line that is not blank, without its end; ``.gz`` is unpacked.
+    """Give each non-blank line without its line end; ``.gz`` files are decompressed.
 
     :raises InputError: If there is no such file, it is damaged, or a line is not UTF-8.
     """
@@ -83,12 +89,12 @@ def numbered(path: Path) -> Iterator[tuple[Place, str]]:
 
 
 def all_lines(path: Path) -> Iterator[tuple[Place, str]]:
-    """Give each line with its end, without a byte order mark; ``.gz`` is unpacked.
+    """Give each line with its line end, without a byte order mark; ``.gz`` files are decompressed.
 
     :raises InputError: If there is no such file, it is damaged, or a line is not UTF-8.
     """
     if path.is_dir():
-        raise InputError(f"{path} is a folder where a file is expected. Name the file in it.")
+        raise InputError(f"{path} is a folder, but a file is needed. Name a file in it.")
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as stream:
@@ -97,39 +103,45 @@ def all_lines(path: Path) -> Iterator[tuple[Place, str]]:
     except FileNotFoundError as error:
         raise InputError(f"There is no file {path}. Check the path.") from error
     except (EOFError, OSError, zlib.error) as error:
-        raise InputError(f"{path}, after line {number}: it can't be read ({error}). Copy it again.") from error
+        raise InputError(
+            f"{path}, after line {number}: it can't be read ({error}). The file may be damaged: copy it again."
+        ) from error
 
 
 def decoded(place: Place, raw: bytes) -> str:
-    """Read a line's bytes as UTF-8, without a byte order mark."""
+    """Decode a line as UTF-8, without a byte order mark."""
     try:
         return raw.decode("utf-8-sig" if place.number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         reason = f"byte {error.start + 1} (0x{raw[error.start]:02x}) is not UTF-8"
-        raise LineError(
-            place, reason, "Convert the file, for instance with: iconv -f WINDOWS-1252 -t UTF-8."
-        ) from error
+        raise LineError(place, reason, "Convert the file, for example with: iconv -f WINDOWS-1252 -t UTF-8.") from error
 
 
 def record(place: Place, line: str) -> Mapping[str, Any]:
-    """Read a line as a JSON object.
+    """Parse a line as a JSON object.
 
-    :raises InputError: If it is none.
+    :raises InputError: If it is not one.
     """
+    remedy = "Give one JSON object per line."
+    if place.number == 1 and line.lstrip().startswith("["):
+        remedy += " To turn a file with one array into lines: jq -c '.[]'."
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        remedy = "Give one JSON object a line."
-        if place.number == 1 and line.lstrip().startswith("["):
-            remedy += " A file that is one array becomes lines with: jq -c '.[]'."
-        raise LineError(place, f"{cut(line)} is not JSON ({error})", remedy) from error
+        why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise LineError(place, f"{cut(line)} is not JSON ({why})", remedy) from error
     if not isinstance(value, dict):
-        raise LineError(place, f"{cut(line)} is not a JSON object", "Give one JSON object a line.")
+        raise LineError(place, f"{cut(line)} is {json_kind(value)}, not an object", remedy)
     return value
 
 
+def json_kind(value: object) -> str:
+    """Name the kind of a JSON value, with its article."""
+    return _KINDS.get(type(value), "null")
+
+
 def identifier(place: Place, row: Mapping[str, Any], names: tuple[str, ...] = ("_id", "id", "docno", "qid")) -> str:
-    """Find a record's identifier, a string or a number.
+    """Give the identifier of a record, which is a string or a number.
 
     :raises InputError: If there is none.
     """
@@ -138,14 +150,14 @@ def identifier(place: Place, row: Mapping[str, Any], names: tuple[str, ...] = ("
             return str(value)
     has = ", ".join(map(repr, list(row)[:12])) or "none"
     raise LineError(
-        place, f"no identifier in {' or '.join(map(repr, names))}; its fields: {has}", "Give each one an _id."
+        place, f"no identifier in {' or '.join(map(repr, names))}; its fields: {has}", "Give each record an _id."
     )
 
 
 def text_of(place: Place, row: Mapping[str, Any]) -> str:
-    """Give a record's text, after its title if it has one; the joint is a space.
+    """Give the text of a record, after its title and a space if it has a title.
 
-    :raises InputError: If there is no text, or it is no string.
+    :raises InputError: If there is no text, or it is not a string.
     """
     title, text = row.get("title"), next((row[name] for name in TEXT_FIELDS if name in row), None)
     if title is None:
@@ -157,10 +169,10 @@ def text_of(place: Place, row: Mapping[str, Any]) -> str:
 
 
 def encodable(text: str) -> str:
-    """Replace lone surrogates, which JSON may hold and UTF-8 can't, by U+FFFD, as scoring does."""
+    """Replace lone surrogates, which UTF-8 can't encode, by U+FFFD, as scoring does."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def cut(text: str, most: int = 60) -> str:
-    """Show the beginning of a text."""
+def cut(text: str, most: int = 40) -> str:
+    """Give the beginning of a text, quoted."""
     return repr(text if len(text) <= most else text[:most] + "...")

@@ -1,6 +1,7 @@
-"""Rankings and judgements in files: TREC's columns, and the tab-separated tables of BEIR.
+"""Read and write rankings and judgements: TREC's formats, and the tab-separated tables of BEIR.
 
-The formats are those of trec_eval's README (https://github.com/usnistgov/trec_eval); in a run the score counts, not the
+The formats are those of trec_eval's README (https://github.com/usnistgov/trec_eval); in a run the score decides, not
+the
 rank.
 """
 
@@ -23,7 +24,7 @@ Qrels = dict[str, dict[str, int]]
 NEGATIVE = "judgements with a negative grade (treated as not relevant)"
 REPEATED = "judgements given twice with the same grade (the first was kept)"
 
-# Tools behind ir-measures keep a counter for each grade up to the highest; larger ones are other numbers by mistake.
+# Tools that ir-measures uses keep a counter for each grade up to the highest. Larger numbers are mistakes.
 HIGHEST_GRADE = 10_000
 
 _RUN_ORDER = "The columns of a run are: query, Q0, document, rank, score, tag."
@@ -31,7 +32,7 @@ _RUN_ORDER = "The columns of a run are: query, Q0, document, rank, score, tag."
 
 @dataclass(frozen=True)
 class RunRow:
-    """A line of a run or of a candidates table."""
+    """A line of a run or of a table of candidates."""
 
     place: Place
     query: str
@@ -61,14 +62,14 @@ def read_run(path: Path) -> Iterator[RunRow]:
         ranks_as_scores.look(row)
         yield row
     if row is None:
-        raise InputError(f"{path} is empty: it holds no ranking. {_RUN_ORDER}")
+        raise InputError(f"{path} is empty: it contains no ranking. {_RUN_ORDER}")
     ranks_as_scores.judge(row)
 
 
 def read_table(path: Path) -> Iterator[RunRow]:
     """Read candidates, tab-separated with a header: ``query-id corpus-id [rank] [score]``.
 
-    Without a score the rank counts, without either the order of the lines.
+    Without a score the rank decides; without either, the order of the lines.
 
     :raises InputError: If a line can't be used, or there is no line.
     """
@@ -80,7 +81,7 @@ def read_table(path: Path) -> Iterator[RunRow]:
             names = [name.strip().lower() for name in columns]
             if names[:2] != ["query-id", "corpus-id"]:
                 remedy = "The first line names the columns, with tabs between: query-id, corpus-id, rank, score."
-                raise LineError(place, f"{cut(line)} is no header", remedy)
+                raise LineError(place, f"{cut(line)} is not a header", remedy)
             continue
         if len(columns) != len(names):
             raise LineError(place, f"{len(columns)} columns, but the header has {len(names)}", "Check for stray tabs.")
@@ -90,7 +91,7 @@ def read_table(path: Path) -> Iterator[RunRow]:
         score = number(place, values["score"], "the score") if "score" in values else -rank
         yield RunRow(place, columns[0], columns[1], rank, score)
     if not count:
-        raise InputError(f"{path} is empty: it holds no candidate. Delete it to have candidates made by BM25.")
+        raise InputError(f"{path} is empty: it contains no candidate. Delete it to get candidates from BM25.")
 
 
 def qrels_lines(path: Path, notes: Notes) -> Iterator[tuple[Place, str, str, int]]:
@@ -128,13 +129,13 @@ def qrels_lines(path: Path, notes: Notes) -> Iterator[tuple[Place, str, str, int
         count += 1
         yield place, columns[0], columns[-2], max(0, grade)
     if not count:
-        raise InputError(f"{path} is empty: it holds no judgement. Name the file with the judgements.")
+        raise InputError(f"{path} is empty: it contains no judgement. Give a file with judgements.")
 
 
 def read_qrels(path: Path, notes: Notes) -> tuple[Qrels, dict[str, Place]]:
-    """Collect :func:`qrels_lines`.
+    """Read judgements into a dictionary; see :func:`qrels_lines`.
 
-    :returns: Query -> document -> grade; and each query's first place in the file.
+    :returns: Query -> document -> grade, and the first line of each query.
     :raises InputError: If a line can't be used, or a pair has two grades.
     """
     qrels: Qrels = {}
@@ -153,7 +154,7 @@ def read_qrels(path: Path, notes: Notes) -> tuple[Qrels, dict[str, Place]]:
 
 
 def grades_of(judgements: Any, notes: Notes) -> Qrels:
-    """Take judgements that are in memory, see :func:`crossrank.data.in_memory.by_query`; a negative grade becomes 0.
+    """Convert judgements in memory, see :func:`crossrank.data.in_memory.by_query`. A negative grade becomes 0.
 
     :raises InputError: If something can't be used.
     """
@@ -163,7 +164,7 @@ def grades_of(judgements: Any, notes: Notes) -> Qrels:
 
 
 def run_rows(run: Any, name: str) -> Iterator[RunRow]:
-    """Take a ranking that is in memory, see :func:`crossrank.data.in_memory.by_query`.
+    """Convert a ranking in memory, see :func:`crossrank.data.in_memory.by_query`.
 
     :raises InputError: If something can't be used.
     """
@@ -171,12 +172,12 @@ def run_rows(run: Any, name: str) -> Iterator[RunRow]:
     for query, documents in by_query(run, SCORE_COLUMNS, name).items():
         for rank, (document, score) in enumerate(documents.items(), start=1):
             if math.isnan(score):
-                raise InputError(f"{name}: the score of {document!r} for {query!r} is NaN. A NaN can't be ranked.")
+                raise InputError(f"{name}: the score of {document!r} for {query!r} is NaN. NaN can't be ranked.")
             yield RunRow(place, query, document, rank, score)
 
 
 def place_of(path: Path, query: str, document: str) -> str:
-    """Find where a pair is judged first, for a message."""
+    """Find the first line with a pair, for a message."""
     for place, line in numbered(path):
         columns = line.split("\t") if "\t" in line else line.split()
         if len(columns) > 2 and columns[0] == query and columns[-2] == document:
@@ -185,28 +186,28 @@ def place_of(path: Path, query: str, document: str) -> str:
 
 
 def number(place: Place, text: str, what: str) -> float:
-    """Read a number.
+    """Parse a number.
 
-    :raises InputError: If it is none, or NaN.
+    :raises InputError: If it is not a number.
     """
     try:
         value = float(text)
     except ValueError:
         raise LineError(place, f"{what} is {cut(text)}, not a number", "Check the order of the columns.") from None
     if math.isnan(value):
-        raise LineError(place, f"{what} is NaN", "A NaN can't be ranked: find out what made it, or leave it out.")
+        raise LineError(place, f"{what} is NaN", "NaN can't be ranked. Find its cause, or leave the line out.")
     return value
 
 
 def write_run(path: Path, tag: str, rankings: Iterable[tuple[str, Iterable[tuple[str, float]]]]) -> None:
-    """Write a run whose scores fall strictly, also as 32-bit floats.
+    """Write a run whose scores strictly decrease, even as 32-bit floats.
 
-    Readers sort by the score, and break ties their own way; trec_eval, and what is built on it, keeps 32 bits of it. So
-    a score that is not lower than the one before is written as the next lower 32-bit float.
+    Readers sort by score, and each breaks ties in its own way; trec_eval and tools built on it use 32-bit floats. So a
+    score that is not lower than the one before is written as the next lower 32-bit float.
 
-    :param tag: Its name, without white space.
+    :param tag: The name of the run, without white space.
     :param rankings: Queries, each with its documents and scores, best first.
-    :raises InputError: If an identifier has white space in it, which the format can't hold.
+    :raises InputError: If an identifier has white space in it, which the format does not allow.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as out:
@@ -216,7 +217,7 @@ def write_run(path: Path, tag: str, rankings: Iterable[tuple[str, Iterable[tuple
                 if len(f"{query} {document}".split()) != 2:
                     raise InputError(
                         f"{path}: query {query!r} or document {document!r} has white space in its identifier, "
-                        "which a run can't hold. Give them other identifiers."
+                        "which a run can't contain. Use other identifiers."
                     )
                 rounded = np.float32(score)
                 before = rounded if rounded < before else np.nextafter(before, np.float32(-np.inf))
@@ -226,7 +227,7 @@ def write_run(path: Path, tag: str, rankings: Iterable[tuple[str, Iterable[tuple
 def diagnose(
     path: Path, rows: Mapping[str, Iterable[str]], queries: Iterable[str], documents: Iterable[str]
 ) -> InputError:
-    """Say why nothing in a file is known: which of its columns hold what.
+    """Explain why no line of a file is known: which columns contain what.
 
     :param rows: Name of a column -> some of its values.
     """
@@ -236,16 +237,16 @@ def diagnose(
         distinct = set(values)
         for what, known in (("queries", known_queries), ("documents", known_documents)):
             if (shared := len(distinct & known)) and column != what:
-                seen.append(f"its column for {column} holds {what} ({shared} of {len(distinct)} values)")
+                seen.append(f"its column for {column} contains {what} ({shared} of {len(distinct)} values)")
     examples = "; ".join(f"{column}: {', '.join(map(cut, sorted(set(values))[:2]))}" for column, values in rows.items())
-    hint = f"The columns look swapped: {' and '.join(seen)}." if seen else f"It has, for instance, {examples}."
+    hint = f"The columns look swapped: {' and '.join(seen)}." if seen else f"It contains, for example, {examples}."
     return InputError(f"{path}: no line names both a known query and a known document. {hint}")
 
 
 class _RanksAsScores:
-    """Notices a run whose score column counts 1, 2, 3, ... as ranks do: read as scores, it would be upside down.
+    """Detects a run whose score column counts 1, 2, 3, ... like ranks: read as scores, the order would be reversed.
 
-    A file that is sorted from the last rank to the first looks alike but for its ranks, which count down.
+    In a file that is sorted from the last rank to the first, scores may rise like this too, but its ranks count down.
     """
 
     def __init__(self) -> None:
@@ -254,7 +255,7 @@ class _RanksAsScores:
         self._from_one = self._from_zero = self._down = True
 
     def look(self, row: RunRow) -> None:
-        """Take note of a line."""
+        """Look at the next line."""
         before = self._before
         if before is not None and before.query == row.query:
             self._count += 1
@@ -268,13 +269,13 @@ class _RanksAsScores:
         self._from_zero &= row.score == self._count - 1
 
     def judge(self, last: RunRow) -> None:
-        """Say so, at the end of the file.
+        """Decide at the end of the file.
 
         :raises InputError: If every line counts up, and the ranks do not count down.
         """
         counts_up = self._from_one or self._from_zero
         if counts_up and self._longest >= 3 and not (self._down and last.rank in (0, 1)):
-            reason = "column 5 counts 1, 2, 3, ... from the first line of each query to its last, as ranks do"
+            reason = "column 5 counts 1, 2, 3, ... from the first line of each query to its last, like ranks"
             raise LineError(last.place, reason, f"A higher score is better. {_RUN_ORDER}")
 
 

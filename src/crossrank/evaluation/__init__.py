@@ -1,4 +1,4 @@
-"""Rankings and judgements -> measures, comparisons, calibrations, explanations, reports."""
+"""Evaluate rankings: measures, comparisons, calibrations, explanations and reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What BM25 would have matched, to be set beside what the cross-encoder went by."""
+"""The terms that BM25 would match, to compare with what a cross-encoder used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-# As bm25s and scikit-learn cut words: two letters or more.
+# Words of two letters or more, as in bm25s and scikit-learn.
 _TERM = re.compile(r"(?u)\b\w\w+\b")
 K1, B = 1.5, 0.75
 
@@ -19,10 +19,10 @@ Stem = Callable[[str], str]
 class Match:
     """A term of the query that the document has.
 
-    :param term: In lower case, stemmed where a stemmer was given.
+    :param term: In lower case, stemmed if there is a stemmer.
     :param count: How often the document has it.
-    :param idf: How rare it is in the corpus; ``None`` where no corpus was given.
-    :param weight: Its share of the BM25 score; without a corpus its count.
+    :param idf: How rare it is in the corpus; ``None`` without a corpus.
+    :param weight: Its part of the BM25 score; its count without a corpus.
     :param in_query: ``(start, end)`` of each occurrence in the query.
     :param in_document: Likewise in the document.
     """
@@ -36,10 +36,10 @@ class Match:
 
 
 class CorpusTerms:
-    """How many documents of a corpus have each term, for idf.
+    """Counts how many documents of a corpus have each term, for idf.
 
     :param documents: The texts; read once.
-    :param stem: From a term to its stem; by default terms are taken as they are.
+    :param stem: From a term to its stem; by default terms are not stemmed.
     """
 
     def __init__(self, documents: Iterable[str], *, stem: Stem | None = None) -> None:
@@ -60,12 +60,12 @@ class CorpusTerms:
 
 
 def matches(query: str, document: str, corpus: CorpusTerms | None = None) -> list[Match]:
-    """Find the terms that a query and a document share, the heaviest first.
+    """Find the terms that a query and a document share, highest weight first.
 
     With a corpus the weights add up to the document's BM25 score: ``idf * tf / (tf + k1 (1 - b + b length / mean))``,
     Lucene's form, k1 = 1.5 and b = 0.75, a term that the query repeats counted as often.
 
-    :param corpus: What idf and the mean length come from.
+    :param corpus: Provides idf and the mean length.
     """
     stem = corpus.stem if corpus else None
     asked = _positions(query, stem)

@@ -1,4 +1,4 @@
-"""compare(): finished rankings from anywhere -> the same comparison as of models."""
+"""compare(): compare finished rankings from any system, as evaluate() compares models."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from crossrank.data.candidates import CandidateRows, Candidates
 from crossrank.data.dataset import NO_RELEVANT
 from crossrank.data.text_lines import Notes
 from crossrank.data.trec import Qrels, RunRow, diagnose, grades_of, read_qrels, read_run, run_rows
 from crossrank.errors import InputError
 from crossrank.evaluation import significance
-from crossrank.evaluation.measures import DEFAULT, parse, per_query
-from crossrank.evaluation.result import Evaluation, System, Tops
-from crossrank.evaluation.significance import compare_all, mean_intervals
+from crossrank.evaluation.measures import DEFAULT, parse
+from crossrank.evaluation.result import Evaluation, System
+from crossrank.evaluation.significance import compare_all
+from crossrank.evaluation.systems import Scored, unique_name
 
-UNJUDGED = "lines of queries that count for nothing: not judged, or without a relevant document"
+UNJUDGED = "lines of queries that don't count: not judged, or without a relevant document"
 MISSING = "queries that are not in it (kept: they count 0)"
 
-_TOP = 10
 _LOOKED_AT = 1000
 
 
@@ -31,16 +29,16 @@ def compare(
     """Compare finished rankings by their judgements.
 
     :param runs: Two or more: paths of TREC runs, or name -> run. A run is a path; or query -> document -> score, or
-        -> documents, best first; or a data frame or rows with ``query_id``, ``doc_id`` and ``score``. The score gives
-        the order; of equal scores the lower rank goes first.
+        -> documents, best first; or a data frame or rows with ``query_id``, ``doc_id`` and ``score``. Documents are
+        ordered by score; of equal scores the lower rank comes first.
     :param qrels: Judgements: a path of TREC's or BEIR's, or query -> document -> grade, or rows with ``query_id``,
         ``doc_id`` and ``relevance``. All queries with a relevant document count, in a run or not.
     :param measures: As in :func:`~crossrank.evaluation.evaluate_models.evaluate`.
-    :param seed: Of the permutation test and the bootstrap.
+    :param seed: Seed of the permutation test and the bootstrap.
     :raises InputError: If a line can't be used, or a run and the judgements have nothing in common.
     """
     if len(runs) < 2:
-        raise InputError(f"{len(runs)} run is not enough to compare. Name two or more.")
+        raise InputError(f"{len(runs)} run is not enough to compare. Give two or more.")
     parsed = parse(measures)
     notes = Notes()
     path = Path(qrels) if isinstance(qrels, (str, Path)) else Path("judgements")
@@ -55,7 +53,7 @@ def compare(
     systems: list[System] = []
     named = runs.items() if isinstance(runs, Mapping) else [(Path(run).stem, run) for run in runs]
     for given, run in named:
-        name = _free(given, [one.name for one in systems])
+        name = unique_name(given, [one.name for one in systems])
         systems.append(_system(run, name, counting, ids, parsed, notes, seed))
     names = list(map(str, parsed))
     return Evaluation(
@@ -65,7 +63,7 @@ def compare(
         document_texts={},
         measures=names,
         systems=systems,
-        comparisons=compare_all([(one.name, one.values) for one in systems], names, seed=seed),
+        comparisons=compare_all([(one.name, one.values) for one in systems], names, dataset=path.stem, seed=seed),
         curves=[],
         histograms=[],
         findings=[],
@@ -88,32 +86,9 @@ def _system(
     own.add(MISSING, count=int((candidates.counts == 0).sum()))
     for what, count in own.counts.items():
         notes.add(f"{name}: {what}", own.first.get(what), count)
-    documents = list(ids)
-
-    def ranking(query: int) -> list[str]:
-        return [documents[i] for i in candidates.documents[candidates.of(query)].tolist()]
-
-    values = per_query(measures, qrels, ranking)
-    top = np.full((len(qrels), _TOP), -1, np.int32)
-    scores = np.full((len(qrels), _TOP), np.nan)
-    ties = 0
-    for query in range(len(qrels)):
-        here = candidates.of(query)
-        first = slice(here.start, min(here.stop, here.start + _TOP))
-        top[query, : first.stop - first.start] = candidates.documents[first]
-        scores[query, : first.stop - first.start] = candidates.scores[first]
-        _, counts = np.unique(candidates.scores[here], return_counts=True)
-        ties += int(counts[counts > 1].sum())
-    numbers = {query: number for number, query in enumerate(qrels)}
-    return System(
-        name=name,
-        kind="run",
-        values=values,
-        intervals=mean_intervals(values, seed=seed),
-        top=Tops(numbers, documents, qrels, top, scores),
-        ties=ties,
-        facts={"file": Path(run).name if isinstance(run, (str, Path)) else None, "lines": len(candidates.documents)},
-    )
+    facts = {"file": Path(run).name if isinstance(run, (str, Path)) else None, "lines": len(candidates.documents)}
+    scored = Scored(name, "run", candidates.scores, 0, None, None, 0, 0.0, 0, facts)
+    return scored.system(candidates, list(ids), qrels, measures, seed)
 
 
 def _read(run: Any, name: str, qrels: Qrels, ids: dict[str, int], notes: Notes) -> Candidates:
@@ -132,10 +107,3 @@ def _read(run: Any, name: str, qrels: Qrels, ids: dict[str, int], notes: Notes) 
         columns = {"queries": [row.query for row in looked_at], "documents": [row.document for row in looked_at]}
         raise diagnose(path, columns, qrels, {document for judged in qrels.values() for document in judged})
     return rows.build(len(qrels), notes)
-
-
-def _free(name: str, taken: Sequence[str]) -> str:
-    number, free = 2, name
-    while free in taken:
-        free, number = f"{name} ({number})", number + 1
-    return free

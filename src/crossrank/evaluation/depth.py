@@ -1,6 +1,6 @@
-"""How deep to re-rank: the measure over depths, from one scoring pass.
+"""How many candidates to re-rank: the measure at several depths, from one scoring pass.
 
-More candidates can make it worse: M. Jacob and others, Drowning in Documents (arXiv 2411.11767).
+More candidates can make the ranking worse: M. Jacob and others, Drowning in Documents (arXiv 2411.11767).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from crossrank.evaluation.result import LEVEL, DepthCurve, DepthPoint
 from crossrank.evaluation.significance import holm, permutation_p
 
 STEPS = (5, 10, 20, 50, 100, 200, 500, 1000)
-# A distance to the highest mean that ought to be told from chance; where it is not, the queries are too few.
+# A difference from the highest mean that should be significant; if it is not, there are too few queries.
 CLEAR = 0.02
 
 Floats = NDArray[np.float64]
 
 
 def depths_up_to(most: int) -> list[int]:
-    """Depths to show: the usual ones below the most candidates, and those."""
+    """Give the depths to show: the usual ones up to the most candidates."""
     return [step for step in STEPS if step < most] + [most] if most else []
 
 
@@ -35,16 +35,17 @@ def depth_curve(
     *,
     seed: int = 0,
 ) -> DepthCurve:
-    """Judge the depths by paired permutation tests against the one with the highest mean.
+    """Compare each depth with the one that has the highest mean, by paired permutation tests.
 
-    ``best`` is the smallest depth that is not significantly worse than that one (p of 0.05 and more, without
-    correction: where in doubt, the deeper). ``harmful_after`` is that one if a deeper one is significantly worse, with
-    Holm's correction over all that are deeper.
+    ``best`` is the smallest depth that is not significantly worse than that one (p of 0.05 or more, without
+    correction).
+    ``harmful_after`` is that one if a larger depth is significantly worse, with Holm's correction over all larger
+    depths.
 
     :param depths: ``[depths]``, rising.
     :param values: ``[depths, queries]``.
     :param first_stage: ``[queries]``, with nothing re-ranked.
-    :param milliseconds: ``[depths]``, of a query.
+    :param milliseconds: ``[depths]``, per query.
     """
     means = values.mean(1)
     top = int(means.argmax())
@@ -85,7 +86,8 @@ def _advice(points: Sequence[DepthPoint], best: int, top: int, harmful: bool, ga
     )
     if points[top].value - chosen.value > CLEAR:
         words += (
-            " That is a clear distance for so few queries to leave open: with more of them the answer may be deeper."
+            " That difference is large, but there are too few queries to confirm it: more queries may favour a "
+            "larger depth."
         )
     if harmful:
         words += f" More than {points[top].depth} makes it worse ({last.value:.3f} at {last.depth})."

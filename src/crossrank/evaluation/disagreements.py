@@ -1,9 +1,9 @@
-"""Where two systems differ most: the queries, what each puts on top, and on request why."""
+"""The queries on which two systems differ most, the top documents of each, and optionally explanations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from crossrank.errors import InputError
 from crossrank.evaluation.explain import Explanation
@@ -20,8 +20,8 @@ class Disagreement:
 
     :param query: Its identifier.
     :param before: The measure's value with the first system, ``after`` with the second.
-    :param top: System -> its first three documents; of all systems of the evaluation.
-    :param explanations: Document -> why the explained system scores it as it does.
+    :param top: System -> its first three documents, for all systems of the evaluation.
+    :param explanations: Document -> explanation of its score.
     """
 
     query: str
@@ -32,7 +32,7 @@ class Disagreement:
 
     @property
     def difference(self) -> float:
-        """What the second system gains on this query."""
+        """By how much the second system is better on this query."""
         return self.after - self.before
 
 
@@ -45,12 +45,12 @@ def disagreements(
     most: int = 10,
     explainer: Explainer | None = None,
 ) -> list[Disagreement]:
-    """Find the queries on which two systems differ, those first that matter most to the measure.
+    """Find the queries on which two systems differ, largest difference first.
 
     :param a: The name of a system, and ``b`` of another.
     :param measure: By default the evaluation's main one.
-    :param most: How many queries at most; those without a difference never.
-    :param explainer: Explains, of each query, the first document of ``b`` and the first of ``a`` that is another.
+    :param most: The most queries. Queries without a difference are not included.
+    :param explainer: Explains the first document of ``b`` and the first other document of ``a``, for each query.
     :raises InputError: If a system or the measure is unknown.
     """
     named = {system.name: system for system in evaluation.systems}
@@ -80,14 +80,7 @@ def _explained(
         theirs = [shown for shown in one.top[a] if shown.document not in {each.document for each in ours}][:1]
         wanted += [(one.query, shown.document) for shown in (*ours, *theirs)]
     texts = [(evaluation.query_texts[query], evaluation.document_texts[document]) for query, document in wanted]
-    explained = dict(zip(wanted, explainer(texts) if texts else (), strict=True))
-    return [
-        Disagreement(
-            one.query,
-            one.before,
-            one.after,
-            one.top,
-            {document: each for (query, document), each in explained.items() if query == one.query},
-        )
-        for one in found
-    ]
+    by_query: dict[str, dict[str, Explanation]] = {}
+    for (query, document), explanation in zip(wanted, explainer(texts) if texts else (), strict=True):
+        by_query.setdefault(query, {})[document] = explanation
+    return [replace(one, explanations=by_query.get(one.query, {})) for one in found]

@@ -1,4 +1,4 @@
-"""evaluate(): a dataset and models -> what they do for its ranking."""
+"""evaluate(): measure how much models improve the ranking of a dataset."""
 
 from __future__ import annotations
 
@@ -33,10 +33,17 @@ from crossrank.evaluation.result import (
     Tops,
 )
 from crossrank.evaluation.score_store import slug
-from crossrank.evaluation.significance import compare_all, mean_intervals
-from crossrank.evaluation.systems import Embedder, Scored, Scorer, first_stage, score_bi_encoder, score_cross_encoder
+from crossrank.evaluation.significance import compare_all
+from crossrank.evaluation.systems import (
+    Embedder,
+    Scored,
+    Scorer,
+    first_stage,
+    score_bi_encoder,
+    score_cross_encoder,
+    unique_name,
+)
 
-TOP = 10
 BINS = 40  # of a histogram of scores
 
 
@@ -53,30 +60,30 @@ def evaluate(
     runs: str | Path | None = None,
     show_progress: bool | None = None,
 ) -> Evaluation:
-    """Measure what models do for a dataset's ranking.
+    """Measure how much models improve the ranking of a dataset.
 
-    All systems are measured on the same candidates and against all judgements. What a reranker leaves behind its depth
-    keeps the first stage's order.
+    All systems are measured on the same candidates and against all judgements. Candidates below the depth keep the
+    order
+    of the first stage.
 
     :param dataset: A :class:`~crossrank.data.Dataset`, or anything that :func:`~crossrank.data.open_dataset` reads: a
-        path, a name on the hub, a data frame, a list of dictionaries. Without candidates, BM25 finds them.
+        path, a name on the hub, a data frame, a list of dictionaries. BM25 finds candidates if there are none.
     :param models: One reranker or several; objects such as :class:`~crossrank.scoring.cross_encoder.CrossEncoder`.
     :param bi_encoder: Ranks the same candidates by cosine.
-    :param measures: By their names in ir-measures; the first is the main one, which the depth curve and the findings
-        are about.
-    :param depth: How many of a query's candidates are re-ranked.
-    :param seed: Of the permutation test and the bootstrap.
-    :param work: Folder for the scores as they come; by default one that is removed at the end.
-    :param resume: Go on with the scores in ``work``.
-    :param runs: Folder to write every system's whole ranking to, as TREC runs.
-    :param show_progress: By default on a terminal.
+    :param measures: Names of ir-measures. The first is the main measure, used for the depth curve and the findings.
+    :param depth: How many candidates of each query are re-ranked.
+    :param seed: Seed of the permutation test and the bootstrap.
+    :param work: Folder for the scores; by default a temporary folder.
+    :param resume: Continue with the scores in ``work``.
+    :param runs: Folder for the complete ranking of every system, as TREC runs.
+    :param show_progress: By default, progress is shown on a terminal.
     :raises InputError: If something can't be used.
     :raises MissingExtraError: If a package of the extra ``evaluation`` is not installed.
     """
     if not isinstance(depth, int) or isinstance(depth, bool) or depth < 1:
-        raise InputError(f"depth={depth!r} is not a positive integer. It is how many candidates are re-ranked.")
+        raise InputError(f"depth={depth!r} is not a positive integer. It is the number of candidates to re-rank.")
     if resume and work is None:
-        raise InputError("resume=True needs work=, the folder in which the scores of the interrupted evaluation lie.")
+        raise InputError("resume=True needs work=, the folder with the scores of the interrupted evaluation.")
     parsed = parse(measures)
     rerankers: Sequence[Scorer] = models if isinstance(models, Sequence) else [models]
     dataset = open_dataset(dataset)
@@ -113,7 +120,7 @@ def evaluate(
 
 
 class _Results:
-    """Scores -> measures, tests, curves, findings."""
+    """Turns scores into measures, tests, curves and findings."""
 
     def __init__(
         self, dataset: Dataset, candidates: Candidates, scored: Sequence[Scored], measures: Sequence[Any], seed: int
@@ -128,9 +135,14 @@ class _Results:
     def evaluation(self, settings: Mapping[str, object]) -> Evaluation:
         """Put everything together."""
         dataset = self._dataset
-        systems = [self._system(one) for one in self._scored]
+        systems = [
+            one.system(self._candidates, dataset.corpus.ids, dataset.qrels, self._measures, self._seed)
+            for one in self._scored
+        ]
         names = list(map(str, self._measures))
-        comparisons = compare_all([(one.name, one.values) for one in systems], names, seed=self._seed)
+        comparisons = compare_all(
+            [(one.name, one.values) for one in systems], names, dataset=dataset.name, seed=self._seed
+        )
         rerankers = [
             (one, system)
             for one, system in zip(self._scored, systems, strict=True)
@@ -156,7 +168,7 @@ class _Results:
         )
 
     def rankings(self, one: Scored) -> Iterator[tuple[str, list[tuple[str, float]]]]:
-        """Give each query's whole ranking with scores; what was not re-ranked falls below what was."""
+        """Give the complete ranking of each query with scores. Documents below the depth get lower scores."""
         ids = self._dataset.corpus.ids
         for query, number in self._queries.items():
             order = one.order(self._candidates, number)
@@ -168,54 +180,17 @@ class _Results:
             documents = self._candidates.documents[order].tolist()
             yield query, [(ids[d], float(score)) for d, score in zip(documents, scores, strict=True)]
 
-    def _documents(self, one: Scored, query: int, depth: int | None = None) -> list[str]:
-        ids = self._dataset.corpus.ids
-        return [ids[i] for i in self._candidates.documents[one.order(self._candidates, query, depth)].tolist()]
-
-    def _system(self, one: Scored) -> System:
-        values = per_query(self._measures, self._dataset.qrels, lambda query: self._documents(one, query))
-        return System(
-            name=one.name,
-            kind=one.kind,
-            values=values,
-            intervals=mean_intervals(values, seed=self._seed),
-            top=self._top(one),
-            milliseconds=one.milliseconds,
-            pairs=one.pairs,
-            seconds=one.seconds,
-            pairs_cut=one.pairs_cut,
-            ties=self._ties(one),
-            facts=one.facts,
-        )
-
-    def _top(self, one: Scored) -> Tops:
-        documents = np.full((len(self._queries), TOP), -1, np.int32)
-        scores = np.full((len(self._queries), TOP), np.nan)
-        for query in range(len(self._queries)):
-            order = one.order(self._candidates, query)[:TOP]
-            documents[query, : len(order)] = self._candidates.documents[order]
-            scores[query, : len(order)] = one.relevance[order]
-        return Tops(self._queries, self._dataset.corpus.ids, self._dataset.qrels, documents, scores)
-
-    def _ties(self, one: Scored) -> int:
-        ties = 0
-        for query in range(len(self._queries)):
-            scores = one.relevance[self._candidates.of(query)]
-            _, counts = np.unique(scores[~np.isnan(scores)], return_counts=True)
-            ties += int(counts[counts > 1].sum())
-        return ties
-
     def _curve(self, one: Scored, first: System) -> DepthCurve:
         counts = self._candidates.counts
         depths = depths_up_to(min(one.depth, int(counts.max())))
-        main = [self._measures[0]]
+        main, ids = [self._measures[0]], self._dataset.corpus.ids
         values = [
-            per_query(main, self._dataset.qrels, partial(self._documents, one, depth=depth))[self._main]
+            per_query(main, self._dataset.qrels, partial(one.ranking, self._candidates, ids, depth=depth))[self._main]
             for depth in depths
         ]
         milliseconds = one.milliseconds if one.milliseconds is not None else np.zeros(len(counts))
         scored = np.maximum(np.minimum(counts, one.depth), 1)
-        # One pass serves all depths, so the time of a query is shared by its pairs.
+        # All depths come from one pass, so the time of a query is divided among its pairs.
         costs = [float((milliseconds * np.minimum(scored, depth) / scored).mean()) for depth in depths]
         return depth_curve(
             one.name, self._main, depths, np.stack(values), first.values[self._main], costs, seed=self._seed
@@ -259,18 +234,12 @@ def _folder(work: str | Path | None) -> AbstractContextManager[str | Path]:
 
 
 def _name(model: Any, taken: Sequence[str]) -> str:
-    """How tables call a model: the end of its name, with a number where two are the same."""
+    """Give the name of a model in tables: the end of its name, with a number if it is taken."""
     full = str(getattr(model, "name", type(model).__name__))
     parts = [part for part in full.replace("\\", "/").split("/") if part]
-    # Many folders are called "model": then the one they lie in says more.
+    # Many folders are called "model": then the name of the parent folder helps.
     name = "bundled model" if full == "bundled" else "/".join(parts[-2:] if parts[-1:] == ["model"] else parts[-1:])
-    name = name or full
-    number = 2
-    unique = name
-    while unique in taken:
-        unique = f"{name} ({number})"
-        number += 1
-    return unique
+    return unique_name(name or full, taken)
 
 
 def _versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Measures, by ir-measures: what they are called, and their value for each query."""
+"""Measures of ir-measures: their names, and their values for each query."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from crossrank.errors import InputError
 from crossrank.optional import require
 
 DEFAULT = ("nDCG@10", "RR@10", "Success@1", "Success@3", "Success@10", "AP", "R@100")
-# What they are called elsewhere; ir-measures knows MRR, MAP, NDCG and Recall itself.
+# Other names of measures. ir-measures itself knows MRR, MAP, NDCG and Recall.
 ALIASES = {"Hit": "Success", "HitRate": "Success", "HR": "Success"}
-# How tables call them, by the name before "@".
+# Their names in tables, without "@" and the cutoff.
 SHOWN = {"RR": "MRR", "Success": "Hit", "AP": "MAP", "R": "Recall"}
-_CHUNK = 256  # queries that are handed to ir-measures at a time
+_CHUNK = 256  # queries that are passed to ir-measures at a time
 
 Qrels = Mapping[str, Mapping[str, int]]
 
 
 def parse(names: Sequence[str]) -> list[Any]:
-    """Turn names into ir-measures's measures.
+    """Turn names into measures of ir-measures.
 
-    :raises InputError: If there is none, or one is not known.
+    :raises InputError: If there are none, or one is unknown.
     :raises MissingExtraError: If ir-measures is not installed.
     """
     ir_measures = require("ir_measures", extra="evaluation", purpose="Measuring rankings")
@@ -37,15 +37,15 @@ def parse(names: Sequence[str]) -> list[Any]:
         except (NameError, ValueError, TypeError, SyntaxError, AttributeError) as error:
             raise InputError(
                 f"{name!r} is not a measure that ir-measures knows ({error}). "
-                f"Give for instance: {', '.join(DEFAULT)}; all are on https://ir-measur.es/en/latest/measures.html."
+                f"Examples: {', '.join(DEFAULT)}. All measures: https://ir-measur.es/en/latest/measures.html."
             ) from error
     if not found:
-        raise InputError("There is no measure. Name one, such as nDCG@10.")
+        raise InputError("There is no measure. Give one, such as nDCG@10.")
     return list(dict.fromkeys(found))
 
 
 def shown(measure: str) -> str:
-    """How tables call a measure: ``"RR@10"`` as ``"MRR@10"``."""
+    """Give the name of a measure in tables: ``"RR@10"`` becomes ``"MRR@10"``."""
     stem, at, rest = measure.partition("@")
     return SHOWN.get(stem, stem) + at + rest
 
@@ -55,16 +55,17 @@ def per_query(
 ) -> dict[str, NDArray[np.float64]]:
     """Calculate each measure for each query, against all judgements.
 
-    Ranks go in as scores, so that equal scores are broken by the ranking's own order and not by the tool's own rule.
-    A query with nothing ranked counts 0.
+    Ranks are passed as scores, so that the order of the ranking breaks ties and not the rule of the tool. A query with
+    an
+    empty ranking counts 0.
 
-    :param qrels: Query -> document -> grade. Its order is the order of the result.
+    :param qrels: Query -> document -> grade. The result has the same order.
     :param rankings: The number of a query -> its documents, best first.
     :returns: Name of the measure -> ``[queries]``.
     """
     values = {str(measure): np.zeros(len(qrels)) for measure in measures}
     cutoffs = [measure.params.get("cutoff") for measure in measures]
-    most = None if None in cutoffs else max(cutoffs)  # what no measure looks at need not be handed over
+    most = None if None in cutoffs else max(cutoffs)  # documents below every cutoff are not needed
     for judgements, run in _chunks(qrels, rankings, most):
         ir_measures = require("ir_measures", extra="evaluation", purpose="Measuring rankings")
         try:
@@ -72,14 +73,16 @@ def per_query(
                 values[str(one.measure)][int(one.query_id)] = one.value
         except (ValueError, RuntimeError, OSError, subprocess.SubprocessError) as error:
             names = ", ".join(map(str, measures))
-            raise InputError(f"ir-measures can't calculate all of {names}: {error}. Leave that one out.") from error
+            raise InputError(
+                f"ir-measures can't calculate all of {names}: {error}. Leave out the measure that fails."
+            ) from error
     return values
 
 
 def _chunks(
     qrels: Qrels, rankings: Callable[[int], Sequence[str]], most: int | None
 ) -> Iterator[tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]]]:
-    """Give judgements and runs of some queries, named by numbers: tools behind ir-measures can't read all names."""
+    """Give judgements and runs of some queries, with numbers as names: not every tool can read all names."""
     queries = list(qrels)
     for start in range(0, len(queries), _CHUNK):
         part = queries[start : start + _CHUNK]
@@ -92,5 +95,5 @@ def _chunks(
                 run[str(i)] = {names.setdefault(d, str(len(names))): -float(rank) for rank, d in enumerate(documents)}
             judgements[str(i)] = {names.setdefault(d, str(len(names))): grade for d, grade in qrels[query].items()}
         if run:
-            # Only of these queries: each call goes over all judgements that it is given.
+            # Only judgements of these queries, because each call goes through all that it gets.
             yield judgements, run

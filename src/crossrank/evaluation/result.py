@@ -1,10 +1,10 @@
-"""What an evaluation found: plain data, for the terminal, for JSON and for the report."""
+"""The results of an evaluation as plain data, for the terminal, JSON and the report."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,10 @@ LEVEL = 0.05  # p-values below this are significant
 
 @dataclass(frozen=True)
 class Shown:
-    """A document near the top of one system's ranking of one query.
+    """A document near the top of a ranking.
 
-    :param score: What the system gave it, raw; for a reranker the logit.
-    :param grade: Its judgement, ``None`` where it was not judged.
+    :param score: Its raw score; the logit for a reranker.
+    :param grade: Its judgement; ``None`` if it is not judged.
     """
 
     document: str
@@ -31,9 +31,9 @@ class Shown:
 
 
 class Texts(Mapping[str, str]):
-    """Texts of some documents of a corpus.
+    """Texts of some documents of a corpus, by identifier.
 
-    :param numbers: Which.
+    :param numbers: Numbers of the documents.
     """
 
     def __init__(self, corpus: Corpus, numbers: NDArray[np.int32]) -> None:
@@ -53,10 +53,10 @@ class Texts(Mapping[str, str]):
 
 
 class Tops(Mapping[str, Sequence[Shown]]):
-    """Each query's first documents.
+    """The first documents of each query.
 
     :param queries: Query -> its number.
-    :param documents: ``[queries, most]``, numbers in the corpus, -1 where there are fewer.
+    :param documents: ``[queries, most]``, numbers in the corpus, -1 if there are fewer.
     :param scores: ``[queries, most]``.
     """
 
@@ -89,19 +89,19 @@ class Tops(Mapping[str, Sequence[Shown]]):
 
 @dataclass(frozen=True)
 class System:
-    """One way to rank the candidates.
+    """A system that ranks the candidates.
 
-    :param name: As tables show it, such as ``"BM25"``.
+    :param name: Its name in tables, such as ``"BM25"``.
     :param kind: ``"first stage"``, ``"bi-encoder"``, ``"cross-encoder"`` or ``"run"``.
     :param values: Measure -> its value for each query, ``[queries]``, in the order of :attr:`Evaluation.queries`.
     :param intervals: Measure -> the ends of the 95 % interval of its mean (bootstrap over queries).
     :param top: Query -> its first documents, best first.
-    :param milliseconds: Of each query, ``[queries]``; ``None`` where nothing was computed.
-    :param pairs: Pairs scored.
-    :param seconds: What scoring took.
-    :param pairs_cut: Pairs that lost a token.
+    :param milliseconds: Time of each query, ``[queries]``; ``None`` if nothing was computed.
+    :param pairs: Number of pairs scored.
+    :param seconds: Time for scoring.
+    :param pairs_cut: Number of pairs from which tokens were cut.
     :param ties: Candidates whose raw score equals that of another candidate of the query.
-    :param facts: What it ran with (engine, precision, threads, revision, ...).
+    :param facts: How it ran (engine, precision, threads, revision, ...).
     """
 
     name: str
@@ -144,22 +144,45 @@ class System:
 class PairedComparison:
     """Two systems on one measure, query by query.
 
+    :param queries: How many queries both were measured on.
+    :param means: Of ``before`` and of ``after``.
     :param difference: The mean of ``after`` less that of ``before``.
-    :param p: Of a two-sided paired permutation test (random sign flips).
-    :param p_corrected: After Holm's correction for all the pairs compared on this measure.
+    :param interval: Ends of the 95 % interval of the mean difference (bootstrap over queries).
+    :param deviation: Standard deviation of the differences; 0 for a single query.
+    :param p: p-value of a two-sided paired permutation test (random sign flips).
+    :param p_corrected: p-value after Holm's correction for all pairs of systems on this measure.
     :param won: Queries on which ``after`` is better.
+    :param dataset: The name of the dataset with these queries.
     """
 
     before: str
     after: str
     measure: str
+    queries: int
+    means: tuple[float, float]
     difference: float
     interval: tuple[float, float]
+    deviation: float
     p: float
     p_corrected: float
     won: int
     lost: int
     tied: int
+    dataset: str = ""
+
+    def reversed(self) -> PairedComparison:
+        """The same comparison with the two systems exchanged."""
+        low, high = self.interval
+        return replace(
+            self,
+            before=self.after,
+            after=self.before,
+            means=self.means[::-1],
+            difference=-self.difference,
+            interval=(-high, -low),
+            won=self.lost,
+            lost=self.won,
+        )
 
     @property
     def doubt(self) -> str:
@@ -169,7 +192,7 @@ class PairedComparison:
         differing = self.won + self.lost
         if (least := 2.0 ** (1 - differing)) >= LEVEL:
             queries = "query differs" if differing == 1 else "queries differ"
-            return f"Only {differing} {queries}, so p can't be below {least:.3g}: they are too few to tell."
+            return f"Only {differing} {queries}, so p can't be below {least:.3g}: there are too few queries."
         if self.p < LEVEL:
             return f"Before the correction for several comparisons p was {self.p:.3f}."
         return "The interval is approximate and too narrow with few queries; p decides."
@@ -177,7 +200,7 @@ class PairedComparison:
 
 @dataclass(frozen=True)
 class DepthPoint:
-    """The measure when only the first ``depth`` candidates are re-ranked and the rest keep their order behind them."""
+    """The measure if only the first ``depth`` candidates are re-ranked and the others keep their order below them."""
 
     depth: int
     value: float
@@ -186,11 +209,11 @@ class DepthPoint:
 
 @dataclass(frozen=True)
 class DepthCurve:
-    """One reranker over depths, in rising order.
+    """One reranker at several depths, in rising order.
 
-    :param best: The smallest depth that is within noise of the best value.
-    :param harmful_after: After which depth more candidates make it significantly worse; ``None`` if they never do.
-    :param advice: The recommendation in words.
+    :param best: The smallest depth that is not significantly worse than the best one.
+    :param harmful_after: Depth after which more candidates make the ranking significantly worse, or ``None``.
+    :param advice: The recommendation as a text.
     """
 
     system: str
@@ -203,11 +226,11 @@ class DepthCurve:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Raw scores of relevant and of other pairs; what is not judged counts as irrelevant, as in the measures.
+    """Raw scores of relevant and irrelevant pairs. Unjudged pairs count as irrelevant, as in the measures.
 
     :param edges: ``[bins + 1]``; the counts ``relevant`` and ``irrelevant`` are ``[bins]``.
-    :param reliability: Where scores are probabilities, of each tenth of the range: their mean, the share of relevant
-        pairs, and the count.
+    :param reliability: If scores are probabilities, for each tenth of the range: mean score, share of relevant pairs,
+        and count.
     """
 
     system: str
@@ -224,9 +247,9 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Finding:
-    """A warning in words.
+    """A warning.
 
-    :param code: Short and stable, for scripts: ``"no-gain"``, ``"scores-pile-up"``, ``"many-cut"``, ...
+    :param code: A short, stable code for scripts: ``"no-gain"``, ``"scores-pile-up"``, ``"many-cut"``, ...
     """
 
     code: str
@@ -236,15 +259,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that one evaluation of one dataset found.
+    """The results of one dataset.
 
     :param dataset: Its name.
-    :param queries: Identifiers of the queries that count, in the order of all per-query arrays.
-    :param query_texts: Query -> its text; likewise ``document_texts`` of the documents in any ``top``.
-    :param measures: As ir-measures prints them, the main one first.
+    :param queries: Identifiers of the queries that count. All per-query arrays have this order.
+    :param query_texts: Query -> text; ``document_texts`` has the texts of documents in any ``top``.
+    :param measures: Their names in ir-measures, the main one first.
     :param systems: The first stage first, then the bi-encoder, then the rerankers.
-    :param left_out: What was left out and why -> how many; said in the report.
-    :param settings: What it was asked for: depth, seed, test, versions, ...
+    :param left_out: What was left out and why -> how many.
+    :param settings: Depth, seed, test, versions, ...
     """
 
     dataset: str
@@ -261,7 +284,7 @@ class Evaluation:
     settings: Mapping[str, object]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it for :mod:`json`, but for the texts; values of queries are in the order of ``queries``."""
+        """All of it for :mod:`json`, except the texts. Values of queries are in the order of ``queries``."""
         return {
             "dataset": self.dataset,
             "queries": list(self.queries),
@@ -276,7 +299,7 @@ class Evaluation:
         }
 
     def per_query(self) -> list[dict[str, Any]]:
-        """A row for each query and system: dataset, query, system, the measures, milliseconds."""
+        """Give a row for each query and system: dataset, query, system, the measures, milliseconds."""
         return [
             {
                 "dataset": self.dataset,

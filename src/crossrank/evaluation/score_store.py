@@ -1,4 +1,4 @@
-"""What is scored so far, in files: an interrupted evaluation goes on where it was."""
+"""Keep scores in files, so that an interrupted evaluation can continue."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from crossrank.errors import InputError
 
 @dataclass(frozen=True)
 class ScoredQuery:
-    """A query's candidates as one system scored them.
+    """The scores that one system gave to the candidates of a query.
 
-    :param relevance: Of the first ``depth`` candidates, in their order: what to rank by.
-    :param probabilities: The same through the model's activation; empty where that gives no probability.
-    :param cut: How many of the pairs lost a token.
-    :param seconds: Its share of the time that its batch took.
+    :param relevance: Scores to rank by, for the first ``depth`` candidates in their order.
+    :param probabilities: The scores after the model's activation; empty if they are not probabilities.
+    :param cut: Number of pairs from which tokens were cut.
+    :param seconds: Its share of the time of the batch.
     """
 
     query: str
@@ -33,11 +33,11 @@ class ScoredQuery:
 
 
 class WorkFile:
-    """One system's scores on one dataset: a line of settings, then a line for each query.
+    """The scores of one system on one dataset: a line of settings, then a line for each query.
 
-    :param path: The file; its folder is made.
+    :param path: The file; its folder is created.
     :param settings: What the scores depend on.
-    :param resume: Go on with what is there.
+    :param resume: Continue with existing scores.
     :raises InputError: If there are scores and ``resume`` is false, or they were made with other settings.
     """
 
@@ -49,12 +49,12 @@ class WorkFile:
         if path.exists() and path.stat().st_size:
             if not resume and _has_scores(path):
                 raise InputError(
-                    f"{path} holds the scores of an earlier evaluation. --resume goes on with them; "
-                    "to start anew, delete the folder or name another with --work."
+                    f"{path} contains the scores of an earlier evaluation. Continue it with --resume, or start "
+                    "again with another --work folder."
                 )
             if resume:
                 whole = self._read(path, json.loads(head))
-        # A line that was being written when the process ended is not whole: it is written over.
+        # An incomplete last line, from an interruption, is overwritten.
         self._stream = path.open("r+b" if whole else "wb")
         self._stream.truncate(whole)
         self._stream.seek(whole)
@@ -62,7 +62,7 @@ class WorkFile:
             self._stream.write(head.encode() + b"\n")
 
     def add(self, rows: Sequence[ScoredQuery]) -> None:
-        """Keep some more, on the disk before this returns."""
+        """Add scores. They are on the disk when this returns."""
         for row in rows:
             listed = {"relevance": list(row.relevance), "probabilities": list(row.probabilities)}
             self._stream.write(json.dumps({**vars(row), **listed}).encode() + b"\n")
@@ -110,7 +110,7 @@ def _has_scores(path: Path) -> bool:
 
 
 def slug(text: str) -> str:
-    """Make a file name, or a run's tag, of a name; where letters are lost, a digest keeps different names apart."""
+    """Turn a name into a file name or the tag of a run. If characters are replaced, a digest keeps it unique."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", text.replace("/", "--")).strip("-.")
     if readable == text.replace("/", "--").replace(" ", "-"):
         return readable

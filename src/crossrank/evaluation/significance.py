@@ -1,8 +1,9 @@
-"""Whether a difference is more than chance: permutation test, Holm's correction, bootstrap intervals; all paired.
+"""Significance of differences: paired permutation test, Holm's correction, bootstrap intervals.
 
 - Permutation test with random sign flips: R. A. Fisher, The Design of Experiments (1935), section 21; for retrieval
   M. D. Smucker, J. Allan, B. Carterette, A comparison of statistical significance tests for IR evaluation (CIKM 2007).
-- The drawn p-value counts the observed one too, so it is never 0: B. Phipson, G. K. Smyth, Permutation p-values should
+- The sampled p-value includes the observed difference, so it is never 0: B. Phipson, G. K. Smyth, Permutation p-values
+  should
   never be zero (2010).
 - Correction: S. Holm, A simple sequentially rejective multiple test procedure (1979).
 - Interval: B. Efron, the percentile bootstrap (1979), over queries.
@@ -20,13 +21,13 @@ from crossrank.evaluation.result import PairedComparison
 
 Floats = NDArray[np.float64]
 
-# Values of one measure that differ by less are the same: the tool's own rounding.
+# Smaller differences of a measure are rounding errors.
 SAME = 1e-9
 
 DRAWS = 10_000
 RESAMPLES = 2_000
 TEST = "two-sided paired permutation test (random sign flips), Holm's correction over all pairs of systems"
-# With so few differences that are not 0, all sign flips are gone through: at most 2 ** 13 = 8192.
+# Up to this many nonzero differences, all sign flips are computed: at most 2 ** 13 = 8192.
 EXACT = 13
 _ENTRIES = 1 << 21  # of a matrix of draws, which bounds the memory
 
@@ -35,7 +36,7 @@ def permutation_p(differences: Floats, *, draws: int = DRAWS, seed: int = 0) -> 
     """Two-sided p-values of the hypothesis that a query's difference is as likely to have the other sign.
 
     :param differences: ``[queries, tests]``.
-    :returns: ``[tests]``; exact where at most 13 differences are not 0, else by ``draws`` random flips.
+    :returns: ``[tests]``; exact if at most 13 differences are not 0, otherwise by ``draws`` random flips.
     """
     queries, tests = differences.shape
     p = np.ones(tests)
@@ -55,7 +56,7 @@ def permutation_p(differences: Floats, *, draws: int = DRAWS, seed: int = 0) -> 
 
 
 def holm(p: Floats) -> Floats:
-    """Correct p-values for being many: ``[tests]``, each at least as large as before and at most 1."""
+    """Correct p-values for multiple tests: ``[tests]``, each at least as large as before and at most 1."""
     order = np.argsort(p, kind="stable")
     corrected = np.empty(len(p))
     corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
@@ -99,17 +100,23 @@ def _rows(queries: int, draws: int) -> Iterator[int]:
 
 
 def mean_intervals(values: Mapping[str, Floats], *, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95 % bootstrap intervals of the means, measure by measure."""
+    """95 % bootstrap intervals of the means of each measure."""
     ends = intervals(np.stack(list(values.values()), axis=1), seed=seed)
     return {measure: (float(low), float(high)) for measure, (low, high) in zip(values, ends, strict=True)}
 
 
 def compare_all(
-    systems: Sequence[tuple[str, Mapping[str, Floats]]], measures: Sequence[str], *, seed: int = 0
+    systems: Sequence[tuple[str, Mapping[str, Floats]]],
+    measures: Sequence[str],
+    *,
+    dataset: str = "",
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> list[PairedComparison]:
     """Compare every two systems on every measure: the later one in the list against the earlier one.
 
     :param systems: Names, and measure -> ``[queries]``.
+    :param dataset: The name of the dataset with these queries.
     """
     pairs = list(combinations(range(len(systems)), 2))
     if not pairs:
@@ -121,7 +128,7 @@ def compare_all(
         for difference in [systems[b][1][measure] - systems[a][1][measure]]
     ]
     differences = np.stack(columns, axis=1)
-    p = permutation_p(differences, seed=seed).reshape(len(measures), len(pairs))
+    p = permutation_p(differences, draws=draws, seed=seed).reshape(len(measures), len(pairs))
     corrected = np.stack([holm(row) for row in p])
     ends = intervals(differences, seed=seed)
     found = []
@@ -134,13 +141,17 @@ def compare_all(
                     before=systems[a][0],
                     after=systems[b][0],
                     measure=measure,
+                    queries=len(d),
+                    means=(float(systems[a][1][measure].mean()), float(systems[b][1][measure].mean())),
                     difference=float(d.mean()),
                     interval=(float(ends[column, 0]), float(ends[column, 1])),
+                    deviation=float(d.std(ddof=1)) if len(d) > 1 else 0.0,
                     p=float(p[m, i]),
                     p_corrected=float(corrected[m, i]),
                     won=int((d > 0).sum()),
                     lost=int((d < 0).sum()),
                     tied=int((d == 0).sum()),
+                    dataset=dataset,
                 )
             )
     return found

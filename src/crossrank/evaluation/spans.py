@@ -1,4 +1,4 @@
-"""Text -> words and sentences with character offsets, in any script and without a word list."""
+"""Split text into words and sentences with character offsets, in any script and without a word list."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import unicodedata
 from functools import lru_cache
 from itertools import pairwise
 
-# A "sentence" of more words than this is cut into pieces: lists, tables and text without punctuation.
+# Longer "sentences" are split: lists, tables and text without punctuation.
 LONGEST_SENTENCE = 60
 
 Offsets = tuple[int, int]
 
-# Letters of scripts that are written without spaces, each a word of its own: kana and Han.
+# Letters of scripts without spaces, each treated as a word: kana and Han.
 _ALONE = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
-# Within a word, but not at its ends: don't, 3.14, first-stage.
+# Characters inside a word, but not at its ends: don't, 3.14, first-stage.
 _JOINERS = frozenset("'’.-‐·:@")
-# One letter for each character, so that offsets are those of the text: see _class_of.
+# Matches a string with one letter per character of the text, see _class_of, so that offsets are the same.
 _WORD = re.compile(r"a|w+(?:jw+)*")
-# An end mark, what may close behind it, and white space; behind the full stops of East Asia none is needed. Or an empty
-# line, or a line that starts like a list's.
+# An end mark, optional closing marks, and white space, which East Asian full stops don't need. Or an empty line, or the
+# start of a list item.
 _END = re.compile(
     r"""[.!?…؟।]+["'”’»)\]]*\s+ | [。！？｡]+["'”’»」』）]*\s* | \s*\n\s*\n\s* | \s*\n\s*(?=[-*•–][ ]|\d+[.)][ ])""",
     re.VERBOSE,
 )
-# What a full stop may follow without ending a sentence: an initial, or one of these.
+# A full stop after an initial or one of these does not end a sentence.
 _SHORTENED = re.compile(r"(?:^|[\s(])(?:[A-Z]|Dr|Mr|Mrs|Ms|Prof|St|No|Fig|Eq|vs|cf|al|approx|e\.g|i\.e|etc)\.$")
 
 
 def words(text: str) -> list[Offsets]:
     """Find the words of a text.
 
-    Letters, digits, marks and symbols make words; a letter of a script without spaces is one by itself. A text of
-    punctuation alone is one word, a blank one has none.
+    Letters, digits, marks and symbols form words; a letter of a script without spaces is a word. A text of only
+    punctuation is one word, a blank text has none.
 
     :returns: ``(start, end)`` of each, in order, never overlapping.
     """
@@ -57,7 +57,7 @@ def sentences(text: str) -> list[Offsets]:
 
 
 def without(text: str, start: int, end: int) -> str:
-    """Leave a span out of a text, and one of two spaces that then stand side by side."""
+    """Leave a span out of a text, and one of two spaces that become adjacent."""
     before, after = text[:start], text[end:]
     if after[:1].isspace() and (not before or before[-1].isspace()):
         after = after[1:]
@@ -65,9 +65,9 @@ def without(text: str, start: int, end: int) -> str:
 
 
 def runs(spans: list[Offsets], most: int) -> list[Offsets]:
-    """Join neighbours, as many each time, until there are at most ``most``; nothing is left out.
+    """Join neighbours, the same number each time, so that there are at most ``most`` spans. Nothing is left out.
 
-    :returns: ``spans`` itself where they are few enough.
+    :returns: ``spans`` itself if they are few enough.
     """
     if len(spans) <= most:
         return spans
@@ -77,7 +77,7 @@ def runs(spans: list[Offsets], most: int) -> list[Offsets]:
 
 @lru_cache(maxsize=4096)
 def _class_of(character: str) -> str:
-    """Sort a character: ``a`` a word alone, ``w`` a word's, ``j`` joins two parts of a word, ``.`` none."""
+    """Classify a character: ``a`` is a word, ``w`` is part of one, ``j`` joins two parts, ``.`` is something else."""
     code = ord(character)
     if code >= 0x3040 and any(first <= code <= last for first, last in _ALONE):
         return "a" if character.isalnum() else "w"

@@ -1,4 +1,4 @@
-"""Systems score a dataset's candidates: the first stage has, a bi-encoder and cross-encoders do."""
+"""Systems that score the candidates of a dataset: first stage, bi-encoder, cross-encoders."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ from numpy.typing import NDArray
 from crossrank.data.candidates import Candidates
 from crossrank.data.dataset import Dataset
 from crossrank.errors import InputError
+from crossrank.evaluation.measures import per_query
+from crossrank.evaluation.result import System, Tops
 from crossrank.evaluation.score_store import ScoredQuery, WorkFile, slug
+from crossrank.evaluation.significance import mean_intervals
 from crossrank.progress import progress_of
 from crossrank.scoring.bi_encoder import Embeddings
 from crossrank.types import PairScores
 
 Floats = NDArray[np.float64]
+TOP = 10  # documents of a query that an evaluation keeps
 
-# The most pairs that go to a model in one call. A slow model gets what it does in so many seconds, after one query that
-# shows its speed: an interrupted evaluation loses little more than that.
+# The most pairs per call of a model, and the seconds that a call may take; the first query shows the speed of the
+# model. An interrupted evaluation loses at most one call.
 GROUP = 2048
 _SECONDS = 10.0
-# A model that reads documents apart reads those that several queries of a group share once, so its groups are larger.
+# A model that caches documents reads those that several queries share only once per call, so its calls are larger.
 GROUP_APART = 65536
 _SECONDS_APART = 60.0
-# Documents that a bi-encoder embeds in one call.
+# Documents that a bi-encoder embeds per call.
 _EMBEDDED = 512
-# Kinds of scores that are probabilities, or mean to be.
+# Kinds of scores that are probabilities.
 PROBABILITIES = ("sigmoid", "softmax", "calibrated")
 
 
 class Scorer(Protocol):
-    """What re-ranks: a :class:`~crossrank.scoring.cross_encoder.CrossEncoder`, or anything that does as it does."""
+    """A reranker: a :class:`~crossrank.scoring.cross_encoder.CrossEncoder`, or an object with the same methods."""
 
     name: str
 
@@ -45,7 +49,7 @@ class Scorer(Protocol):
         """Score pairs of texts; ``show_progress_bar`` is called with the number of pairs just done."""
 
     def info(self) -> Mapping[str, Any]:
-        """Say what it is and what it runs with."""
+        """Describe the model and its settings."""
 
 
 class Embedder(Protocol):
@@ -57,17 +61,17 @@ class Embedder(Protocol):
         """Embed texts as queries or as documents: vectors ``[texts, width]``, each of length 1."""
 
     def info(self) -> Mapping[str, Any]:
-        """Say what it is and what it runs with."""
+        """Describe the model and its settings."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """All candidates as one system scored them, in the order of the first stage.
+    """The scores that one system gave to all candidates, in the order of the first stage.
 
-    :param relevance: ``[pairs]``, what to rank by; NaN for those behind the depth.
-    :param depth: So many of a query's candidates were re-ranked, the others keep their places behind; 0 for none.
+    :param relevance: ``[pairs]``, scores to rank by; NaN below the depth.
+    :param depth: How many candidates of each query were re-ranked. The others keep their order below them.
     :param probabilities: ``[pairs]``, or ``None``.
-    :param milliseconds: ``[queries]``, or ``None`` where nothing was computed.
+    :param milliseconds: ``[queries]``, or ``None`` if nothing was computed.
     """
 
     name: str
@@ -84,16 +88,59 @@ class Scored:
     def order(self, candidates: Candidates, query: int, depth: int | None = None) -> NDArray[np.int64]:
         """Give the ranking of a query's candidates, as positions in the arrays; ties keep the first stage's order.
 
-        :param depth: Take only so many into account, as if no more had been re-ranked.
+        :param depth: Use only this many re-ranked candidates.
         """
         here = candidates.of(query)
         end = min(here.stop, here.start + min(self.depth, self.depth if depth is None else depth))
         head = here.start + np.argsort(-self.relevance[here.start : end], kind="stable")
         return np.concatenate([head, np.arange(end, here.stop)])
 
+    def system(
+        self,
+        candidates: Candidates,
+        ids: Sequence[str],
+        qrels: Mapping[str, Mapping[str, int]],
+        measures: Sequence[Any],
+        seed: int,
+    ) -> System:
+        """Measure the ranking.
+
+        :param candidates: What was scored.
+        :param ids: Identifiers of the documents, by number.
+        :param qrels: Query -> document -> grade, in the order of the candidates' queries.
+        """
+        documents = np.full((len(qrels), TOP), -1, np.int32)
+        scores = np.full((len(qrels), TOP), np.nan)
+        ties = 0
+        for query in range(len(qrels)):
+            top = self.order(candidates, query)[:TOP]
+            documents[query, : len(top)] = candidates.documents[top]
+            scores[query, : len(top)] = self.relevance[top]
+            all_scores = self.relevance[candidates.of(query)]
+            _, counts = np.unique(all_scores[~np.isnan(all_scores)], return_counts=True)
+            ties += int(counts[counts > 1].sum())
+        values = per_query(measures, qrels, lambda query: self.ranking(candidates, ids, query))
+        return System(
+            name=self.name,
+            kind=self.kind,
+            values=values,
+            intervals=mean_intervals(values, seed=seed),
+            top=Tops({query: number for number, query in enumerate(qrels)}, ids, qrels, documents, scores),
+            milliseconds=self.milliseconds,
+            pairs=self.pairs,
+            seconds=self.seconds,
+            pairs_cut=self.pairs_cut,
+            ties=ties,
+            facts=self.facts,
+        )
+
+    def ranking(self, candidates: Candidates, ids: Sequence[str], query: int, depth: int | None = None) -> list[str]:
+        """Give a query's documents, best first; see :meth:`order`."""
+        return [ids[i] for i in candidates.documents[self.order(candidates, query, depth)].tolist()]
+
 
 def first_stage(dataset: Dataset, candidates: Candidates) -> Scored:
-    """Take the candidates as they are."""
+    """The first stage itself."""
     return Scored(dataset.first_stage, "first stage", candidates.scores, 0, None, None, 0, 0.0, 0, {})
 
 
@@ -108,10 +155,10 @@ def score_cross_encoder(
     resume: bool,
     show_progress: bool | None,
 ) -> Scored:
-    """Score the first ``depth`` candidates of each query; what is done is kept in the work folder.
+    """Score the first ``depth`` candidates of each query. Scores are kept in the work folder.
 
-    :raises InputError: If the model has several labels and none is named, a score is NaN, or the work folder does not
-        fit.
+    :raises InputError: If the model has several labels and none is named, a score is NaN, or the work folder has
+        scores of other settings.
     """
     facts = dict(model.info())
     settings = {
@@ -157,8 +204,9 @@ def score_bi_encoder(
 ) -> Scored:
     """Order the first ``depth`` candidates by the cosine with the query; each document is embedded once.
 
-    The vectors lie in a file in the work folder. Milliseconds are of the query's own vector and the products: documents
-    are embedded before, as an index does.
+    The vectors are kept in a file in the work folder. Milliseconds include the vector of the query and the products,
+    but
+    not the embedding of documents, which an index does in advance.
     """
     counts = np.minimum(candidates.counts, depth)
     places = [candidates.documents[candidates.starts[i] :][: counts[i]] for i in range(len(candidates))]
@@ -202,8 +250,8 @@ def score_bi_encoder(
 def _rows(names: list[str], counts: list[int], result: PairScores, system: str) -> list[ScoredQuery]:
     if result.relevance is None:
         raise InputError(
-            f"{system} has {result.logits.shape[1]} labels, so there is no one score to rank by. "
-            "Name the one that means relevant: CrossEncoder(..., label=...) or --label."
+            f"{system} has {result.logits.shape[1]} labels, so there is no single score to rank by. "
+            "Name the label that means relevant: CrossEncoder(..., label=...) or --label."
         )
     if np.isnan(result.relevance).any():
         raise InputError(
@@ -258,18 +306,18 @@ def _collected(
 
 
 def _group(queries: list[int], counts: NDArray[np.int64], most: int) -> tuple[list[int], list[int]]:
-    """Take the first queries, at least one, that have so many pairs together; and those that are left."""
+    """Split off the first queries, at least one, with at most ``most`` pairs together."""
     taken = max(1, int((np.cumsum(counts[queries]) <= most).sum()))
     return queries[:taken], queries[taken:]
 
 
 def _kept(facts: Mapping[str, object]) -> dict[str, object]:
-    """What scores depend on: the folder may move, and threads change nothing."""
+    """Keep what scores depend on: not the folder, which may move, or the number of threads."""
     return {key: value for key, value in facts.items() if key not in ("folder", "threads", "document_cache")}
 
 
 def _files(facts: Mapping[str, object]) -> str | None:
-    """A digest of the names, sizes and times of a local model's files: it may be trained anew in its folder."""
+    """Digest of the names, sizes and times of a local model's files, because it may be trained again in its folder."""
     folder = facts.get("folder")
     if facts.get("revision") is not None or not isinstance(folder, str) or not Path(folder).is_dir():
         return None
@@ -277,6 +325,14 @@ def _files(facts: Mapping[str, object]) -> str | None:
     return hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
 
 
+def unique_name(name: str, taken: Sequence[str]) -> str:
+    """Add a number to a name that is taken."""
+    number, unique = 2, name
+    while unique in taken:
+        unique, number = f"{name} ({number})", number + 1
+    return unique
+
+
 def work_path(work: Path, dataset: str, system: str) -> Path:
-    """Where the scores of a system on a dataset are kept."""
+    """Give the file for the scores of a system on a dataset."""
     return work / f"{slug(dataset)}-{slug(system)}.jsonl"

@@ -1,4 +1,4 @@
-"""Training and promotion of models. Importing the names below loads torch only when ``train`` is asked for."""
+"""Training and promotion of models. Only ``train`` imports torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model that training starts from: any cross-encoder of transformers, or the bundled model."""
+"""The model that training starts from: a cross-encoder of transformers, or the bundled model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from crossrank.training.settings import Settings
 from crossrank.training.split_bert_torch import KeptStates, SplitBertConfig
 
 _LAYER = re.compile(r"\.layers?\.(\d+)\.")
-# Matrices of attention and feed-forward parts by the names that the architectures here give them.
+# Names of attention and feed-forward matrices in the supported architectures.
 _LORA_TARGETS = (
     r".*\.(query|key|value|dense|q_lin|k_lin|v_lin|out_lin|lin1|lin2|Wqkv|Wo|Wi|query_proj|key_proj|value_proj)"
 )
@@ -32,9 +32,9 @@ _LORA_TARGETS = (
 
 @dataclass(frozen=True)
 class Base:
-    """What training starts from.
+    """The model that training starts from.
 
-    :param files: Where it came from.
+    :param files: Its source.
     :param config: Its configuration.
     :param folder: Where transformers can load it from: its own folder, or a float32 copy.
     """
@@ -50,10 +50,10 @@ class Base:
 
 
 def find_base(name: str | None, work: Path) -> Base:
-    """Find a model and see that it can be trained.
+    """Find a model and check that it can be trained.
 
     :param name: A name on the hub, a folder, or ``None`` for the bundled model.
-    :param work: Where a copy may be put.
+    :param work: A folder for a copy.
     :raises ModelError: If it can't be found or read.
     :raises UnsupportedModelError: If it is no cross-encoder with one score for a pair.
     """
@@ -61,21 +61,23 @@ def find_base(name: str | None, work: Path) -> Base:
     config = load_config(files.folder)
     if config.raw.get("auto_map"):
         raise UnsupportedModelError(
-            f"{files.name!r} brings code of its own (auto_map in config.json), which crossrank never runs and without "
-            "which it can be scored here but not trained. Train another base, such as "
-            "cross-encoder/ms-marco-MiniLM-L6-v2, or leave --base out for the bundled model."
+            f"{files.name!r} has its own code (auto_map in config.json), which crossrank never runs. It can be used "
+            "for "
+            "scoring but not trained. Train another base, such as cross-encoder/ms-marco-MiniLM-L6-v2, or leave "
+            "--base out for the bundled model."
         )
     if not config.architecture.endswith("ForSequenceClassification"):
         kind = config.architecture or f"{config.model_type}, of no stated kind"
         raise UnsupportedModelError(
-            f"{files.name!r} is no cross-encoder but {kind}: what makes a score of a pair would have to be made up of "
-            "random numbers. Take a model whose config.json has architectures=[...ForSequenceClassification], such as "
+            f"{files.name!r} is not a cross-encoder but {kind}: it has no weights that turn a pair into a score. "
+            "Choose a "
+            "model whose config.json has architectures=[...ForSequenceClassification], such as "
             "cross-encoder/ms-marco-MiniLM-L6-v2, or leave --base out for the bundled model."
         )
     if len(config.labels) != 1:
         raise UnsupportedModelError(
-            f"{files.name!r} gives {len(config.labels)} scores for a pair ({', '.join(config.labels)}); training here "
-            "is for models of one. Take a reranker with a single label."
+            f"{files.name!r} gives {len(config.labels)} scores for a pair ({', '.join(config.labels)}); only models "
+            "with one score can be trained. Choose a reranker with a single label."
         )
     stored_small = config.model_type == "split_bert" and any(
         key.endswith(".scale") for key in load_weights(files.folder)
@@ -85,7 +87,7 @@ def find_base(name: str | None, work: Path) -> Base:
 
 
 def _as_float32(folder: Path, copy: Path) -> Path:
-    """Write a checkpoint stored as int8 rows as the float32 one that transformers reads."""
+    """Convert a checkpoint with int8 weights to float32, which transformers can read."""
     from safetensors.numpy import save_file
 
     copy.mkdir(parents=True, exist_ok=True)
@@ -102,12 +104,12 @@ def _as_float32(folder: Path, copy: Path) -> Path:
 def open_model(base: Base, settings: Settings, device: str) -> CrossEncoder:
     """Load the base with sentence-transformers, in float32.
 
-    :raises InputError: If it can't read what the settings ask for.
+    :raises InputError: If the settings ask for more tokens than the model can read.
     """
     full, _ = lengths(base.config, settings)
-    # No dropout, as it was trained; with it attention on a CPU is slower, too.
+    # The bundled model was trained without dropout, which also makes attention faster on a CPU.
     more = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if base.is_split else {}
-    # Nothing is asked of the hub: what the card says of the base is filled in from what is known here.
+    # Don't ask the hub about the base: the card is filled in below.
     card = CrossEncoderModelCardData(local_files_only=True, generate_widget_examples=False)
     model = CrossEncoder(
         str(base.folder),
@@ -126,17 +128,18 @@ def open_model(base: Base, settings: Settings, device: str) -> CrossEncoder:
 
 
 def read_up_to(model: CrossEncoder, length: int) -> None:
-    """Cut pairs at so many tokens; for a model like the bundled one, documents."""
+    """Set the length at which pairs are cut; for a model like the bundled one, the length of documents."""
     config = model.model.config
     model.tokenizer.model_max_length = config.cut_pairs_at(length) if isinstance(config, SplitBertConfig) else length
-    # A fast tokenizer keeps where it cut last, and would be saved with that.
+    # A fast tokenizer remembers its last truncation setting, which would be saved.
     model.tokenizer("", truncation=True)
 
 
 def freeze(model: CrossEncoder, base: Base, settings: Settings) -> list[torch.nn.Module]:
-    """Keep part of the model as it is; the modules of that part, which are to stay in evaluation mode.
+    """Freeze part of the model.
 
-    :raises InputError: If nothing would be left to learn.
+    :returns: The frozen modules, which should stay in evaluation mode.
+    :raises InputError: If nothing would be left to train.
     """
     wanted = str(settings.freeze)
     if wanted == "auto":
@@ -152,13 +155,13 @@ def freeze(model: CrossEncoder, base: Base, settings: Settings) -> list[torch.nn
     named = {"none": 0, "embeddings": 0, "half": (layers + 1) // 2, "body": layers}
     lower = named[wanted] if wanted in named else int(wanted)
     if lower > layers:
-        raise InputError(f"freeze={wanted} is more than this model's {layers} layers. Take at most that, or 'body'.")
+        raise InputError(f"freeze={wanted} is more than this model's {layers} layers. Use at most that, or 'body'.")
     for name, parameter in network.named_parameters():
         in_lower = "embeddings." in name or layer_of.get(name, layers) < lower
         parameter.requires_grad = wanted == "none" or not (in_lower or (wanted == "body" and name.startswith(body)))
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise InputError(f"freeze={settings.freeze!r} leaves nothing to learn in this model. Take --freeze embeddings.")
-    # On a GPU reading a text again costs less than fetching its states.
+        raise InputError(f"freeze={settings.freeze!r} leaves nothing to train in this model. Use --freeze embeddings.")
+    # On a GPU, computing the states again is faster than fetching them.
     if base.is_split and model.device.type == "cpu" and lower:
         network.kept = KeptStates(lower)
     return [
@@ -168,20 +171,17 @@ def freeze(model: CrossEncoder, base: Base, settings: Settings) -> list[torch.nn
     ]
 
 
-def learning_rate(model: CrossEncoder, base: Base, settings: Settings) -> float:
-    """The rate to start from, see :class:`Settings`."""
+def learning_rate(model: CrossEncoder, settings: Settings) -> float:
+    """The learning rate to start from, see :class:`Settings`."""
     if settings.learning_rate is not None:
         return settings.learning_rate
     body = f"{model.model.base_model_prefix}."
-    return settings.learning_rate_all if _learns(model, body) else settings.learning_rate_head
-
-
-def _learns(model: CrossEncoder, body: str) -> bool:
-    return any(p.requires_grad for name, p in model.model.named_parameters() if name.startswith(body))
+    body_learns = any(p.requires_grad for name, p in model.model.named_parameters() if name.startswith(body))
+    return settings.learning_rate_all if body_learns else settings.learning_rate_head
 
 
 def add_lora(model: CrossEncoder, rank: int) -> None:
-    """Put low-rank additions (Hu et al. 2021, arXiv 2106.09685) beside the body's matrices; the head learns as a whole.
+    """Add low-rank matrices (Hu et al. 2021, arXiv 2106.09685) to the body. The whole head is trained.
 
     :raises MissingExtraError: If peft is not installed.
     """
@@ -197,7 +197,7 @@ def add_lora(model: CrossEncoder, rank: int) -> None:
 
 
 def merge_lora(model: CrossEncoder) -> None:
-    """Add the low-rank products to the matrices, so that the model is as it was before, with other weights."""
+    """Merge the low-rank matrices into the weights, so that the architecture is the original one."""
     for name, module in list(model.model.named_modules()):
         if hasattr(module, "lora_A") and hasattr(module, "get_base_layer"):
             module.merge()
@@ -206,12 +206,12 @@ def merge_lora(model: CrossEncoder) -> None:
 
 
 def weights_of(model: CrossEncoder) -> dict[str, torch.Tensor]:
-    """A copy of the weights, on the CPU."""
+    """Copy the weights to the CPU."""
     return {name: tensor.detach().cpu().clone() for name, tensor in model.model.state_dict().items()}
 
 
 def average(model: CrossEncoder, base_weights: dict[str, torch.Tensor], share: float) -> None:
-    """Move the weights towards the base's: ``share`` of the way (WiSE-FT: Wortsman et al. 2022)."""
+    """Average the weights with those of the base, which get this share (WiSE-FT: Wortsman et al. 2022)."""
     with torch.no_grad():
         for name, tensor in model.model.state_dict().items():
             if tensor.is_floating_point():

@@ -1,4 +1,4 @@
-"""Looking at training data before it is used: what is wrong, how often, and what is done about it."""
+"""Check training data before it is used: what is wrong, how often, and what is done about it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from crossrank.data.judgements import Group, Judgement, ReadReport, grouped, is_
 from crossrank.errors import InputError
 
 EXAMPLES = 3
-# What is done about pairs that are too long.
 CUT = "documents cut at the end"
 
 
 @dataclass(frozen=True)
 class DataIssue:
-    """One kind of trouble.
+    """One kind of problem in the data.
 
     :param what: What was found.
     :param count: How often.
     :param done: What is done about it.
-    :param examples: Where the first stand.
+    :param examples: The files and lines of the first.
     """
 
     what: str
@@ -34,7 +33,7 @@ class DataIssue:
 
 @dataclass
 class DataReport:
-    """What there is, and what was found; ``findings`` has every check, also those that found nothing."""
+    """What the data contains, and what was found. ``findings`` lists every check, even if it found nothing."""
 
     rows: int = 0
     pairs: int = 0
@@ -57,7 +56,7 @@ def check(
     """Clean judgements and group them by query.
 
     :param not_to_train_on: Queries of the evaluation data, see :func:`same_query`.
-    :returns: What is left, and what was found.
+    :returns: The groups that are left, and what was found.
     """
     report = DataReport()
     seen: dict[tuple[str, str], list[Judgement]] = {}
@@ -85,7 +84,7 @@ def check(
         ("the same pair with different labels", averaged, "labels averaged"),
         ("the same pair as often relevant as not", undecided, "left out"),
         (
-            f"pairs of {len(shared_queries)} queries that stand in the evaluation data, too",
+            f"pairs of {len(shared_queries)} queries that are also in the evaluation data",
             shared,
             "left out of training",
         ),
@@ -100,9 +99,10 @@ def check(
 def _settled(
     occurrences: Iterable[list[Judgement]],
 ) -> tuple[list[Judgement], list[str], list[str], list[str]]:
-    """One judgement for each pair; the places of those repeated, averaged, and undecided.
+    """Give one judgement for each pair, and the places of the repeated, averaged and undecided ones.
 
-    Every occurrence has one voice. Labels on both sides whose mean is a half say nothing, so that pair is left out.
+    The labels of a pair are averaged. If some are above a half and some below, and the mean is a half, the pair is
+    left out.
     """
     kept, repeated, averaged, undecided = [], [], [], []
     for found in occurrences:
@@ -121,21 +121,21 @@ def _settled(
 
 
 def same_query(query: str) -> str:
-    """What two queries share if they are the same but for letters' case and white space."""
+    """Normalize a query: two queries are the same if they differ only in case and white space."""
     return " ".join(query.split()).casefold()
 
 
 def digest_of_query(query: str) -> str:
-    """A digest by which a query is known that a model learnt from, see :func:`same_query`."""
+    """Give the digest that a model keeps of a query it learnt from, see :func:`same_query`."""
     return hashlib.blake2b(same_query(query).encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def count_cut(report: DataReport, groups: Sequence[Group], lengths: Callable[[Any], Any], most: int, what: str) -> None:
     """Add how many pairs are longer than the model reads.
 
-    :param lengths: From pairs to their numbers of tokens, special ones included.
-    :param most: The most of them.
-    :param what: What has them: ``"pairs"``, or ``"documents"`` where the model reads texts apart.
+    :param lengths: From pairs to their numbers of tokens, including special ones.
+    :param most: The most tokens that the model reads.
+    :param what: What is cut: ``"pairs"``, or ``"documents"`` if the model reads query and document separately.
     """
     judged = [one for group in groups for one in group.judged]
     cut = []
@@ -149,9 +149,9 @@ def count_cut(report: DataReport, groups: Sequence[Group], lengths: Callable[[An
 
 
 def split_by_query(groups: Sequence[Group], share: float, seed: int) -> tuple[list[Group], list[Group]]:
-    """Divide groups into a training and a held-out part; which is which depends on the query and the seed alone.
+    """Divide groups into a training and a held-out part. The part depends only on the query and the seed.
 
-    Queries that differ only in letters' case and white space stay together.
+    Queries that differ only in case and white space get the same part.
     """
 
     def place(group: Group) -> float:
@@ -166,7 +166,7 @@ def split_by_query(groups: Sequence[Group], share: float, seed: int) -> tuple[li
 
 
 def need_pairs(groups: Sequence[Group], report: DataReport) -> None:
-    """Refuse data of which nothing is left, and say where it went.
+    """Refuse data without a usable pair, and say why pairs were left out.
 
     :raises InputError: If there is no pair.
     """
@@ -176,7 +176,7 @@ def need_pairs(groups: Sequence[Group], report: DataReport) -> None:
 
 
 def need_both_classes(groups: Sequence[Group], loss: str) -> None:
-    """Refuse data of one class.
+    """Refuse data with only positives or only negatives.
 
     :raises InputError: If there are no positives or no negatives.
     """
@@ -187,12 +187,12 @@ def need_both_classes(groups: Sequence[Group], loss: str) -> None:
         raise InputError("No pairs are left to train on. Give more data.")
     there, lacking = ("positive", "negative") if classes[True] else ("negative", "positive")
     remedy = (
-        "Mine negatives: crossrank mine DATA --corpus CORPUS -o triplets.jsonl; or take --loss mnrl, which uses "
+        "Mine negatives: crossrank mine DATA --corpus CORPUS -o triplets.jsonl; or use --loss mnrl, which uses "
         "the other documents of a batch."
         if there == "positive"
         else "Add pairs with a label of 0.5 or more."
     )
     raise InputError(
         f"All {sum(classes.values())} pairs are {there} and none is {lacking}: with --loss {loss} a model would learn "
-        f"to say the same of every pair. {remedy}"
+        f"to give every pair the same score. {remedy}"
     )

@@ -1,9 +1,9 @@
-"""The result against its base and BM25 on held-out queries, with intervals: paired, query by query."""
+"""The trained model against its base and BM25 on held-out queries, paired by query."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,86 +11,87 @@ from numpy.typing import NDArray
 
 from crossrank.data.bm25 import Bm25
 from crossrank.data.judgements import Group, is_positive
-from crossrank.evaluation.significance import intervals, permutation_p
+from crossrank.evaluation.result import PairedComparison
+from crossrank.evaluation.significance import compare_all, mean_intervals
 from crossrank.training.held_out import HeldOut, measure
 
 LEARNT, NEW = "learnt", "new"
+MEASURE = "nDCG@10"
 Scorer = Callable[[list[tuple[str, str]]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Figure:
-    """Mean nDCG@10 of a system, and by how much the result is above it.
+class HeldOutSystem:
+    """How one system does on the held-out queries. Only ``loss`` is there if no query can be ranked well or badly.
 
-    :param low: Of the mean's 95 % interval.
-    :param gain: Mean of the differences, the result less this system.
-    :param p: Two-sided permutation test of the differences.
+    :param mean: Mean nDCG@10.
+    :param interval: Ends of its 95 % interval.
+    :param loss: Mean binary cross-entropy of all pairs; ``None`` for BM25.
+    :param comparison: With the trained model, which is the second system; ``None`` for the trained model itself.
     """
 
-    ndcg: float
-    low: float
-    high: float
+    mean: float | None
+    interval: tuple[float, float] | None
     loss: float | None
-    gain: float = 0.0
-    gain_low: float = 0.0
-    gain_high: float = 0.0
-    p: float = 1.0
+    comparison: PairedComparison | None
 
 
 @dataclass(frozen=True)
-class Part:
-    """By how much the result is above its base on a part of the held-out queries; as in :class:`Figure`."""
+class HeldOutComparison:
+    """The systems ``"result"`` (the trained model), ``"base"`` and ``"BM25"`` on the same held-out queries.
 
-    queries: int
-    gain: float
-    gain_low: float
-    gain_high: float
-    p: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Figures of the systems ``"result"``, ``"base"`` and ``"BM25"``.
-
-    :param queries: Held-out queries with documents of different labels: those that can be ranked well or badly.
+    :param queries: Queries with documents of different labels: only these can be ranked well or badly.
     :param pairs: All held-out pairs.
-    :param parts: ``"learnt"``: queries with a relevant document that is relevant in training, too, where a gain may be
-        memory of the document; ``"new"``: the others. A part without queries is not there.
+    :param parts: The base against the result on two kinds of queries. ``"learnt"``: with a relevant document that is
+        also relevant in training, so that a gain may be memory of the document; ``"new"``: the others. A part without
+        queries is missing.
     """
 
     queries: int
     pairs: int
-    figures: Mapping[str, Figure]
-    parts: Mapping[str, Part]
+    systems: Mapping[str, HeldOutSystem]
+    parts: Mapping[str, PairedComparison]
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
         return {
             "queries": self.queries,
             "pairs": self.pairs,
-            "measure": "nDCG@10",
-            "systems": {name: vars(figure) for name, figure in self.figures.items()},
-            "by_documents": {name: vars(part) for name, part in self.parts.items()},
+            "measure": MEASURE,
+            "systems": {name: asdict(system) for name, system in self.systems.items()},
+            "by_documents": {name: asdict(part) for name, part in self.parts.items()},
         }
 
 
-def compare(groups: Sequence[Group], *, result: Scorer, base: Scorer, learnt: Collection[str]) -> Comparison:
-    """Measure all three on the same groups.
+def compare_held_out(
+    groups: Sequence[Group], *, result: Scorer, base: Scorer, learnt: Collection[str]
+) -> HeldOutComparison:
+    """Measure the trained model, its base and BM25 on the same groups.
 
     :param result: From pairs to the logits of the trained model.
-    :param base: From pairs to those of the base.
+    :param base: From pairs to the logits of the base.
     :param learnt: Documents that were relevant in training.
     :raises MissingExtraError: If bm25s is not installed.
     """
-    of_result = measure(groups, result)
-    others = {"base": measure(groups, base), "BM25": measure(groups, bm25(groups))}
-    figures = {"result": _figure(of_result, of_result, with_loss=True)}
-    for name, found in others.items():
-        figures[name] = _figure(found, of_result, with_loss=name == "base")
+    found = {name: measure(groups, scorer) for name, scorer in (("result", result), ("base", base))}
+    found["BM25"] = measure(groups, bm25(groups))
+    queries = len(found["result"].ndcg)
     known = np.array([asks_for(group, learnt) for group in groups if group.can_rank], bool)
-    gains = of_result.ndcg - others["base"].ndcg
-    parts = {name: _part(gains[these]) for name, these in ((LEARNT, known), (NEW, ~known)) if these.any()}
-    return Comparison(len(of_result.ndcg), sum(len(group.judged) for group in groups), figures, parts)
+    parts = {
+        name: _compare(found, "base", which)
+        for name, which in ((LEARNT, known), (NEW, ~known))
+        if queries and any(which)
+    }
+    systems = {}
+    for name, one in found.items():
+        loss = None if name == "BM25" else one.loss
+        if queries:
+            interval = mean_intervals({MEASURE: one.ndcg})[MEASURE]
+            comparison = None if name == "result" else _compare(found, name, np.ones(queries, bool))
+            systems[name] = HeldOutSystem(float(one.ndcg.mean()), interval, loss, comparison)
+        else:
+            systems[name] = HeldOutSystem(None, None, loss, None)
+    return HeldOutComparison(queries, sum(len(group.judged) for group in groups), systems, parts)
 
 
 def asks_for(group: Group, documents: Collection[str]) -> bool:
@@ -98,23 +99,8 @@ def asks_for(group: Group, documents: Collection[str]) -> bool:
     return any(is_positive(one.label) and one.document in documents for one in group.judged)
 
 
-def _figure(found: HeldOut, result: HeldOut, *, with_loss: bool) -> Figure:
-    loss = found.loss if with_loss else None
-    if not len(found.ndcg):
-        return Figure(0.0, 0.0, 0.0, loss)
-    low, high = _interval(found.ndcg)
-    part = _part(result.ndcg - found.ndcg)
-    return Figure(float(found.ndcg.mean()), low, high, loss, part.gain, part.gain_low, part.gain_high, part.p)
-
-
-def _part(gains: NDArray[np.float64]) -> Part:
-    low, high = _interval(gains)
-    return Part(len(gains), float(gains.mean()), low, high, float(permutation_p(gains[:, None])[0]))
-
-
-def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.asarray(intervals(values[:, None])).reshape(-1)[:2]
-    return float(low), float(high)
+def _compare(found: Mapping[str, HeldOut], name: str, which: NDArray[np.bool_]) -> PairedComparison:
+    return compare_all([(one, {MEASURE: found[one].ndcg[which]}) for one in (name, "result")], [MEASURE])[0]
 
 
 def bm25(groups: Sequence[Group]) -> Scorer:

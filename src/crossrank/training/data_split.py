@@ -1,23 +1,20 @@
-"""Data -> what is trained on and what is held out; needs no torch."""
+"""Divide data into a training part and a held-out part. Needs no torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from crossrank.checkpoint.config import ModelConfig, load_config
 from crossrank.data.columns import roles_of
-from crossrank.data.dataset import Dataset
 from crossrank.data.files import read_judgements, rows_of
-from crossrank.data.forms import judgements_of
-from crossrank.data.judgements import Group, Judgement, ReadReport, ReadSettings, Row, RowError, label_of_grade
+from crossrank.data.judgements import Group, Judgement, ReadReport, ReadSettings, RowError
 from crossrank.errors import InputError
 from crossrank.tokenization.tokenizer import load_tokenizer
 from crossrank.training.checks import (
@@ -34,20 +31,19 @@ from crossrank.training.checks import (
 from crossrank.training.losses import LOSSES
 from crossrank.training.settings import Settings
 
-# What training data may be: a file or a folder, or several; rows as dictionaries or judgements, in memory; a table of
-# pandas or polars; a test collection.
+# Training data: one or more files or folders, rows in memory as dictionaries or judgements, a DataFrame, or a dataset.
 Data = Any
 
 
 @dataclass(frozen=True)
 class DataSplit:
-    """What is trained on and what is held out.
+    """The training part and the held-out part.
 
-    :param train: What the model learns from, general pairs included.
-    :param held_out: What it does not; empty if there is too little data.
+    :param train: What the model learns from, including general pairs.
+    :param held_out: What the model does not learn from; empty if there is too little data.
     :param general: How many pairs of ``train`` are general ones.
     :param report: What the check of the data found.
-    :param fingerprint: Of all that the result depends on but the base and the machine.
+    :param fingerprint: Digest of everything that the result depends on, except the base and the machine.
     """
 
     train: list[Group]
@@ -67,13 +63,13 @@ def split_data(
     reading: ReadSettings | None = None,
     evaluation_split: str = "test",
 ) -> DataSplit:
-    """Read the data, check it, and divide it.
+    """Read, check and divide the data.
 
     :param data: What to train on: a file, a folder in BEIR's layout, a
         :class:`~crossrank.data.dataset.Dataset`, a DataFrame, or an iterable of files, dictionaries or judgements. A
         dictionary has the fields of a line in a file.
-    :param evaluation: What to evaluate on, likewise; empty to hold out a part of the data.
-    :param general: General pairs to mix in, likewise.
+    :param evaluation: What to evaluate on, in the same forms; if empty, a part of the data is held out.
+    :param general: General pairs to mix in, in the same forms.
     :param teacher_scores: A file with ``query``, ``document`` and ``teacher_score`` (or ``score``).
     :param evaluation_split: Which qrels of folders in ``evaluation``.
     :raises InputError: If the data can't be used, or has nothing that the loss can learn from.
@@ -87,8 +83,8 @@ def split_data(
             ", ".join(one for one in evaluation if isinstance(one, str)) if isinstance(evaluation, list) else "given"
         )
         raise InputError(
-            f"The evaluation data ({named}) has no pairs. Give other data, or leave --eval out: a part of the "
-            "training data is held out then."
+            f"The evaluation data ({named}) has no pairs. Give other data, or leave --eval out to hold out a part "
+            "of the training data."
         )
     # Queries are compared by their text.
     not_to_train_on = {same_query(group.query) for group in held_out}
@@ -103,8 +99,8 @@ def split_data(
     unlabelled = next((one for group in groups for one in group.judged if not one.labelled), None)
     if unlabelled and settings.loss != "mse":
         raise InputError(
-            f"{unlabelled.place}: it has a teacher's score and no label, from which only --loss mse learns. "
-            "Add a column 'label', or take --loss mse."
+            f"{unlabelled.place}: it has a teacher score but no label. Only --loss mse can use it. "
+            "Add a column 'label', or use --loss mse."
         )
     if both_classes:
         need_both_classes(groups, settings.loss)
@@ -128,43 +124,26 @@ def split_data(
 
 
 def judgements_in(data: Data, reading: ReadSettings, report: ReadReport) -> Iterator[Judgement]:
-    """Judgements in whatever :func:`split_data` takes.
+    """Give the judgements in whatever :func:`split_data` takes.
 
     :raises InputError: If something can't be used.
     """
-    if isinstance(data, (str, os.PathLike)):
-        yield from read_judgements([os.fspath(data)], reading, report)
-        return
-    if isinstance(data, Dataset):
-        highest = max(max(judged.values()) for judged in data.qrels.values())
-        for query, judged in data.qrels.items():
-            for document, grade in judged.items():
-                if document in data.corpus.index:
-                    report.rows += 1
-                    text = data.corpus.text(data.corpus.index[document])
-                    yield Judgement(
-                        data.queries[query], text, label_of_grade(max(0, grade), max(highest, 1)), data.name
-                    )
-        return
-    if hasattr(data, "to_dicts"):  # polars
-        data = data.to_dicts()
-    elif hasattr(data, "to_dict") and hasattr(data, "columns"):  # pandas
-        records = data.to_dict("records")
-        data = [{key: None if value != value else value for key, value in row.items()} for row in records]  # NaN
-    for number, one in enumerate(data, 1):
-        if isinstance(one, (str, os.PathLike)):
-            yield from read_judgements([os.fspath(one)], reading, report)
-            continue
-        report.rows += 1
-        yield from [one] if isinstance(one, Judgement) else judgements_of(Row("data", number, one), reading, report)
+    is_one = not isinstance(data, Iterable) or isinstance(data, str) or hasattr(data, "columns")
+    items = [data] if is_one else list(data)
+    judgements = [one for one in items if isinstance(one, Judgement)]
+    report.rows += len(judgements)
+    yield from judgements
+    rows = [one for one in items if isinstance(one, Mapping)]
+    sources = [one for one in items if not isinstance(one, (Judgement, Mapping))]
+    yield from read_judgements([*sources, rows], reading, report)
 
 
 def count_long(split: DataSplit, folder: Path, settings: Settings) -> None:
-    """Add to the report how many pairs are longer than a model reads, unless it says so already.
+    """Add to the report how many pairs are longer than the model reads, unless it is already there.
 
-    :param folder: The model's.
+    :param folder: The folder of the model.
     :raises ModelError: If its tokenizer can't be read.
-    :raises InputError: If it can't read as much as the settings ask for.
+    :raises InputError: If the settings ask for more tokens than the model can read.
     """
     if any(one.done == CUT for one in split.report.findings):
         return
@@ -180,11 +159,11 @@ def count_long(split: DataSplit, folder: Path, settings: Settings) -> None:
 
 
 def lengths(config: ModelConfig, settings: Settings) -> tuple[int, int]:
-    """The most tokens of a pair that a model reads, and that it reads while it learns.
+    """Give the most tokens of a pair that the model reads, and that it reads while training.
 
-    Of a document by itself, for a model like the bundled one.
+    For a model like the bundled one, these are tokens of a document alone.
 
-    :raises InputError: If it can't read what the settings ask for.
+    :raises InputError: If the settings ask for more tokens than the model can read.
     """
     limit, of = config.usable_length, "tokens"
     if config.model_type == "split_bert":
@@ -193,12 +172,10 @@ def lengths(config: ModelConfig, settings: Settings) -> tuple[int, int]:
         limit, of = min(limit, documents), "tokens of a document"
     full = settings.max_length or limit
     if full > limit:
-        raise InputError(f"max_length={full} is more than this model's {limit} {of}. Take at most that.")
+        raise InputError(f"max_length={full} is more than this model's {limit} {of}. Use at most that.")
     shorter = settings.train_length or full
     if shorter > full:
-        raise InputError(
-            f"train_length={shorter} is more than the {full} {of} that the model reads. Take at most that."
-        )
+        raise InputError(f"train_length={shorter} is more than the {full} {of} that the model reads. Use at most that.")
     return full, shorter
 
 
@@ -211,7 +188,7 @@ def _teacher_scores(path: str) -> dict[tuple[str, str], float]:
         column = (roles.get("teacher") or roles.get("label") or [""])[0]
         value = row.fields.get(column)
         if "query" not in roles or "document" not in roles or not column:
-            raise row.bad("it has not query, document and teacher_score", "Give these three columns.")
+            raise row.bad("it does not have query, document and teacher_score", "Give these three columns.")
         try:
             score = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
@@ -230,7 +207,7 @@ def _with_scores(judgements: Iterator[Judgement], scores: dict[tuple[str, str], 
 def _general(
     general: Data, settings: Settings, reading: ReadSettings, train: Sequence[Group], not_these: set[str]
 ) -> list[Group]:
-    """Sample general pairs, whole queries of them, up to their share."""
+    """Sample general pairs, all pairs of a query together, up to their share."""
     read = ReadReport()
     groups, _ = check(judgements_in(general, reading, read), read, not_to_train_on=not_these)
     random.Random(f"{settings.seed}\ngeneral").shuffle(groups)

@@ -1,4 +1,4 @@
-"""How a model does on queries it did not learn from, while it learns and afterwards."""
+"""Measure a model on queries that it does not learn from, during training and afterwards."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers.base.evaluation import BaseEvaluator
+from sklearn.metrics import ndcg_score
 
 from crossrank.data.judgements import Group
 
-DEPTH = 10
-# The loss of a pair that is wholly wrong should not drown all others.
+DEPTH = 10  # of nDCG
+# So that one pair with a very wrong score does not outweigh all others.
 _MOST = 30.0
 
 
@@ -22,7 +23,7 @@ _MOST = 30.0
 class HeldOut:
     """Figures on held-out queries.
 
-    :param ndcg: nDCG@10 of each query that ranks, ``[queries]``.
+    :param ndcg: nDCG@10 with linear gains of each query that ranks, ``[queries]``; ties are averaged.
     :param loss: Mean binary cross-entropy of all pairs.
     """
 
@@ -30,17 +31,8 @@ class HeldOut:
     loss: float
 
 
-def ndcg(labels: Sequence[float], scores: NDArray[Any], depth: int = DEPTH) -> float:
-    """NDCG with linear gains (Jarvelin and Kekalainen 2002); ties in input order."""
-    order = np.argsort(-scores, kind="stable")[:depth]
-    discount = 1 / np.log2(np.arange(2, depth + 2))
-    gains = np.asarray(labels, np.float64)
-    best = np.sort(gains)[::-1][:depth]
-    return float((gains[order] * discount[: len(order)]).sum() / (best * discount[: len(best)]).sum())
-
-
 def measure(groups: Sequence[Group], logits_of: Callable[[list[tuple[str, str]]], NDArray[Any]]) -> HeldOut:
-    """Score all pairs of held-out groups, and measure.
+    """Score all pairs of held-out groups and measure the ranking.
 
     :param logits_of: Pairs to logits ``[pairs]``.
     """
@@ -49,17 +41,18 @@ def measure(groups: Sequence[Group], logits_of: Callable[[list[tuple[str, str]]]
     labels = np.array([one.label for group in groups for one in group.judged])
     clipped = np.clip(logits, -_MOST, _MOST)
     loss = float(np.mean(np.logaddexp(0, clipped) - labels * clipped))
+    known = np.nan_to_num(logits)  # a model that diverged shows in its loss
     values, start = [], 0
     for group in groups:
         stop = start + len(group.judged)
         if group.can_rank:
-            values.append(ndcg(labels[start:stop].tolist(), logits[start:stop]))
+            values.append(ndcg_score([labels[start:stop]], [known[start:stop]], k=DEPTH))
         start = stop
     return HeldOut(np.array(values), loss)
 
 
 def sentence_transformers_logits(model: Any, batch_size: int) -> Callable[[list[tuple[str, str]]], NDArray[np.float32]]:
-    """A function from pairs to a model's logits."""
+    """Make a function from pairs to the logits of a model."""
     import torch
 
     def logits(pairs: list[tuple[str, str]]) -> NDArray[np.float32]:
@@ -72,10 +65,11 @@ def sentence_transformers_logits(model: Any, batch_size: int) -> Callable[[list[
 
 
 class HeldOutEvaluator(BaseEvaluator):  # type: ignore[misc]
-    """Tells the trainer how the model does; larger is better.
+    """Tells the trainer how good the model is; higher is better.
 
-    The figure is the mean nDCG@10 of the queries that rank, less a hundredth of the loss, which decides between equals
-    and where no query ranks.
+    The figure is the mean nDCG@10 minus a hundredth of the loss, which breaks ties and decides if no query has
+    documents
+    with different labels.
     """
 
     def __init__(self, groups: Sequence[Group], batch_size: int) -> None:

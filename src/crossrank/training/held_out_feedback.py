@@ -1,12 +1,12 @@
-"""Feedback that was held out -> a dataset that two models can be compared on.
+"""Turn held-out feedback into a dataset that two models can be compared on.
 
-Judgements that people gave (labels, stars, votes) are taken as they are: the judged documents of a query are ranked.
+Judgements that people gave (labels, stars, votes) are used directly: the judged documents of a query are ranked.
 
-Clicks need more care. Among the documents that "click > skip above" judges, the one clicked lowest stands last in the
-ranking that was shown, always: any other ranking, a random one too, looks better on them than the model that made it.
-So here all documents that were shown are ranked, and a click at place k counts 1 / p(k), where p(k) is the chance that
-somebody looks there (inverse propensity scoring: T. Joachims, A. Swaminathan, T. Schnabel, Unbiased learning-to-rank
-with biased feedback, WSDM 2017; their model p(k) = k ** -eta). A small p is cut at 0.1, which holds the variance down
+Clicks need more care. Among the documents that "click > skip above" judges, the lowest click was always ranked last, so
+any other ranking, even a random one, looks better on them than the model that made the ranking. So here all shown
+documents are ranked, and a click at position k counts 1 / p(k), where p(k) is the probability that somebody looks
+there (inverse propensity scoring: T. Joachims, A. Swaminathan, T. Schnabel, Unbiased learning-to-rank
+with biased feedback, WSDM 2017; their model p(k) = k ** -eta). p is at least 0.1, which limits the variance
 (E. Ionides, Truncated importance sampling, 2008) and leaves a bias in favour of the model in use.
 """
 
@@ -29,16 +29,16 @@ from crossrank.training.checks import same_query
 
 ETA = 1.0
 LEAST_PROPENSITY = 0.1
-# Labels go from 0 to 1, grades are whole numbers.
+# Labels range from 0 to 1, grades are whole numbers.
 _GRADES = 100
 
 
 @dataclass(frozen=True)
 class Clicks:
-    """One ranking that was shown.
+    """A ranking that was shown.
 
     :param shown: The texts, from the top.
-    :param places: The places that were clicked, from 1; none if nobody clicked.
+    :param places: The positions that were clicked, from 1; empty if nobody clicked.
     """
 
     query: str
@@ -48,11 +48,11 @@ class Clicks:
 
 @dataclass
 class Held:
-    """What is known of the held-out queries.
+    """The feedback on held-out queries.
 
-    :param queries: What queries are the same by -> the first one's text.
-    :param judged: The same -> document -> labels that people gave.
-    :param clicks: The same -> its rankings of which clicks were recorded.
+    :param queries: Normalized query -> its first text.
+    :param judged: Normalized query -> document -> labels that people gave.
+    :param clicks: Normalized query -> rankings with recorded clicks.
     """
 
     queries: dict[str, str] = field(default_factory=dict)
@@ -60,9 +60,9 @@ class Held:
     clicks: dict[str, list[Clicks]] = field(default_factory=dict)
 
     def add(self, row: Row, reading: ReadSettings) -> None:
-        """Take a row that can be used."""
-        said, clicks = split_signals(row, reading)
-        for one in said:
+        """Add a row."""
+        judgements, clicks = split_signals(row, reading)
+        for one in judgements:
             self.queries.setdefault(same_query(one.query), one.query)
             texts = self.judged.setdefault(same_query(one.query), {})
             texts.setdefault(one.document, []).append(one.label)
@@ -72,7 +72,7 @@ class Held:
 
 
 def split_signals(row: Row, reading: ReadSettings) -> tuple[list[Judgement], Clicks | None]:
-    """Divide a row into what people said and what they clicked.
+    """Divide a row into judgements and clicks.
 
     :raises RowError: If it can't be used.
     """
@@ -84,37 +84,37 @@ def split_signals(row: Row, reading: ReadSettings) -> tuple[list[Judgement], Cli
     column = roles["clicked"][0] if "clicked" in roles else None
     shown = row.fields[documents]
     if not isinstance(shown, (list, tuple)):
-        return judgements_of(row, reading, ReadReport()), None  # which says what is wrong with it
+        return judgements_of(row, reading, ReadReport()), None  # raises the error
     bare = [
         {key: value for key, value in item.items() if key != "clicked"} if isinstance(item, Mapping) else item
         for item in shown
     ]
     fields = {name: value for name, value in row.fields.items() if name != column}
-    said = judgements_of(replace(row, fields={**fields, documents: bare}), reading, ReadReport())
+    judgements = judgements_of(replace(row, fields={**fields, documents: bare}), reading, ReadReport())
     marks = [item.get("clicked") if isinstance(item, Mapping) else None for item in shown]
     given = row.fields[column] if column is not None else None
     if given is None and all(mark is None for mark in marks):
-        return said, None
+        return judgements, None
     if given is None:
         given = [place for place, mark in enumerate(marks, 1) if mark]
     places = given if isinstance(given, (list, tuple)) else [given]
-    # Every document labelled: their texts, as the reader takes them.
+    # Label every document to get the texts as the reader extracts them.
     labelled = replace(
         row, fields={"query": row.fields[roles["query"][0]], "documents": bare, "label": [0] * len(bare)}
     )
     everything = judgements_of(labelled, replace(reading, columns={}), ReadReport())
-    judgements_of(row, reading, ReadReport())  # complains of places that are none
+    judgements_of(row, reading, ReadReport())  # raises if a position is invalid
     known = tuple(sorted({place for place in places if isinstance(place, int)}))
-    return said, Clicks(everything[0].query, tuple(one.document for one in everything), known)
+    return judgements, Clicks(everything[0].query, tuple(one.document for one in everything), known)
 
 
 @dataclass(frozen=True)
 class HeldOutFeedback:
-    """A dataset out of feedback.
+    """A dataset made of feedback.
 
-    :param dataset: Queries that can tell two models apart.
+    :param dataset: Queries on which two models can differ.
     :param weights: Query -> how much it counts.
-    :param clicked: How many of the queries rest on clicks.
+    :param clicked: How many of the queries are judged by clicks.
     """
 
     dataset: Dataset
@@ -123,22 +123,22 @@ class HeldOutFeedback:
 
 
 def query_of(row: Row, reading: ReadSettings) -> str:
-    """The query of a row that can be used."""
+    """Give the query of a valid row."""
     roles = roles_of([name for name, value in row.fields.items() if value is not None], reading.columns)
     return str(row.fields[roles["query"][0]])
 
 
 def as_dataset(held: Held, source: Path, *, eta: float = ETA) -> HeldOutFeedback | None:
-    """Make a dataset; ``None`` if no query can tell models apart.
+    """Make a dataset; ``None`` if there is no query on which models can differ.
 
-    Where people said enough of a query's documents to rank them, its clicks are not looked at.
+    If people judged enough documents of a query to rank them, its clicks are ignored.
 
     :param source: For messages.
-    :param eta: How fast attention falls with the place; 0 for not at all.
+    :param eta: How fast attention falls with the position; 0 for not at all.
     :raises InputError: If ``eta`` is out of range.
     """
     if not 0 <= eta <= 5:
-        raise InputError(f"eta={eta!r} is outside 0 to 5. 1 means that the k-th place is seen by one in k.")
+        raise InputError(f"eta={eta!r} is outside 0 to 5. 1 means that one user in k looks at position k.")
     texts: dict[str, str] = {}  # text -> identifier
     queries: dict[str, str] = {}
     qrels: Qrels = {}
@@ -160,7 +160,7 @@ def as_dataset(held: Held, source: Path, *, eta: float = ETA) -> HeldOutFeedback
         qrels[query] = {}
         for rank, (text, gain) in enumerate(gains.items(), start=1):
             document = texts.setdefault(text, f"d{len(texts) + 1}")
-            # At least one for what was clicked or praised at all, however little beside the best.
+            # At least 1 for every document with a click or a positive judgement.
             qrels[query][document] = max(round(_GRADES * gain / highest), int(gain > 0))
             rows.append(RunRow(place, query, document, rank, -float(rank)))
     if not queries:
@@ -180,9 +180,9 @@ def as_dataset(held: Held, source: Path, *, eta: float = ETA) -> HeldOutFeedback
 
 
 def _by_propensity(sessions: Iterable[Clicks], eta: float) -> tuple[dict[str, float], float]:
-    """Gain of each document that was shown; and what makes an nDCG of them the weighted clicks of one showing again.
+    """Give the gain of each shown document, and the weight that turns nDCG into the weighted clicks of one showing.
 
-    Rankings without a click count as showings, else queries whose clicks are rare would count too much.
+    Rankings without a click count as showings; otherwise queries with rare clicks would count too much.
     """
     gains: dict[str, float] = {}
     count = 0

@@ -1,4 +1,4 @@
-"""The training loop: sentence-transformers', with small save points, a log, and silent libraries."""
+"""The training loop of sentence-transformers, with small save points, a log, and silent libraries."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ from crossrank.optional import require
 from crossrank.training.base_model import read_up_to
 from crossrank.training.in_batch import SimilarBatches
 
-WHOLE = "complete"
+COMPLETE = "complete"
 _WEIGHTS = "weights.pt"
 _COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm", "held_out", "held_out_ndcg@10", "held_out_loss")
 
 
 class Trainer(CrossEncoderTrainer):  # type: ignore[misc]
-    """The trainer, with parts that stay in evaluation mode, and save points of the weights that learn.
+    """A trainer whose frozen modules stay in evaluation mode and whose save points hold only trained weights.
 
-    :ivar asleep: These parts.
-    :ivar lengths: Tokens that the model reads, and that it reads while it learns.
-    :ivar batches: Which rows make a batch, where it is not left to chance.
+    :ivar frozen: Modules that are not trained.
+    :ivar lengths: The most tokens that the model reads, and that it reads while training.
+    :ivar batches: Chooses the rows of each batch; ``None`` for random batches.
     """
 
-    asleep: list[torch.nn.Module]
+    frozen: list[torch.nn.Module]
     lengths: tuple[int, int]
     batches: SimilarBatches | None = None
 
     def get_batch_sampler(self, *given: Any, **more: Any) -> Any:
-        """Which rows make a batch."""
+        """Choose the rows of each batch."""
         return super().get_batch_sampler(*given, **more) if self.batches is None else self.batches
 
     def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
-        """The loss of a batch; dropout would only add noise to what does not learn."""
-        for module in self.asleep:
+        """Compute the loss of a batch. Frozen modules are in evaluation mode: dropout would only add noise."""
+        for module in self.frozen:
             module.eval()
         return super().compute_loss(model, inputs, *rest, **more)
 
     def train(self, *given: Any, **more: Any) -> Any:
-        """Train; texts are shorter meanwhile."""
+        """Train with the shorter length."""
         full, shorter = self.lengths
         with self._reading(shorter, then=full):
             return super().train(*given, **more)
 
     def evaluate(self, *given: Any, **more: Any) -> Any:
-        """Figures of the model as it will be saved, which reads as much as it can."""
+        """Evaluate with the full length, which the saved model has."""
         full, shorter = self.lengths
         with self._reading(full, then=shorter):
             return super().evaluate(*given, **more)
@@ -78,7 +78,7 @@ class Trainer(CrossEncoderTrainer):  # type: ignore[misc]
         state = torch.load(Path(checkpoint_path) / _WEIGHTS, weights_only=True, map_location=self.model.device)
         learning = {name: p for name, p in self.model.model.named_parameters() if p.requires_grad}
         if state.keys() != learning.keys():
-            raise CheckpointError(f"{checkpoint_path} is of another model. Start without --resume.")
+            raise CheckpointError(f"{checkpoint_path} belongs to another model. Start without --resume.")
         with torch.no_grad():
             for name, parameter in learning.items():
                 parameter.copy_(state[name])
@@ -89,46 +89,46 @@ class Trainer(CrossEncoderTrainer):  # type: ignore[misc]
 
 
 class Marks(TrainerCallback):  # type: ignore[misc]
-    """Marks a save point once it is whole: a run that was killed while writing one goes on from the one before."""
+    """Marks a save point once it is complete, so that an interrupted run does not continue from an incomplete one."""
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A save point was written."""
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+        """Mark the save point."""
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
-def last_whole(folder: Path) -> Path | None:
-    """The newest whole save point of a run; others are removed."""
+def last_complete(folder: Path) -> Path | None:
+    """Find the newest complete save point of a run, and remove incomplete ones."""
     points = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    whole = [point for point in points if (point / WHOLE).is_file()]
+    whole = [point for point in points if (point / COMPLETE).is_file()]
     for point in points:
         if point not in whole:
             shutil.rmtree(point)
     return whole[-1] if whole else None
 
 
-class Epochs(TrainerCallback):  # type: ignore[misc]
-    """Tells batches that are other ones in every epoch which epoch it is, also in the middle of one after a kill.
+class EpochNumbers(TrainerCallback):  # type: ignore[misc]
+    """Sets the epoch of the batches, also when a run continues in the middle of one.
 
-    transformers and accelerate tell it to samplers with ``set_epoch``, but not in all versions, nor always in time.
+    transformers and accelerate call ``set_epoch`` of samplers, but not in all versions and not always in time.
     """
 
     def __init__(self, batches: SimilarBatches) -> None:
         self.batches = batches
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """An epoch begins, or goes on."""
+        """Set the epoch."""
         self.batches.epoch = int(state.epoch + 1e-6)
 
 
 class TrainingLog(TrainerCallback):  # type: ignore[misc]
-    """Writes a line of figures whenever there are some, and hands them to the progress bar."""
+    """Writes new figures to a CSV file and passes them to the progress bar."""
 
     def __init__(self, path: Path, progress: Callable[[int, int, dict[str, float]], object] | None) -> None:
         self.path = path
         self.progress = progress
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Forget what was written after the save point from which the run goes on, for it is done again."""
+        """Remove rows after the save point from which the run continues: those steps are repeated."""
         rows = []
         if self.path.is_file():
             with self.path.open(encoding="utf-8", newline="") as stream:
@@ -140,7 +140,7 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
             writer.writerows(rows)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """There are figures."""
+        """Write new figures."""
         figures = {key.removeprefix("eval_"): value for key, value in (logs or {}).items()}
         if "train_runtime" in figures:
             return
@@ -150,14 +150,14 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
             self.progress(state.global_step, state.max_steps, figures)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A step is done."""
+        """Report a step."""
         if self.progress:
             self.progress(state.global_step, state.max_steps, {})
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no remarks of transformers, datasets and sentence-transformers; errors still raise."""
+    """Silence progress bars and messages of transformers, datasets and sentence-transformers. Errors still raise."""
     datasets = require("datasets", extra="train", purpose="Training")
     theirs = logging.getLogger("sentence_transformers")
     level, verbosity = theirs.level, transformers_logging.get_verbosity()

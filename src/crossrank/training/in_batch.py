@@ -1,7 +1,7 @@
-"""In-batch negatives: a query's positive stands against documents of the other queries of its batch.
+"""In-batch negatives: the documents of the other queries in a batch.
 
-What they teach depends on the batch. Documents of any other queries are told apart at a glance; so a batch is put
-together of queries whose positives could be taken for each other, and every epoch of others.
+Documents of random other queries are too easy as negatives. So a batch combines queries whose positives are similar,
+in new combinations in every epoch.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from crossrank.training.loss_inputs import Columns
 
 
 class SimilarBatches(BatchSampler):  # type: ignore[misc]
-    """Batches of rows with queries alike; each positive of a query once an epoch, in another of its rows every time.
+    """Batches of similar queries. Each positive of a query comes once per epoch, each time with other negatives.
 
     :param columns: Rows of ``query``, ``positive`` and negatives.
     :param batch_size: Rows of a batch.
-    :ivar epoch: Set it before each epoch: its batches depend on nothing else but the seed.
+    :ivar epoch: Set it before each epoch. The batches depend only on it and on the seed.
     :raises MissingExtraError: If bm25s is not installed.
     """
 
@@ -51,7 +51,7 @@ class SimilarBatches(BatchSampler):  # type: ignore[misc]
         batches = []
         while len(left):
             likeness = self._likeness.scores(self._queries[left[0]])[left]
-            # Positives of one query are no negatives of each other.
+            # Positives of one query must not be negatives of each other.
             likeness[self._query_of[left] == self._query_of[left[0]]] = -1
             likeness[0] = np.inf
             most = min(self.batch_size, len(left))
@@ -66,14 +66,14 @@ class SimilarBatches(BatchSampler):  # type: ignore[misc]
 
 
 class _OnlyIrrelevant:
-    """Draws a query's negatives from the documents of the batch that are not known to be relevant for it."""
+    """Samples negatives of a query from documents in the batch that are not known to be relevant for it."""
 
     num_negatives: int
     relevant: Mapping[str, set[str]]
     _again: torch.Tensor
 
     def get_in_batch_negatives(self, anchors: Sequence[str], candidates: Sequence[list[str]]) -> list[list[str]]:
-        """One document for each query, ``num_negatives`` times; its positive again where there are no more."""
+        """Give ``num_negatives`` documents for each query; its positive again if there are too few."""
         batch = list(dict.fromkeys(text for column in candidates for text in column))
         drawn = []
         for place, query in enumerate(anchors):
@@ -83,20 +83,20 @@ class _OnlyIrrelevant:
         most = max(map(len, drawn))
         filled = [some + [positive] * (most - len(some)) for some, positive in zip(drawn, candidates[0], strict=True)]
         columns = [list(column) for column in zip(*filled, strict=True)]
-        # For the loss of this batch, which has only the logits.
+        # calculate_loss gets only the logits.
         rows = zip(candidates[0], *columns, *candidates[1:], strict=True)
         self._again = torch.tensor([[text in row[:place] for place, text in enumerate(row)] for row in rows])
         return columns
 
     def calculate_loss(self, logits: Sequence[torch.Tensor], batch_size: int) -> torch.Tensor:
-        """Cross-entropy of the positive, the first of each query's documents; each document counts once."""
+        """Cross-entropy with the first document of each query as the positive. Repeated documents count once."""
         of_queries = torch.cat(list(logits)).reshape(-1, batch_size).T
         of_queries = of_queries.masked_fill(self._again.to(of_queries.device), -torch.inf)
         return functional.cross_entropy(of_queries, torch.zeros(batch_size, dtype=torch.long, device=of_queries.device))
 
 
 class InBatchLoss(_OnlyIrrelevant, losses.MultipleNegativesRankingLoss):  # type: ignore[misc]
-    """The loss, with all its pairs in one pass, in which a model that reads texts apart reads each of them once."""
+    """The loss with all pairs in one pass, so that a model like the bundled one reads each text once."""
 
     def forward(self, inputs: list[list[str]], labels: Any, **more: Any) -> torch.Tensor:
         """The loss of a batch.
@@ -111,18 +111,18 @@ class InBatchLoss(_OnlyIrrelevant, losses.MultipleNegativesRankingLoss):  # type
 
 
 class CachedInBatchLoss(_OnlyIrrelevant, losses.CachedMultipleNegativesRankingLoss):  # type: ignore[misc]
-    """The same in parts, each of them computed twice."""
+    """The same loss in mini-batches, which takes less memory but computes each twice."""
 
 
 def in_batch_loss(
     kind: type[InBatchLoss | CachedInBatchLoss], model: CrossEncoder, columns: Columns, negatives: int, **more: Any
 ) -> InBatchLoss | CachedInBatchLoss:
-    """Make one of the two.
+    """Make one of the two losses.
 
-    :param columns: What is learnt from; what is a positive of a query there is never a negative of it.
-    :param negatives: How many documents of the batch a query is set against.
+    :param columns: The training data. A positive of a query is never one of its negatives.
+    :param negatives: How many documents of the batch to use as negatives of a query.
     """
-    # On logits: through a sigmoid, their default, what scores near 1 already is no longer told apart.
+    # On logits: with the default, a sigmoid, scores near 1 hardly differ.
     loss = kind(model, num_negatives=negatives, scale=1.0, activation_fn=torch.nn.Identity(), **more)
     loss.relevant = {}
     for query, positive in zip(columns.data["query"], columns.data["positive"], strict=True):

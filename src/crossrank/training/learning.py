@@ -1,13 +1,13 @@
-"""learn(): from a folder of feedback to a better model in use, or to the reason why not; one call for a scheduler.
+"""learn(): turn a folder of feedback into a better model, or say why not. Made to be called by a scheduler.
 
-A digest of a query's text says whether it is held out or learnt from, in this round and in all later ones. A model
-keeps the digests of the queries that it learnt from, so that none of them decides about its successor. Training starts
-from the version in use, with all feedback that there is, old and new.
+A digest of its text decides whether a query is held out or learnt from, in this round and all later ones. A model keeps
+the digests of the queries that it learnt from, so that none of them decides about its successor. Training starts from
+the version in use, with all feedback, old and new.
 
-Every round is one more chance for a candidate to look better by luck. So all rounds against one version in use share
-the budget ``alpha``: the k-th of them may use ``alpha / (k * (k + 1))`` of it (alpha spending: K. K. G. Lan, D. L.
-DeMets, Discrete sequential boundaries for clinical trials, Biometrika 1983; these shares sum up to ``alpha``). The
-chance that a version is ever replaced by one that is not better is at most ``alpha``, however many rounds there are.
+In every round a candidate may look better by chance. So all rounds against one version in use share the budget
+``alpha``: the k-th round may use ``alpha / (k * (k + 1))`` of it (alpha spending: K. K. G. Lan, D. L.
+DeMets, Discrete sequential boundaries for clinical trials, Biometrika 1983; the shares add up to ``alpha``). The
+probability that a version is ever replaced by one that is not better is at most ``alpha``, in any number of rounds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from crossrank.data.open_dataset import open_dataset
 from crossrank.errors import InputError
 from crossrank.training.checks import digest_of_query, same_query, split_by_query
 from crossrank.training.decision import Budget, Criteria, Decision, fewest_queries
-from crossrank.training.held_out_feedback import ETA, Held, HeldOutFeedback, as_dataset, query_of
+from crossrank.training.held_out_feedback import ETA, Held, as_dataset, query_of
 from crossrank.training.promotion import BUNDLED, promote
 from crossrank.training.saving import queries_learnt
 from crossrank.training.settings import Settings
@@ -42,7 +42,8 @@ from crossrank.training.settings import Settings
 STATE, LOCK, WORK = "learned.json", "learn.lock", ".learn"
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 PROMOTED, REFUSED, NOTHING, DRY = "promoted", "not promoted", "nothing to do", "dry run"
-# Of the division into learnt from and held out; another than the trainer's own, which divides the first part again.
+# Seed of the split into training and held-out queries. It differs from the trainer's, which splits the first part
+# again.
 _SEED = 7919
 
 
@@ -50,9 +51,9 @@ _SEED = 7919
 class Rules:
     """When to learn, and on what to decide.
 
-    :param min_judgements: With fewer new ones nothing is done.
-    :param eval_share: Share of the queries that decide, unless the version in use learnt from them.
-    :param eta: How fast attention to clicks falls with the place, see :mod:`crossrank.training.held_out_feedback`.
+    :param min_judgements: Do nothing with fewer new judgements than this.
+    :param eval_share: Share of the queries to decide on, unless the version in use learnt from them.
+    :param eta: How fast attention falls with the position, see :mod:`crossrank.training.held_out_feedback`.
     :raises InputError: If a value is out of range.
     """
 
@@ -62,9 +63,9 @@ class Rules:
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.eval_share <= 0.9:
-            raise InputError(f"eval_share={self.eval_share!r} is outside 0.01 to 0.9. Take a share of the queries.")
+            raise InputError(f"eval_share={self.eval_share!r} is outside 0.01 to 0.9. Give a share of the queries.")
         if self.min_judgements < 1:
-            raise InputError(f"min_judgements={self.min_judgements!r} is below 1. Take a positive number.")
+            raise InputError(f"min_judgements={self.min_judgements!r} is below 1. Give a positive number.")
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,12 @@ class Outcome:
 
     :param state: ``"promoted"``, ``"not promoted"``, ``"nothing to do"`` or ``"dry run"``.
     :param reasons: Why, in sentences.
-    :param rows: Lines of feedback, and how many of them were not learnt from before; ``judgements`` likewise.
+    :param rows: Lines of feedback; ``new_rows`` of them are new since the last round. The same for ``judgements``.
     :param train_queries: Queries to learn from.
-    :param decided_on: Held-out queries on which two models can differ; ``by_clicks`` of them rest on clicks.
-    :param notes: What was passed over -> how often.
+    :param decided_on: Held-out queries on which two models can differ; ``by_clicks`` of them are judged by clicks.
+    :param notes: What was ignored -> how often.
     :param version: The version in use at the end.
-    :param eta: How fast attention to clicks was taken to fall with the place.
+    :param eta: How fast attention falls with the position, as assumed for clicks.
     """
 
     state: str
@@ -103,7 +104,7 @@ class Outcome:
 
 @dataclass
 class _Read:
-    """Feedback as it lies in the folder."""
+    """The feedback in a folder."""
 
     files: int = 0
     rows: Counter[str] = field(default_factory=Counter)
@@ -132,29 +133,29 @@ def learn(
     progress: Callable[[int, int, dict[str, float]], object] | None = None,
     tell: Callable[[str], object] = lambda message: None,
 ) -> Outcome:
-    """Read feedback, train, compare, and promote what is better.
+    """Read feedback, train a candidate, compare it, and promote it if it is better.
 
     :param feedback: A folder of files as ``crossrank train`` reads them, one file, or rows with the same fields.
-    :param base: What to start from while the registry is empty; ``None`` for the bundled model.
+    :param base: The model to start from while the registry is empty; ``None`` for the bundled model.
     :param guard: As :func:`crossrank.training.promotion.promote` takes it.
-    :param data: Decide on this dataset instead of on held-out feedback; then all other queries are learnt from.
+    :param data: Decide on this dataset instead of held-out feedback; all other queries are then used for training.
     :param general: Files of general pairs to mix in.
     :param settings: How models run when they are compared.
     :param dry_run: Only read and count.
-    :param tell: Is told in a sentence what the user should know.
+    :param tell: Called with a sentence that the user should read.
     :raises InputError: If something can't be used.
-    :raises CrossRankError: If another process is learning in this registry, or the version in use was switched.
-    :raises OSError: If the disk is full; the version in use stays.
+    :raises CrossRankError: If another process is learning in this registry, or the version in use changed.
+    :raises OSError: If the disk is full. The version in use stays in use.
     """
     rules, training, criteria = rules or Rules(), training or Settings(), criteria or Criteria()
-    # Before anything is made: whether the feedback is there, and whether the registry can be one.
+    # Before anything is created: check that there is feedback and that the registry is valid.
     sources = _sources(feedback)
     registry.current()
     if not dry_run:
         registry.folder.mkdir(parents=True, exist_ok=True)
     with nullcontext() if dry_run else FileLock(registry.folder / LOCK, "learn") as lock:
         if lock is not None and lock.left_by:
-            tell(f"An earlier {lock.left_by} ended in the middle; what it left is cleared away")
+            tell(f"An earlier {lock.left_by} was interrupted; its files are removed")
         state = _State(registry.folder / STATE)
         in_use = registry.current()
         budget = Budget(criteria.alpha, state.rounds.get(in_use.name if in_use else "", 0) + 1)
@@ -168,7 +169,7 @@ def learn(
         why = _why_not(read, dataset, rules, criteria, trusted is not None)
         reasons: tuple[str, ...]
         if dry_run:
-            name, reasons = DRY, (why or "All is there: a model would be trained and compared.",)
+            name, reasons = DRY, (why or "Everything is ready: a model would be trained and compared.",)
         elif why is not None or dataset is None:
             name, reasons = NOTHING, (why or "",)
         else:
@@ -192,6 +193,7 @@ def learn(
             state.keep(read.rows)
             name, reasons = (PROMOTED if decision.promoted else REFUSED), (*decision.reasons, str(budget))
         in_use = registry.current()
+        skipped = {"lines that can't be used": read.report.skipped} if read.report.skipped else {}
         return Outcome(
             state=name,
             reasons=reasons,
@@ -202,8 +204,8 @@ def learn(
             new_judgements=read.new_judgements,
             train_queries=len({same_query(one.query) for one in read.train}),
             decided_on=len(dataset.queries) if dataset is not None else 0,
-            by_clicks=_clicked(held),
-            notes=_notes(read.report),
+            by_clicks=0 if held is None else held.clicked,
+            notes={**read.report.notes, **skipped},
             version=in_use.name if in_use else None,
             eta=rules.eta,
             decision=decision,
@@ -238,8 +240,8 @@ def _round(
         result = train(
             read.train, work / "candidate", training, base=start, general=general, progress=progress, tell=tell
         )
-        tell(f"Trained {result.steps} steps in {result.seconds:.0f} s; now the candidate is compared")
-        # Before the comparison: one that is broken off has looked at the held-out queries all the same.
+        tell(f"Trained {result.steps} steps in {result.seconds:.0f} s; comparing the candidate")
+        # Before the comparison: an interrupted one has already used the held-out queries.
         state.spend(in_use.name if in_use is not None else "")
         decision = promote(
             result.output,
@@ -295,7 +297,7 @@ def _read(
             if trusted is None and _is_held_out(query, rules.eval_share) and digest_of_query(query) not in learnt:
                 read.held.add(row, reading)
             elif same_query(query) in not_to_train_on:
-                read.report.note("rows of queries that the decision is made on, not learnt from")
+                read.report.note("rows of queries that the decision is made on (not trained on)")
             else:
                 read.train += found
     return read
@@ -305,17 +307,18 @@ def _why_not(read: _Read, dataset: Dataset | None, rules: Rules, criteria: Crite
     """Say in a sentence why there is nothing to do; ``None`` if there is."""
     if read.new_judgements < rules.min_judgements:
         return (
-            f"{read.new_judgements} new judgements of {read.judgements} are fewer than {rules.min_judgements}; "
-            "--min-judgements sets how many it takes."
+            f"{read.new_judgements} new judgements of {read.judgements} are fewer than {rules.min_judgements}. "
+            "--min-judgements sets the limit."
         )
     if not read.train:
-        return "No judgement is left to learn from: all are of queries that are held out."
+        return "No judgements are left to train on: all queries are held out."
     fewest, there = fewest_queries(criteria.alpha), len(dataset.queries) if dataset is not None else 0
     if there < fewest:
         where = "the data to decide on" if trusted else "the held-out feedback"
-        more = "" if trusted else " More feedback, or --data with judged queries, will do it."
+        more = "" if trusted else " Collect more feedback, or give judged queries with --data."
         return (
-            f"{there} queries of {where} have documents of different labels, but it takes {fewest} or more to show a "
+            f"{there} queries of {where} have documents with different labels, but at least {fewest} are needed to "
+            "show a "
             f"difference (p below {criteria.alpha:.2g}).{more}"
         )
     return None
@@ -348,17 +351,8 @@ def _digest(row: Row) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _clicked(held: HeldOutFeedback | None) -> int:
-    return 0 if held is None else held.clicked
-
-
-def _notes(report: ReadReport) -> dict[str, int]:
-    skipped = {"lines that can't be used": report.skipped} if report.skipped else {}
-    return {**report.notes, **skipped}
-
-
 class _State:
-    """Which rows were learnt from, and how many rounds there were against each version (``""``: before the first).
+    """Which rows were learnt from, and how many rounds were run against each version (``""``: before the first).
 
     :raises InputError: If the file is damaged.
     """
@@ -372,7 +366,9 @@ class _State:
                 known = json.loads(path.read_text(encoding="utf-8"))
                 self.rows, self.rounds = Counter(known["rows"]), Counter(known.get("rounds", {}))
             except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{str(path)!r} is damaged ({error}). Delete it: all feedback is new then.") from error
+                raise InputError(
+                    f"{str(path)!r} is damaged ({error}). Delete it; all feedback then counts as new."
+                ) from error
 
     def spend(self, version: str) -> None:
         """Count a round against a version."""
@@ -380,7 +376,7 @@ class _State:
         self.keep(self.rows)
 
     def keep(self, rows: Counter[str]) -> None:
-        """Keep what was learnt from, and write all of it or nothing."""
+        """Write which rows were learnt from, completely or not at all."""
         self.rows = rows
         with write_atomically(self.path) as stream:
             json.dump({"rows": dict(rows), "rounds": dict(self.rounds)}, stream)

@@ -1,4 +1,4 @@
-"""Groups -> the columns that a loss reads; which documents make a list or a triplet depends on the seed alone."""
+"""Turn groups into the columns that a loss reads. Which documents form a list or a triplet depends only on the seed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from crossrank.training.settings import Settings
 
 @dataclass(frozen=True)
 class Columns:
-    """What a loss reads.
+    """The input of a loss.
 
-    :param data: Column -> values, in the order in which sentence-transformers wants the columns.
-    :param rows: How many of them an epoch has: all, but for in-batch losses one for each positive of a query.
-    :param pairs_per_row: The most pairs of a row.
-    :param left_out: Queries of which nothing could be used, and why.
+    :param data: Column -> values, in the order that sentence-transformers expects.
+    :param rows: Rows per epoch: all of them, or for in-batch losses one for each positive of a query.
+    :param pairs_per_row: The most pairs in a row.
+    :param left_out: Why queries could not be used -> how many.
     """
 
     data: Mapping[str, list[Any]]
@@ -37,7 +37,7 @@ def pairs(groups: Sequence[Group], settings: Settings) -> Columns:
 def teacher_pairs(groups: Sequence[Group], settings: Settings) -> Columns:
     """``query``, ``document`` and the teacher's score as ``label``.
 
-    :raises InputError: If a pair has none.
+    :raises InputError: If a pair has no teacher score.
     """
     judged = [one for group in groups for one in group.judged]
     return _pairs(judged, [_teacher(one, settings) for one in judged])
@@ -53,9 +53,9 @@ def _pairs(judged: list[Judgement], labels: list[float]) -> Columns:
 
 
 def lists(groups: Sequence[Group], settings: Settings) -> Columns:
-    """``query``, ``documents``, ``labels``: a row for each query that ranks, divided where it has too many documents.
+    """``query``, ``documents``, ``labels``: a row for each query with different labels, or several if it is long.
 
-    Every list has a document of the query's highest label in it.
+    Every list contains a document with the query's highest label.
     """
     data: dict[str, list[Any]] = {"query": [], "documents": [], "labels": []}
     longest = 1
@@ -79,10 +79,10 @@ def lists(groups: Sequence[Group], settings: Settings) -> Columns:
 
 
 def triplets(groups: Sequence[Group], settings: Settings) -> Columns:
-    """``query``, ``positive`` and, where any query has some, ``negative_1`` ...; see :func:`_triplets_of`.
+    """``query``, ``positive`` and, if any query has negatives, ``negative_1`` ...; see :func:`_triplets_of`.
 
-    An epoch has one row for each positive, see :mod:`crossrank.training.in_batch`. The columns are the same for every
-    row: a query without negatives has its positive there, which the loss passes over.
+    An epoch has one row for each positive, see :mod:`crossrank.training.in_batch`. Every row has
+    the same columns: a query without negatives has its positive there, which the loss ignores.
     """
     most = settings.negatives
     usable = [group for group in groups if group.positives]
@@ -99,7 +99,7 @@ def triplets(groups: Sequence[Group], settings: Settings) -> Columns:
 
 
 def margins(groups: Sequence[Group], settings: Settings) -> Columns:
-    """``query``, ``positive``, ``negative`` and as ``label`` by how much the teacher prefers the positive.
+    """``query``, ``positive``, ``negative`` and as ``label`` the difference of their teacher scores.
 
     :raises InputError: If a pair has no teacher score.
     """
@@ -117,9 +117,9 @@ def margins(groups: Sequence[Group], settings: Settings) -> Columns:
 
 
 def _triplets_of(group: Group, most: int, seed: int) -> list[tuple[Judgement, list[Judgement]]]:
-    """Positives with ``most`` negatives each, so many that every positive and every negative is in one.
+    """Give positives with ``most`` negatives each, so that every positive and every negative is used.
 
-    Where there are fewer of either, they are taken again.
+    If there are too few of either, they are repeated.
     """
     positives, negatives = group.positives, _shuffled(group.negatives, group.query, seed)
     count = max(len(positives), -(-len(negatives) // most))
@@ -144,7 +144,7 @@ def _one_label(groups: Sequence[Group], usable: Callable[[Group], bool]) -> Mapp
 def _teacher(one: Judgement, settings: Settings) -> float:
     if one.teacher is None:
         raise InputError(
-            f"{one.place}: --loss {settings.loss} learns from a teacher's scores, but this pair has none. Give them in "
+            f"{one.place}: --loss {settings.loss} learns from teacher scores, but this pair has none. Give them in "
             "the column 'teacher_score' or in a file with --teacher-scores."
         )
     return one.teacher

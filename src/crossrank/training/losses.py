@@ -1,4 +1,4 @@
-"""The losses by name: sentence-transformers' own, or made of them."""
+"""The losses by name: those of sentence-transformers, or based on them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Loss:
     """A loss.
 
     :param rows: Makes the columns that it reads.
-    :param both_classes: Whether it needs positives and negatives.
-    :param make: From sentence-transformers' module of losses, a model, the settings and the columns to the loss itself.
+    :param both_classes: Whether it needs both positives and negatives.
+    :param make: Makes the loss, given sentence-transformers' module of losses, a model, the settings and the columns.
     """
 
     rows: Callable[[Sequence[Group], Settings], Columns]
@@ -52,7 +52,7 @@ def _cached_mnrl(losses: Any, model: Any, settings: Settings, columns: Columns) 
     )
 
 
-# A batch of these has many queries, each with its documents.
+# Losses whose batches combine documents of several queries.
 IN_BATCH = ("mnrl", "cached-mnrl")
 
 LOSSES: Mapping[str, Loss] = {

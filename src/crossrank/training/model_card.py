@@ -1,15 +1,15 @@
-"""The model card: what sentence-transformers writes, and what it lacks."""
+"""The model card: that of sentence-transformers, with more sections."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from crossrank.data.judgements import is_positive
 from crossrank.training.base_model import Base
-from crossrank.training.comparison import LEARNT, Comparison, Part
+from crossrank.training.comparison import LEARNT, HeldOutComparison
 from crossrank.training.data_split import DataSplit
 from crossrank.training.settings import Settings
 from crossrank.training.training_result import TrainingResult
@@ -45,14 +45,14 @@ def write_card(
         lambda: _limits(split, settings),
     ]
     added = "\n\n".join(section() for section in sections)
-    # Before what is only citations, where readers stop.
+    # Before the citations, where readers stop.
     text, mark, citations = card.text.partition("\n## Citation")
     card.text = f"{text.rstrip()}\n\n{added}\n{mark}{citations}"
     card.save(path)
 
 
-def _figure_for_the_hub(found: Comparison) -> Any:
-    """What the hub shows beside a model, in the words in which sentence-transformers states its own figures."""
+def _figure_for_the_hub(found: HeldOutComparison) -> Any:
+    """The figure that the hub shows for a model, in the same form as those of sentence-transformers."""
     from huggingface_hub import EvalResult
 
     return EvalResult(
@@ -62,7 +62,7 @@ def _figure_for_the_hub(found: Comparison) -> Any:
         dataset_name="held-out queries",
         metric_type=METRIC,
         metric_name="nDCG@10",
-        metric_value=round(found.figures["result"].ndcg, 4),
+        metric_value=round(found.systems["result"].mean or 0.0, 4),
     )
 
 
@@ -89,41 +89,34 @@ print(model.predict([("a query", "a document")]))
 ```"""
 
 
-def _evaluation(found: Comparison | None) -> str:
+def _evaluation(found: HeldOutComparison | None) -> str:
     title = "## Evaluation against the base and BM25\n\n"
     if found is None:
-        return title + "None: there were too few queries to hold some out. Evaluate it before you use it."
+        return title + "None: there were too few queries to hold some out. Evaluate the model before you use it."
     lines = [
-        f"On {found.pairs} pairs of held-out queries, {found.queries} of which have documents of different labels. "
-        "Intervals are 95 % (bootstrap over queries), p is of a paired permutation test. The held-out queries also "
-        "decided when to stop, so the result's own figures are on the bright side.",
+        f"On {found.pairs} pairs of held-out queries. {found.queries} of these queries have documents with different "
+        "labels. Intervals are 95 % (bootstrap over queries), p is from a paired permutation test. The held-out "
+        "queries "
+        "also decided when to stop training, so the figures of the result are slightly optimistic.",
         "",
         "| | nDCG@10 | 95 % interval | the result is better by | 95 % interval | p | binary cross-entropy |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, one in found.figures.items():
-        loss = "" if one.loss is None else f"{one.loss:.4f}"
-        if not found.queries:
-            cells = ["", "", "", "", ""]
-        elif name == "result":
-            cells = [f"{one.ndcg:.4f}", f"{one.low:.4f} to {one.high:.4f}", "", "", ""]
-        else:
-            gain = [f"{one.gain:+.4f}", f"{one.gain_low:+.4f} to {one.gain_high:+.4f}", f"{one.p:.4f}"]
-            cells = [f"{one.ndcg:.4f}", f"{one.low:.4f} to {one.high:.4f}", *gain]
-        lines.append(f"| {name} | {' | '.join(cells)} | {loss} |")
+    for name, one in found.systems.items():
+        cells = ["", "", "", "", "", "" if one.loss is None else f"{one.loss:.4f}"]
+        if one.mean is not None and one.interval is not None:
+            cells[:2] = [f"{one.mean:.4f}", "{:.4f} to {:.4f}".format(*one.interval)]
+        if (gain := one.comparison) is not None:
+            cells[2:5] = [f"{gain.difference:+.4f}", "{:+.4f} to {:+.4f}".format(*gain.interval), f"{gain.p:.4f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     if LEARNT in found.parts:
-        lines += ["", _by_documents(found.parts)]
+        lines.append("")
+        for name, part in found.parts.items():
+            which = "had a document that was also relevant in training" if name == LEARNT else "had none"
+            gains = "{:+.4f} ({:+.4f} to {:+.4f}, p = {:.4f})".format(part.difference, *part.interval, part.p)
+            lines.append(f"{part.queries} of them {which}: against the base {gains}.")
+        lines.append("Where there was one, the model may just remember the document.")
     return title + "\n".join(lines)
-
-
-def _by_documents(parts: Mapping[str, Part]) -> str:
-    """Where a gain may be memory, and where it is not."""
-    told = []
-    for name, one in parts.items():
-        which = "had a document that was relevant in training, too" if name == LEARNT else "had none"
-        gain = f"{one.gain:+.4f} ({one.gain_low:+.4f} to {one.gain_high:+.4f}, p = {one.p:.4f})"
-        told.append(f"{one.queries} of them {which}: against the base {gain}.")
-    return f"{' '.join(told)} Where there was one, a gain may be memory of it."
 
 
 def _data(split: DataSplit) -> str:
@@ -143,8 +136,8 @@ def _data(split: DataSplit) -> str:
 
 
 def _run(settings: Settings, base: Base, result: TrainingResult, machine: str) -> str:
-    stopped = ", where it stopped because nothing got better" if result.stopped_early else ""
-    # A folder's path says nothing to others, and may say too much.
+    stopped = " (stopped early without further improvement)" if result.stopped_early else ""
+    # The path of a folder is private and means nothing to others.
     name = Path(base.files.name).name if Path(base.files.name).is_dir() else base.files.name
     if base.files.revision:
         name += f" at {base.files.revision}"
@@ -166,19 +159,19 @@ def _run(settings: Settings, base: Base, result: TrainingResult, machine: str) -
 
 def _limits(split: DataSplit, settings: Settings) -> str:
     pairs = sum(len(group.judged) for group in split.train)
-    small = " That is little: expect it to do better on texts much like these, and hardly elsewhere." * (pairs < 5000)
+    small = " That is little data: expect gains on similar texts, but hardly elsewhere." * (pairs < 5000)
     length = f" {settings.max_length}" if settings.max_length else ""
     return (
         "## Intended use and limits\n\n"
-        "For ranking the documents that a search found for a query, by relevance. It learnt from "
-        f"{pairs} judged pairs.{small} Scores are for ordering documents of one query; whether a score of two queries "
-        "means the same has to be measured (`crossrank calibrate`). Whatever bias the judgements have, it has too. "
-        f"Documents beyond its{length} tokens are cut. It does not say whether a document is true, safe or up to date."
+        "For ranking the documents that a search found for a query, by relevance. The model was trained on "
+        f"{pairs} judged pairs.{small} Scores order the documents of one query; calibrate them (`crossrank calibrate`) "
+        "before you compare scores of different queries. The model has the bias of its judgements. Documents beyond its"
+        f"{length} tokens are cut. It does not judge whether a document is true, safe or up to date."
     )
 
 
 def _cell(text: Any) -> str:
     short = " ".join(str(text).split())
     short = short if len(short) <= _MOST_LETTERS else short[:_MOST_LETTERS] + "..."
-    # A code span, so that nothing in it is read as Markdown or HTML.
+    # A code span, so that its text is not read as Markdown or HTML.
     return "`" + short.replace("`", "'").replace("|", "\\|") + "`"

@@ -1,12 +1,12 @@
-"""Hard negatives: documents that a search puts high for a query though nobody judged them relevant.
+"""Hard negatives: documents that a search ranks high for a query although nobody judged them relevant.
 
-Many of these are relevant all the same, and a model that is taught otherwise gets worse. Three guards, all of them
-usual (Qu et al. 2021, RocketQA, arXiv 2010.08191, for the cross-encoder; Moreira et al. 2024, NV-Retriever, arXiv
+Many of these are relevant all the same, and training on them as negatives makes a model worse. Three usual guards (Qu
+et al. 2021, RocketQA, arXiv 2010.08191, for the cross-encoder; Moreira et al. 2024, NV-Retriever, arXiv
 2407.15831, for the margin relative to the positive's score):
 
-- a window of ranks: the first few of a ranking are the likeliest false negatives, those far down are too easy;
-- a margin: a document scored as high as the positive, or nearly, is left out;
-- optionally a cross-encoder, whose score may not come near the positive's either.
+- a window of ranks: the first few documents are the likeliest false negatives, those far down are too easy;
+- a margin: documents that score nearly as high as the positive are left out;
+- optionally a cross-encoder, which must also score the document clearly below the positive.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ METHODS = ("bm25", "bi-encoder", "both")
 class Mining:
     """How negatives are chosen.
 
-    :param method: What ranks the corpus.
-    :param count: Negatives for each query (of each method).
-    :param first: The first rank that is taken, counted from 1 among the documents that are not judged.
-    :param last: The last.
-    :param margin: A negative's score may be at most this share of the lowest positive's, where that is above 0;
-        ``inf`` sets no limit, for data in which all that is relevant is judged.
-    :param filter_margin: With a cross-encoder: by how much, in logits, the positive has to be above a negative.
+    :param method: How the corpus is searched.
+    :param count: Negatives per query and method.
+    :param first: The first rank to take negatives from, counted from 1 among the unjudged documents.
+    :param last: The last rank.
+    :param margin: A negative's score may be at most this share of the lowest positive score, if that is above 0;
+        ``inf`` for no limit, if every relevant document is judged.
+    :param filter_margin: With a cross-encoder: by how many logits the positive must be above a negative.
     """
 
     method: str = "bm25"
@@ -52,18 +52,18 @@ class Mining:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise InputError(f"method={self.method!r} is not known. Take one of {', '.join(METHODS)}.")
+            raise InputError(f"method={self.method!r} is unknown. Choose from {', '.join(METHODS)}.")
         if not 1 <= self.first <= self.last:
             raise InputError(
-                f"The window of ranks is {self.first} to {self.last}. Give a first of 1 or more, and a last."
+                f"The window of ranks is {self.first} to {self.last}. Give a first rank of 1 or more and a last rank."
             )
         if self.count < 1:
-            raise InputError(f"count={self.count} is below 1. Take one negative or more for each query.")
+            raise InputError(f"count={self.count} is below 1. Use at least one negative per query.")
         if not math.isfinite(self.filter_margin):
-            raise InputError(f"filter_margin={self.filter_margin} is no number of logits. Take 1, for instance.")
+            raise InputError(f"filter_margin={self.filter_margin} is not a finite number. Use 1, for example.")
         if not (0 < self.margin <= 1 or self.margin == math.inf):
             raise InputError(
-                f"margin={self.margin} is outside 0 to 1: it is a share of a positive's score. Give inf for no limit."
+                f"margin={self.margin} is outside 0 to 1. It is a share of a positive's score; use inf for no limit."
             )
 
 
@@ -71,9 +71,9 @@ class Mining:
 class MiningReport:
     """What was mined, and what was left out and why.
 
-    :param beyond: Documents from below the window, where too little of it was below the positive.
-    :param too_near: Documents scored too near a positive (or above it) by what ranks the corpus.
-    :param filtered: Documents that the cross-encoder put too near a positive.
+    :param beyond: Documents taken from below the window, because too few inside it scored below the positive.
+    :param too_near: Documents that the search scored above a positive or too close to it.
+    :param filtered: Documents that the cross-encoder scored above a positive or too close to it.
     """
 
     queries: int = 0
@@ -110,7 +110,7 @@ def bi_encoder_ranker(model: Any, corpus: Sequence[str], queries: Sequence[str])
     """Cosines of all documents with a query.
 
     :param model: A :class:`crossrank.scoring.bi_encoder.BiEncoder`.
-    :param queries: All that will be asked, embedded at once.
+    :param queries: All queries that will be asked; they are embedded at once.
     """
     documents = np.asarray(model.encode(corpus, role="document"))
     asked = dict(zip(queries, np.asarray(model.encode(list(queries), role="query")), strict=True))
@@ -129,10 +129,10 @@ def mine(
     """Find negatives for each query that has a positive.
 
     :param corpus: Distinct documents.
-    :param rankers: What ranks the corpus, one or more.
-    :param logits_of: A cross-encoder's, to filter by.
-    :param progress: Is told how many more queries are done.
-    :returns: The queries for which some were found or judged, and what was left out.
+    :param rankers: One or more functions that score the corpus.
+    :param logits_of: Scores pairs with a cross-encoder, to filter the negatives.
+    :param progress: Called with the number of queries just done.
+    :returns: The queries that have negatives, found or judged, and what was left out.
     """
     report = MiningReport()
     place = {text: i for i, text in enumerate(corpus)}
@@ -177,18 +177,18 @@ def _window(
     settings: Mining,
     report: MiningReport,
 ) -> list[str]:
-    """Unjudged documents that score clearly below the query's positives: of the window, or else the next ones."""
+    """Give unjudged documents that score clearly below the query's positives, from the window or from below it."""
     known = [scores[place[text]] for text in positives if text in place]
     lowest = min(known, default=0.0)
-    # A positive that the ranker does not find says nothing of what it finds.
+    # A positive that the ranker does not find sets no limit.
     limit = settings.margin * lowest if lowest > 0 else np.inf
     unjudged = [i for i in best(scores, len(scores)) if corpus[i] not in judged]
     window = unjudged[settings.first - 1 : settings.last]
     below = [i for i in window if scores[i] <= limit]
     report.too_near += len(window) - len(below)
     if len(below) < settings.count:
-        # The positive stands so far down that nearly all of the window is above it. Without what comes below it, the
-        # queries that most need training would drop out.
+        # The positive is ranked so low that nearly all of the window is above it. Such queries need training most, so
+        # documents from below the window are taken.
         further = [i for i in unjudged[settings.last :] if scores[i] <= limit][: settings.count - len(below)]
         report.beyond += len(further)
         below += further

@@ -1,7 +1,7 @@
-"""promote(): a candidate takes the place of the model in use only if it is shown to be better.
+"""promote(): a candidate replaces the model in use only if it is shown to be better.
 
-Both rank the same candidates of the same held-out queries. The candidate must be better there, and must not have lost
-more than a margin on a guard set of general queries; :mod:`crossrank.training.decision` has the formulas.
+Both models rank the same documents for the same held-out queries. The candidate must be better there, and must not lose
+more than a margin on a guard set of general queries. :mod:`crossrank.training.decision` has the formulas.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from crossrank.data.dataset import Dataset
 from crossrank.data.open_dataset import open_dataset
 from crossrank.errors import CrossRankWarning, InputError
 from crossrank.evaluation.evaluate_models import evaluate
+from crossrank.evaluation.result import PairedComparison
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.training.checks import digest_of_query
-from crossrank.training.decision import Budget, Criteria, Decision, Figures, figures, judge
+from crossrank.training.decision import Budget, Criteria, Decision, compare_models, detectable, judge
 from crossrank.training.guard_set import load_guard
 from crossrank.training.saving import queries_learnt
 
@@ -49,39 +50,39 @@ def promote(
     decision_file: Path | None = None,
     show_progress: bool | None = None,
 ) -> Decision:
-    """Decide whether a candidate is better than the model in use; with a registry, put it to use if it is.
+    """Decide whether a candidate is better than the model in use. With a registry, put it into use if it is.
 
     :param candidate: A checkpoint's folder.
     :param data: Held-out queries that the candidate did not learn from: what
         :func:`crossrank.data.open_dataset.open_dataset` reads, or a dataset.
     :param against: A name on the hub or a folder; by default the registry's version in use, else the bundled model.
     :param guard: General queries: ``"bundled"`` for those that come with crossrank, ``"none"``, or a dataset.
-    :param registry: Where the candidate becomes the version in use. In an empty one ``against`` becomes the first
-        version, so that there is something to go back to.
-    :param split: Of ``data`` and ``guard``, where they are folders.
+    :param registry: Where a better candidate becomes the version in use. In an empty registry ``against`` becomes the
+        first version, so that there is a version to roll back to.
+    :param split: The split of ``data`` and ``guard``, if they are folders.
     :param weights: Query -> how much it counts in ``data``.
     :param settings: How both models run, as :class:`~crossrank.scoring.cross_encoder.CrossEncoder` takes it.
-    :param budget: Where several rounds share one alpha: this one's part, which ``criteria`` has; it is only reported.
-    :param decision_file: Where to write the decision as JSON. Until it is there, the scores are kept beside it, so that
-        a comparison that was broken off goes on where it was.
+    :param budget: If several rounds share one alpha: the part of this round. It is only reported; ``criteria`` has it.
+    :param decision_file: Where to write the decision as JSON. Until then the scores are kept in the same folder, so
+        that an interrupted comparison can continue.
     :raises InputError: If something can't be used.
     :raises ModelError: If a model can't be loaded.
-    :raises OSError: If the disk is full; the version in use stays.
-    :raises CrossRankError: If the registry was switched meanwhile.
+    :raises OSError: If the disk is full. The version in use stays in use.
+    :raises CrossRankError: If the version in use changed in the meantime.
     """
     criteria = criteria or Criteria()
+    if decision_file is not None:
+        _check_decision_file(decision_file)
     in_use = registry.current() if registry is not None else None
     old, new = _models(candidate, against, registry)
     held_out = data if isinstance(data, Dataset) else open_dataset(os.fspath(data), split=split)
     general = guard if isinstance(guard, Dataset) else _guard(guard, split)
-    if decision_file is not None:
-        _check_decision_file(decision_file)
     learnt = queries_learnt(new.folder)
     trained_on = sum(digest_of_query(text) in learnt for text in held_out.queries.values())
     if trained_on:
         warnings.warn(
             f"The candidate was trained on {trained_on} of the {len(held_out.queries)} queries of {held_out.name}, so "
-            "it looks better on them than it is. Decide on queries that it was not trained on.",
+            "it looks better than it is. Decide on queries that it was not trained on.",
             CrossRankWarning,
             stacklevel=2,
         )
@@ -96,7 +97,7 @@ def promote(
         data=on_data,
         guard=on_guard,
         queries_needed=needed,
-        detectable=on_data.detectable(criteria),
+        detectable=detectable(on_data, criteria),
         criteria=criteria,
         candidate=_facts(new),
         against=_facts(old),
@@ -110,7 +111,7 @@ def promote(
             in_use = registry.switch(registry.publish(old.folder))
         version = registry.publish(new.folder)
         decision = replace(decision, version=version.name)
-    # Before the switch: where it can't be written, the version in use stays.
+    # Before the switch: if it can't be written, the version in use stays.
     if decision_file is not None and scores is not None:
         decision.write(decision_file)
         shutil.rmtree(scores, ignore_errors=True)
@@ -119,7 +120,7 @@ def promote(
             registry.switch(version, instead_of=in_use, record={"decision": decision.as_dict()})
         except BaseException:
             if decision_file is not None:
-                decision_file.unlink(missing_ok=True)  # it says what did not happen
+                decision_file.unlink(missing_ok=True)  # the promotion it describes did not happen
             raise
     return decision
 
@@ -133,8 +134,9 @@ def _models(
         return resolve(against), new
     if against is not None and resolve(against).folder.resolve() != in_use.folder.resolve():
         raise InputError(
-            f"against={os.fspath(against)!r} is not what {str(in_use.folder.parent.parent)!r} has in use, which is "
-            f"{in_use.name}. A candidate has to be better than that; leave --against out."
+            f"against={os.fspath(against)!r} is not the version in use in {str(in_use.folder.parent.parent)!r}, "
+            "which is "
+            f"{in_use.name}. A candidate must be better than that version; leave --against out."
         )
     return ModelFiles(in_use.folder, in_use.name, in_use.name), new
 
@@ -152,8 +154,8 @@ def _compare(
     weights: Mapping[str, float] | None,
     scores: Path | None,
     show_progress: bool | None,
-) -> Figures:
-    # A folder of its own for whatever is compared: other models or data start anew.
+) -> PairedComparison:
+    # Other models or other data get another folder and start again.
     key = hashlib.sha256(f"{dataset.fingerprint()} {criteria.depth}".encode())
     for model in models:
         key.update(json.dumps(model.info(), default=str).encode())
@@ -170,11 +172,11 @@ def _compare(
     # The first stage comes first.
     before, after = (system.values[found.measures[0]] for system in found.systems[1:])
     counting = None if weights is None else np.array([weights[query] for query in found.queries])
-    return figures(found.dataset, before, after, criteria, counting)
+    return compare_models(found.dataset, before, after, criteria, counting)
 
 
 def _check_decision_file(file: Path) -> None:
-    """Refuse to write over anything but an earlier decision."""
+    """Refuse to overwrite anything but an earlier decision."""
     if not file.exists():
         return
     try:

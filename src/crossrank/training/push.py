@@ -1,4 +1,4 @@
-"""A trained model -> the hub."""
+"""Upload a trained model to the hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from crossrank.errors import DownloadError, InputError, ModelAccessError
 
 
 def check_repository(name: str) -> None:
-    """See, before hours of training, that a name can be a repository's.
+    """Check that a name is valid for a repository, before hours of training.
 
     :raises InputError: If it can't.
     """
@@ -23,7 +23,7 @@ def check_repository(name: str) -> None:
 
 
 def push(folder: Path, name: str, *, token: str | None = None, private: bool | None = None) -> str:
-    """Upload a model folder; the repository is made if it is not there. The folder stays as it is.
+    """Upload a model folder. The repository is created if it does not exist; the folder is not changed.
 
     :param token: Token for the hub; by default the one that ``hf auth login`` stored.
     :returns: The repository's address.
@@ -35,14 +35,14 @@ def push(folder: Path, name: str, *, token: str | None = None, private: bool | N
 
     from crossrank.checkpoint.hub import DOWNLOAD_ERRORS
 
-    # Read at each call, where huggingface_hub reads it once at its import.
+    # Read at each call; huggingface_hub reads it once when it is imported.
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
-    remedy = f"The model is whole in {str(folder)!r}; upload it with: hf upload {name} {folder}"
+    remedy = f"The model is complete in {str(folder)!r}. Upload it with: hf upload {name} {folder}"
     try:
         url = api.create_repo(name, exist_ok=True, private=private)
         api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message="Add a trained cross-encoder")
     except LocalTokenNotFoundError as error:
-        raise ModelAccessError(f"The hub wants a token. Run 'hf auth login' or set HF_TOKEN. {remedy}") from error
+        raise ModelAccessError(f"The hub requires a token. Run 'hf auth login' or set HF_TOKEN. {remedy}") from error
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         kind = ModelAccessError if status in (401, 403) else DownloadError

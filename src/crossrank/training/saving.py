@@ -1,4 +1,4 @@
-"""Writing a model folder whole or not at all."""
+"""Write a model folder completely or not at all."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _OF_A_MODEL = re.compile(
     r"|README\.md|\.gitattributes|training_log\.csv|runs/.+"
 )
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-# What writers that are not Python's say of a full disk: safetensors, torch's zip writer, Arrow.
-_SAID = (
+# Messages about a full disk from writers that raise no OSError: safetensors, torch's zip writer, Arrow.
+_MESSAGES = (
     *("no space left", "file too large", "os error 28", "os error 27", "quota exceeded"),
     *("failed writing file", "unexpected pos"),
 )
 
 
 def check_output(output: Path) -> None:
-    """See that a model may be written there, and mend what a stop between two renames left.
+    """Check that a model may be written there, and repair what an interruption between two renames left.
 
-    :raises InputError: If it is a file, or a folder with something else in it.
+    :raises InputError: If it is a file, or a folder with other contents.
     """
-    old = _beside(output, "old")
+    old = _sibling(output, "old")
     if old.is_dir():
         if output.exists():
             shutil.rmtree(old)
@@ -47,8 +47,9 @@ def check_output(output: Path) -> None:
     files = sorted(file.relative_to(output).as_posix() for file in output.rglob("*") if file.is_file())
     if output.is_dir() and any(output.iterdir()) and not _is_model(output, files):
         raise InputError(
-            f"The folder {str(output)!r} is not empty and holds no model, so it is not replaced by one. Name another "
-            "folder, or empty this one."
+            f"The folder {str(output)!r} is not empty and holds no model, so it is not replaced. Name another "
+            "folder, or "
+            "empty this one."
         )
     foreign = [file for file in files if not _OF_A_MODEL.fullmatch(file)]
     if foreign:
@@ -59,9 +60,9 @@ def check_output(output: Path) -> None:
 
 
 def queries_learnt(folder: Path) -> set[str]:
-    """Digests of the queries that a model learnt from, its base's included, see :func:`.checks.digest_of_query`.
+    """Give the digests of the queries that a model and its base learnt from, see :func:`.checks.digest_of_query`.
 
-    :returns: Nothing for a model that :func:`.trainer.train` did not make.
+    :returns: An empty set for a model that :func:`.trainer.train` did not make.
     """
     try:
         return set(json.loads((folder / RUN).read_text(encoding="utf-8"))["queries"])
@@ -71,28 +72,28 @@ def queries_learnt(folder: Path) -> set[str]:
 
 @contextmanager
 def only_one(output: Path) -> Iterator[None]:
-    """Keep a second run away from a model's folder and its save points.
+    """Lock a model's folder and its save points against a second run.
 
-    :raises CrossRankError: If there is one already.
+    :raises CrossRankError: If another run has the lock.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    path = _beside(output, "lock")
+    path = _sibling(output, "lock")
     with FileLock(path, f"the training of {output.name}"):
         try:
             yield
         finally:
-            # Windows does not let go of a file that is open; it stays behind empty then.
+            # Windows does not delete an open file; the empty file remains then.
             with suppress(OSError):
                 path.unlink()
 
 
 def write_folder(output: Path, write: Callable[[Path], None]) -> None:
-    """Let a folder be written beside its place, then put it there; a model that was there is replaced as a whole.
+    """Write a folder under a temporary name, then rename it. An existing model is replaced as a whole.
 
     :param write: Writes into the folder it is given.
-    :raises OSError: If it could not be written; what was there before is as it was.
+    :raises OSError: If it could not be written. An existing model is unchanged.
     """
-    new, old = _beside(output, "new"), _beside(output, "old")
+    new, old = _sibling(output, "new"), _sibling(output, "old")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     try:
@@ -111,20 +112,20 @@ def write_folder(output: Path, write: Callable[[Path], None]) -> None:
 
 
 @contextmanager
-def full_disk_told(output: Path, remedy: str) -> Iterator[None]:
-    """Say of a full disk what became of the model.
+def explain_full_disk(output: Path, remedy: str) -> Iterator[None]:
+    """Turn errors about a full disk into one that says what happened to the model.
 
-    :raises OSError: Instead of whatever a writer raised about a full disk.
+    :raises OSError: If the disk is full.
     """
     try:
         yield
     except Exception as error:
-        if getattr(error, "errno", None) not in _FULL and not any(said in str(error).lower() for said in _SAID):
+        if getattr(error, "errno", None) not in _FULL and not any(text in str(error).lower() for text in _MESSAGES):
             raise
-        stays = " The model that was there is as it was." if (output / "config.json").is_file() else ""
+        stays = " The existing model is unchanged." if (output / "config.json").is_file() else ""
         raise OSError(
-            f"The disk is full, or a limit on the size of files is reached, at {str(output.parent)!r}: the model "
-            f"{str(output)!r} was not written.{stays} {remedy}"
+            f"The disk is full, or a file size limit is reached, at {str(output.parent)!r}: the model {str(output)!r} "
+            f"was not written.{stays} {remedy}"
         ) from error
 
 
@@ -137,12 +138,12 @@ def _is_model(folder: Path, files: Sequence[str]) -> bool:
     return isinstance(config, dict) and "model_type" in config and weights
 
 
-def _beside(output: Path, what: str) -> Path:
+def _sibling(output: Path, what: str) -> Path:
     return output.parent / f".{output.name}.{what}"
 
 
 def _readable(folder: Path) -> None:
-    """Let whoever may read the configuration read the weights, which some writers keep to the owner."""
+    """Give all files the permissions of the configuration: some writers make weights readable only by the owner."""
     mode = (folder / "config.json").stat().st_mode
     for file in folder.iterdir():
         if file.is_file():
@@ -150,7 +151,7 @@ def _readable(folder: Path) -> None:
 
 
 def _to_disk(folder: Path) -> None:
-    """Wait until the files are on the disk, so that a rename never names half of one."""
+    """Wait until the files are on the disk, so that no incomplete file is renamed."""
     for file in folder.rglob("*"):
         if file.is_file():
             with file.open("rb") as stream:

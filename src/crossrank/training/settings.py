@@ -1,4 +1,4 @@
-"""All that a training run depends on besides its data; the defaults suit 50 to 5,000 pairs."""
+"""All settings of a training run. The defaults suit 50 to 5,000 pairs."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def _of(
 ) -> Any:
     """Make a field.
 
-    :param text: What it does, for ``--help``.
+    :param text: What the setting does, for ``--help``.
     :param least: The smallest value; ``most`` is the largest.
-    :param choices: The values that there are.
-    :param option: The option's name on the command line, where it is not the field's; ``""`` if it has none.
+    :param choices: The possible values.
+    :param option: The name of the option on the command line if it differs from the field; ``""`` for no option.
     """
     return field(default=default, metadata={"text": text, "range": (least, most), "choices": choices, "option": option})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is made with. Each field's ``metadata`` says what it does and which values it may have.
+    """Settings of a run. The ``metadata`` of each field says what it does and which values are allowed.
 
     :raises InputError: If a value is out of range.
     """
@@ -44,8 +44,8 @@ class Settings:
     learning_rate: float | None = _of(
         None, "learning rate (default: 2e-5; 5e-5 if only the head learns)", 0, 1, option="lr"
     )
-    learning_rate_all: float = _of(2e-5, "the default where more than the head learns", 0, 1, option="")
-    learning_rate_head: float = _of(5e-5, "the default where only the head learns", 0, 1, option="")
+    learning_rate_all: float = _of(2e-5, "the default if more than the head learns", 0, 1, option="")
+    learning_rate_head: float = _of(5e-5, "the default if only the head learns", 0, 1, option="")
     batch_size: int = _of(16, "pairs in a batch; with mnrl and cached-mnrl, queries", 1)
     accumulate: int = _of(1, "batches whose gradients make one step", 1)
     warmup: float = _of(0.1, "share of the steps in which the learning rate rises from 0", 0, 1)
@@ -90,7 +90,7 @@ class Settings:
             if choices and value not in choices:
                 raise InputError(f"{one.name}={value!r} is unknown. Choose from {', '.join(choices)}.")
             if least is not None and value is not None and not least <= value <= most:
-                raise InputError(f"{one.name}={value!r} is outside {least:g} to {most:g}. Take a value between.")
+                raise InputError(f"{one.name}={value!r} is outside {least:g} to {most:g}.")
         if self.freeze not in FREEZE and not str(self.freeze).isdecimal():
             raise InputError(
                 f"freeze={self.freeze!r} is unknown. Choose from {', '.join(FREEZE)}, or give a number of layers."
@@ -116,7 +116,7 @@ class Settings:
         return cls(**values)
 
     def changed(self) -> Mapping[str, Any]:
-        """What differs from the defaults."""
+        """The settings that differ from the defaults."""
         return {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
 
     def as_dict(self) -> dict[str, Any]:
@@ -125,5 +125,5 @@ class Settings:
 
 
 def kind_of(one: Field[Any]) -> Any:
-    """What makes a field's value from a text: ``int``, ``float`` or ``str``."""
+    """The type of a field's value: ``int``, ``float`` or ``str``."""
     return {"int": int, "float": float, "str": str}[str(one.type).partition(" ")[0]]

@@ -54,25 +54,26 @@ class SplitBertConfig(BertConfig):  # type: ignore[misc]
         self.max_document_length = max_document_length
 
     def cut_pairs_at(self, length: int) -> int:
-        """Let a document have so many tokens; how many a pair may then have, for a tokenizer of whole pairs.
+        """Limit documents to a number of tokens, and give the limit of pairs for the tokenizer.
 
-        Without a limit of its own a document would be cut by the tokenizer, where depends on the query, and
-        :class:`~crossrank.CrossEncoder`, which reads texts apart, would read more of it.
+        Without its own limit, a document would be cut by the tokenizer at a place that depends on the query, and
+        :class:`~crossrank.CrossEncoder`, which reads query and document separately, would read more of it.
         """
-        # A document opens with a token that stands in the query's part of a pair.
+        # The opening token of a document belongs to the query in a pair.
         room = self.max_query_length - 1
         self.max_document_length = min(length, self.max_position_embeddings - room)
         return self.max_document_length + room
 
 
 class KeptStates:
-    """States of texts after layers that do not learn: each text is read once, in whichever batch it comes first.
+    """A cache of the states of texts after the frozen layers, so that each text is read once.
 
-    It is read alone, so that its states don't depend on what stood beside it, and a run that goes on after a kill
-    computes with the same numbers. Where the room is used up, texts are read again each time.
+    Each text is read alone, so that its states don't depend on the rest of the batch and a resumed run computes with
+    the
+    same numbers. When the cache is full, other texts are read again each time.
 
-    :param layers: How many of the lowest layers do not learn.
-    :param most_bytes: Room for the states; a text of 200 tokens and size 384 takes 0.3 MB.
+    :param layers: How many of the lowest layers are frozen.
+    :param most_bytes: Size of the cache; a text of 200 tokens and size 384 takes 0.3 MB.
     """
 
     def __init__(self, layers: int, most_bytes: int = 2 << 30) -> None:
@@ -101,7 +102,7 @@ class KeptStates:
 
 
 class HeadLayer(nn.Module):  # type: ignore[misc]
-    """One block of the correction: query tokens ``[B, L, H]`` look at document states ``[B, M, H]``."""
+    """One block of the correction: query tokens ``[B, L, H]`` attend to document states ``[B, M, H]``."""
 
     def __init__(self, config: SplitBertConfig) -> None:
         super().__init__()
@@ -221,7 +222,7 @@ class SplitHead(nn.Module):  # type: ignore[misc]
 
 
 def _pooled(states: Tensor, mask: Tensor) -> Tensor:
-    """The mean over a text's tokens, scaled to length 1: ``[B, H]``."""
+    """The mean over the tokens of a text, normalized to length 1: ``[B, H]``."""
     weight = mask.float().unsqueeze(-1)
     return functional.normalize((states.float() * weight).sum(1) / weight.sum(1), dim=1)
 
@@ -237,7 +238,7 @@ class SplitBertForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
     def __init__(self, config: SplitBertConfig) -> None:
         super().__init__(config)
         self.num_labels = 1
-        # Set while the lowest layers, or all of them, do not learn.
+        # Set while the lowest layers, or all of them, are frozen.
         self.kept: KeptStates | None = None
         self.bert = BertModel(config, add_pooling_layer=False)
         self.head = SplitHead(config)
@@ -249,7 +250,7 @@ class SplitBertForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
     def states(self, ids: Tensor, mask: Tensor) -> Tensor:
         """States of texts that are each read alone: ``[B, L]`` to ``[B, L, H]``.
 
-        A text that stands in the batch more than once, as a query does with all its documents, is read once.
+        A text that occurs more than once in the batch, as a query with several documents, is read once.
         """
         ids, place = torch.unique(ids * mask, dim=0, return_inverse=True)
         mask = torch.zeros_like(ids).index_put((place,), mask.to(ids.dtype))
@@ -261,14 +262,14 @@ class SplitBertForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         return out[place]
 
     def lower_layers(self, ids: Tensor, lower: int) -> Tensor:
-        """States of a text ``[1, L]`` after so many layers."""
+        """States of a text ``[1, L]`` after the first ``lower`` layers."""
         out: Tensor = self.bert.embeddings(input_ids=ids)
         for layer in self.bert.encoder.layer[:lower]:
             out = _only(layer(out))
         return out
 
     def upper_layers(self, states: Tensor, mask: Tensor, lower: int) -> Tensor:
-        """From these to the states after all layers: ``[B, L, H]``."""
+        """Continue from there to the states after all layers: ``[B, L, H]``."""
         away = torch.zeros(mask.shape, device=mask.device).masked_fill(mask == 0, -1e9)[:, None, None]
         for layer in self.bert.encoder.layer[lower:]:
             states = _only(layer(states, attention_mask=away.to(states.dtype)))
@@ -287,7 +288,7 @@ class SplitBertForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         first = (token_type_ids == 0) & attention_mask.bool()
         query_ids, query_mask = _shortened(*_packed(input_ids, first), self.config.max_query_length)
         document_ids, document_mask = _packed(input_ids, second)
-        # The document gets an opening token of its own.
+        # The document gets its own opening token.
         opening = input_ids[:, :1]
         document_ids = torch.cat([opening, document_ids], 1)
         document_mask = torch.cat([torch.ones_like(opening), document_mask], 1)
@@ -312,14 +313,14 @@ def _only(out: Any) -> Tensor:
 
 
 def _packed(ids: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """The kept tokens of each row moved to its start: ``[B, kept]``, with their mask."""
+    """Move the kept tokens of each row to its start: ``[B, kept]``, with their mask."""
     order = torch.argsort((~keep).to(torch.int8), dim=1, stable=True)[:, : int(keep.sum(1).max())]
     mask = keep.gather(1, order)
     return ids.gather(1, order) * mask, mask.to(ids.dtype)
 
 
 def _shortened(ids: Tensor, mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Texts of at most so many tokens: the closing one stays, and those before it go."""
+    """Cut texts to at most ``most`` tokens, and keep the closing token."""
     if ids.shape[1] <= most:
         return ids, mask
     closing = ids.gather(1, mask.sum(1, keepdim=True) - 1)

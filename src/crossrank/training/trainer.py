@@ -1,8 +1,8 @@
-"""One run: the base learns from pairs, and what comes out is a checkpoint with its card.
+"""Train a base on judged pairs and write a checkpoint with a model card.
 
-The loop is sentence-transformers' CrossEncoderTrainer. What is added: what does not learn stays in evaluation mode,
-save points hold the weights that learn and nothing else, a batch that does not fit in memory is halved, and the model
-is written whole or not at all.
+The loop is sentence-transformers' CrossEncoderTrainer. In addition, frozen modules stay in evaluation mode, save points
+hold only the weights that are trained, a batch that does not fit in memory is halved, and the model is written
+completely or not at all.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,15 @@ from crossrank.errors import CrossRankError, InputError
 from crossrank.optional import require
 from crossrank.training import base_model
 from crossrank.training.checks import digest_of_query
-from crossrank.training.comparison import compare
+from crossrank.training.comparison import compare_held_out
 from crossrank.training.data_split import Data, DataSplit, count_long, lengths, split_data
 from crossrank.training.held_out import HeldOutEvaluator, sentence_transformers_logits
-from crossrank.training.hf_trainer import Epochs, Marks, Trainer, TrainingLog, last_whole, quiet
+from crossrank.training.hf_trainer import EpochNumbers, Marks, Trainer, TrainingLog, last_complete, quiet
 from crossrank.training.in_batch import SimilarBatches
 from crossrank.training.loss_inputs import Columns
 from crossrank.training.losses import IN_BATCH, LOSSES
 from crossrank.training.model_card import write_card
-from crossrank.training.saving import RUN, check_output, full_disk_told, only_one, queries_learnt, write_folder
+from crossrank.training.saving import RUN, check_output, explain_full_disk, only_one, queries_learnt, write_folder
 from crossrank.training.settings import Settings
 from crossrank.training.training_result import TrainingResult
 
@@ -58,23 +59,23 @@ def train(
     tell: Callable[[str], object] = lambda message: None,
     **changes: Any,
 ) -> TrainingResult:
-    """Train a model and write it, with its card.
+    """Train a model and write it with its model card.
 
     :param data: What to train on: dictionaries, a DataFrame, a dataset or files, see :func:`.data_split.split_data`; or
-        what that made of them.
-    :param output: The model's folder; a model that is there is replaced once the new one is complete.
+        the result of that function.
+    :param output: The folder for the model. A model that is already there is replaced once the new one is complete.
     :param base: A name on the hub, a folder, or ``None`` for the bundled model.
     :param evaluation: Held-out data, as ``data``; by default a part of ``data`` is held out.
     :param general: General pairs to mix in, as ``data``.
     :param reading: How the data is read.
-    :param resume: Go on from the last save point of a run that was stopped; it must have been the same run.
-    :param progress: Called with the step, the number of steps, and figures where there are some.
+    :param resume: Continue from the last save point of a stopped run. Data, settings and base must be the same.
+    :param progress: Called with the step, the number of steps, and figures if there are new ones.
     :param tell: Called with a sentence that the user should read.
     :param changes: Fields of :class:`.settings.Settings`, such as ``epochs=1``.
     :raises InputError: If something can't be used.
     :raises ModelError: If the base can't be loaded or is no cross-encoder.
     :raises MissingExtraError: If a package is not installed.
-    :raises OSError: If the disk is full; a model that was there stays.
+    :raises OSError: If the disk is full. An existing model is kept.
     :raises CrossRankError: If another process trains a model in the same folder.
     """
     for module in ("datasets", "accelerate"):
@@ -86,13 +87,13 @@ def train(
     else:
         split = split_data(data, settings, evaluation=evaluation, general=general, reading=reading)
     work = folder.parent / f".{folder.name}.run"
-    full_disk = full_disk_told(folder, "Free some space and go on with --resume.")
+    full_disk = explain_full_disk(folder, "Free some space and continue with --resume.")
     with quiet(), _own_threads(), full_disk, only_one(folder):
         check_output(folder)
         try:
             return _train(split, folder, settings, name, resume, progress, tell, work, started)
         except CrossRankError:
-            # Refused before there was anything to go on from.
+            # Refused before there was a save point to continue from.
             if not any(work.glob("checkpoint-*")):
                 shutil.rmtree(work, ignore_errors=True)
             raise
@@ -100,9 +101,9 @@ def train(
 
 @contextmanager
 def _own_threads() -> Iterator[None]:
-    """All the threads that the process may use, whatever it set before.
+    """Use all threads that the process may use, whatever it set before.
 
-    Sums depend on their number in the last bit, and a run must end the same after a kill, in another process.
+    The last bits of sums depend on the number of threads, and a resumed run must give the same result in a new process.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(available_threads())
@@ -131,9 +132,9 @@ def _train(
     point = _save_point(work, split, base_name, resume, tell)
     base = base_model.find_base(base_name, work)
     if base.folder.resolve() == output.resolve():
-        raise InputError(f"{str(output)!r} is the base itself. Name another folder, so that the base stays.")
+        raise InputError(f"{str(output)!r} is the base itself. Name another folder, to keep the base.")
     if (output / "config.json").is_file():
-        tell(f"The model in {str(output)!r} stays until the new one is whole, and is then replaced")
+        tell(f"The model in {str(output)!r} is replaced once the new one is complete")
     count_long(split, base.folder, settings)
     in_batch = settings.loss in IN_BATCH
     most_rows = max(1, settings.batch_size // (1 if in_batch else prepared.pairs_per_row))
@@ -141,12 +142,17 @@ def _train(
     least = 2 if in_batch and prepared.pairs_per_row == 1 else 1
     if rows < least:
         raise InputError(
-            f"A batch of {rows} has nothing that a positive could stand against. Give negatives (crossrank mine finds "
-            "some), or two queries and a --batch-size of 2 at least."
+            f"A batch of {rows} has no document to compare a positive with. Give negatives (crossrank mine finds "
+            "some), "
+            "or at least two queries and a --batch-size of 2 or more."
         )
     while True:
         try:
-            model, before, trainer = _attempt(base, split, prepared, settings, work, rows, accumulate, progress, point)
+            set_seed(settings.seed)
+            model = base_model.open_model(base, settings, "cuda" if torch.cuda.is_available() else "cpu")
+            before = base_model.weights_of(model)
+            trainer = _trainer(model, base, split, prepared, settings, work, rows, accumulate, progress)
+            trainer.train(resume_from_checkpoint=str(point) if point else None)
             break
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
@@ -155,16 +161,18 @@ def _train(
                 fewer = (
                     ", --negatives, --in-batch" if in_batch else ", --list-size" if prepared.pairs_per_row > 2 else ""
                 )
+                reason = str(error).partition("\n")[0] or type(error).__name__
                 raise InputError(
-                    f"Not even a batch of {rows} fits in memory ({_first_line(error)}). Take a smaller --train-length"
-                    f"{fewer} or a smaller base."
+                    f"Not even a batch of {rows} fits in memory ({reason}). Use a smaller --train-length{fewer} or a "
+                    "smaller base."
                 ) from error
             rows, accumulate = rows // 2, accumulate * 2
             tell(
-                f"A batch of {rows * 2} does not fit in memory: going on with batches of {rows}, {accumulate} of them "
-                "to a step"
+                f"A batch of {rows * 2} does not fit in memory. Continuing with batches of {rows} and {accumulate} "
+                "batches per "
+                "step"
             )
-            point = last_whole(work)
+            point = last_complete(work)
     if settings.lora_rank:
         base_model.merge_lora(model)
     logits = sentence_transformers_logits(model, _at_once(settings, prepared, rows))
@@ -173,7 +181,7 @@ def _train(
         base_model.average(model, before, settings.average_with_base)
     if split.held_out:
         trained = base_model.weights_of(model)
-        comparison = compare(
+        comparison = compare_held_out(
             split.held_out,
             result=logits,
             base=lambda pairs: _with_weights(model, before, trained, lambda: logits(pairs)),
@@ -208,26 +216,6 @@ def _train(
     return result
 
 
-def _attempt(
-    base: base_model.Base,
-    split: DataSplit,
-    prepared: Columns,
-    settings: Settings,
-    work: Path,
-    rows: int,
-    accumulate: int,
-    progress: Progress | None,
-    point: Path | None,
-) -> tuple[CrossEncoder, dict[str, torch.Tensor], Trainer]:
-    """Train with one size of batch: the model, the weights it started from, and the trainer."""
-    set_seed(settings.seed)
-    model = base_model.open_model(base, settings, "cuda" if torch.cuda.is_available() else "cpu")
-    before = base_model.weights_of(model)
-    trainer = _trainer(model, base, split, prepared, settings, work, rows, accumulate, progress)
-    trainer.train(resume_from_checkpoint=str(point) if point else None)
-    return model, before, trainer
-
-
 def _trainer(
     model: CrossEncoder,
     base: base_model.Base,
@@ -240,11 +228,11 @@ def _trainer(
     progress: Progress | None,
 ) -> Trainer:
     datasets = require("datasets", extra="train", purpose="Training")
-    asleep = base_model.freeze(model, base, settings)
-    rate = base_model.learning_rate(model, base, settings)
+    frozen = base_model.freeze(model, base, settings)
+    rate = base_model.learning_rate(model, settings)
     if settings.lora_rank:
         base_model.add_lora(model, settings.lora_rank)
-        asleep = []
+        frozen = []
     total = math.ceil(math.ceil(prepared.rows / (rows * accumulate)) * settings.epochs)
     interval = max(1, math.ceil(total / settings.evaluations))
     on_cpu = model.device.type == "cpu"
@@ -256,7 +244,7 @@ def _trainer(
         gradient_accumulation_steps=accumulate,
         learning_rate=rate,
         lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
-        # Rounded down: the first step of a warm-up is taken with a rate of 0, and there may be few.
+        # Rounded down, because the first step of a warm-up has a rate of 0 and there may be few steps.
         warmup_steps=math.floor(settings.warmup * total),
         weight_decay=settings.weight_decay,
         seed=settings.seed,
@@ -266,7 +254,7 @@ def _trainer(
         save_strategy="steps",
         save_steps=interval,
         save_total_limit=2,
-        # How long nothing got better is part of where a stopped run was.
+        # So that a resumed run knows how long there has been no improvement.
         restore_callback_states_from_checkpoint=True,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=interval if evaluates else None,
@@ -274,7 +262,7 @@ def _trainer(
         metric_for_best_model="eval_held_out" if evaluates else None,
         greater_is_better=True if evaluates else None,
         logging_steps=max(1, min(interval, total // 50)),
-        report_to="tensorboard" if _has_tensorboard() else "none",
+        report_to="tensorboard" if find_spec("tensorboard") is not None else "none",
         disable_tqdm=True,
         dataloader_pin_memory=not on_cpu,
     )
@@ -289,46 +277,50 @@ def _trainer(
         evaluator=HeldOutEvaluator(split.held_out, _at_once(settings, prepared, rows)) if evaluates else None,
         callbacks=callbacks,
     )
-    trainer.asleep, trainer.lengths = asleep, lengths(base.config, settings)
+    trainer.frozen, trainer.lengths = frozen, lengths(base.config, settings)
     if settings.loss in IN_BATCH:
         trainer.batches = SimilarBatches(prepared, rows, settings.seed)
-        trainer.add_callback(Epochs(trainer.batches))
+        trainer.add_callback(EpochNumbers(trainer.batches))
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
 def _at_once(settings: Settings, prepared: Columns, rows: int) -> int:
-    """Pairs that are scored at once: as many as a step's batch has, which may have been halved for want of memory."""
+    """How many pairs to score at once: as many as a training batch, which may have been halved to fit in memory."""
     return min(settings.batch_size, rows * prepared.pairs_per_row)
 
 
 def _save_point(
     work: Path, split: DataSplit, base: str | None, resume: bool, tell: Callable[[str], object]
 ) -> Path | None:
-    """The save point to go on from, in a folder that is ready for the run.
+    """Find the save point to continue from, and prepare the folder for the run.
 
-    :raises InputError: If the run that was stopped was another one.
+    :raises InputError: If the stopped run was a different one.
     """
     marker, print_of_this = work / RUN, _fingerprint(split, base)
     if resume and marker.is_file():
         if json.loads(marker.read_text(encoding="utf-8")) != print_of_this:
             raise InputError(
-                f"The run that was stopped ({str(work)!r}) had other data, settings or another base, so going on would "
-                "give neither result. Call it as it was called then, or delete that folder to start again."
+                f"The stopped run ({str(work)!r}) had other data, settings or another base, so it can't be "
+                "continued. Use the "
+                "same arguments as then, or delete that folder to start again."
             )
-        point = last_whole(work)
+        point = last_complete(work)
         step = point.name.rpartition("-")[2] if point else None
         tell(
-            f"Going on from step {step}" if step else "The run was stopped before its first save point: from the start"
+            f"Continuing from step {step}"
+            if step
+            else "The run was stopped before its first save point: starting again"
         )
         return point
-    if point := last_whole(work):
+    if point := last_complete(work):
         raise InputError(
-            f"A stopped run is there ({str(work)!r}, step {point.name.rpartition('-')[2]}). Give --resume to go on "
-            "with it, or delete that folder to start again."
+            f"There is a stopped run ({str(work)!r}, step {point.name.rpartition('-')[2]}). Give --resume to "
+            "continue it, "
+            "or delete that folder to start again."
         )
     if resume:
-        tell("There is no stopped run to go on from: from the start")
+        tell("There is no stopped run to continue: starting from the beginning")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     marker.write_text(json.dumps(print_of_this), encoding="utf-8")
@@ -350,25 +342,15 @@ def _with_weights(
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    said = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in said
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    is_known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return is_known or "can't allocate memory" in str(error).lower()
 
 
 def _bfloat16(settings: Settings, on_cpu: bool) -> bool:
     if settings.precision != "auto":
         return settings.precision == "bfloat16"
-    # Elsewhere it would be emulated, which is slower than float32.
+    # Other processors emulate it, which is slower than float32.
     return bool(torch.cpu._is_avx512_bf16_supported() if on_cpu else torch.cuda.is_bf16_supported())
-
-
-def _has_tensorboard() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("tensorboard") is not None
 
 
 def _machine(device: str) -> str:

@@ -1,23 +1,24 @@
-"""TrainingResult: what a training run made."""
+"""The result of a training run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossrank.training.comparison import Comparison
+from crossrank.training.comparison import HeldOutComparison
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run made.
+    """The result of a training run.
 
-    :param output: The model's folder.
-    :param steps: Optimizer steps that were taken.
-    :param stopped_early: Whether that was before the end, because nothing got better.
-    :param batch_size: Pairs (or lists, or triplets) of a forward pass, after any halving for want of memory.
-    :param seconds: Of this process.
-    :param comparison: Base, BM25 and the result on the held-out queries; ``None`` where nothing was held out.
+    :param output: The folder of the model.
+    :param steps: Number of optimizer steps.
+    :param stopped_early: Whether training stopped before the end because there was no improvement.
+    :param batch_size: Rows of a forward pass, after any halving to fit in memory.
+    :param accumulate: Batches per optimizer step.
+    :param seconds: Time in this process.
+    :param comparison: Base, BM25 and the result on the held-out queries; ``None`` if nothing was held out.
     """
 
     output: Path
@@ -26,4 +27,4 @@ class TrainingResult:
     batch_size: int
     accumulate: int
     seconds: float
-    comparison: Comparison | None
+    comparison: HeldOutComparison | None

@@ -1,1 +1,1 @@
-"""Judged pairs -> curves that make probabilities of scores, and thresholds that keep a promise."""
+"""Fit curves that turn scores into probabilities, and thresholds with a guarantee, on judged pairs."""

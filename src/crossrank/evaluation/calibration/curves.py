@@ -1,4 +1,4 @@
-"""Fit a calibration on judged pairs: two curves, chosen by their log loss on queries that they have not seen."""
+"""Fit a calibration on judged pairs: the better of two curves, by log loss on held-out queries."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ Curve = Platt | Isotonic
 
 BINS = 10
 FOLDS = 5
-LEAST = 20  # relevant and irrelevant pairs each; below that the curve is a guess
-# How much the isotonic curve rises over its whole length on top of its steps: so that two scores of one step keep
-# their order, and a threshold between them keeps its meaning.
+LEAST = 20  # relevant pairs, and irrelevant pairs, that are needed for a useful curve
+# A small additional slope of the isotonic curve, so that scores on the same step keep their order.
 _TILT = 1e-6
 
 
 class ReliabilityPoint(NamedTuple):
-    """Pairs whose probability lies in one bin.
+    """Pairs whose probability is in one bin.
 
     :param predicted: The mean of their probabilities.
     :param observed: The share of relevant pairs.
@@ -39,7 +38,7 @@ class ReliabilityPoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A curve and what stands behind it; names as in :class:`~crossrank.scoring.calibration.Calibration`.
+    """A curve and how it was chosen; names as in :class:`~crossrank.scoring.calibration.Calibration`.
 
     :param held_out: ``[pairs]``, the probability of each from a curve fitted on other queries.
     """
@@ -65,7 +64,7 @@ def fit_platt(logits: Floats, labels: NDArray[np.bool_]) -> Platt:
     relevant = int(labels.sum())
     high, low = (relevant + 1) / (relevant + 2), 1 / (len(labels) - relevant + 2)
     target = np.where(labels, high, low)
-    center, scale = float(logits.mean()), float(logits.std()) or 1.0  # only for the optimizer's sake
+    center, scale = float(logits.mean()), float(logits.std()) or 1.0  # only helps the optimizer
     x = ((logits - center) / scale)[:, None]
     model = linear.LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=1000)
     classes = np.repeat([1, 0], len(x))
@@ -73,14 +72,14 @@ def fit_platt(logits: Floats, labels: NDArray[np.bool_]) -> Platt:
     slope = float(model.coef_[0, 0]) / scale
     if slope <= 0:
         raise InputError(
-            "Relevant pairs score no higher than irrelevant ones, so no calibration makes sense of these scores. "
-            "See what `crossrank evaluate` says of this model on this data."
+            "Relevant pairs score no higher than irrelevant ones, so these scores can't be calibrated. "
+            "Check the model on this data with `crossrank evaluate`."
         )
     return Platt(slope, float(model.intercept_[0]) - slope * center)
 
 
 def fit_isotonic(logits: Floats, labels: NDArray[np.bool_]) -> Isotonic:
-    """Fit the rising step curve of least squares; its ends are held to Platt's targets, so that no pair is certain."""
+    """Fit a rising step curve by least squares, with Platt's targets as limits, so that no pair is certain."""
     isotonic = require("sklearn.isotonic", extra="evaluation", purpose="Calibration")
     relevant = int(labels.sum())
     model = isotonic.IsotonicRegression(
@@ -97,10 +96,10 @@ FITS: Mapping[str, Callable[[Floats, NDArray[np.bool_]], Curve]] = {"platt": fit
 
 
 def fit(logits: ArrayLike, labels: ArrayLike, queries: ArrayLike, *, method: str | None = None) -> Fitted:
-    """Fit the curves, and take the one with the lower log loss on held-out queries.
+    """Fit the curves, and choose the one with the lower log loss on held-out queries.
 
-    Folds are of whole queries (scikit-learn's ``StratifiedGroupKFold``), because pairs of one query are alike. Quality
-    is measured on held-out pairs too; the curve that is returned is fitted on all.
+    Folds consist of whole queries (scikit-learn's ``StratifiedGroupKFold``), because pairs of one query are similar.
+    Quality is measured on held-out pairs; the returned curve is fitted on all pairs.
 
     :param logits: ``[pairs]``, raw scores.
     :param labels: ``[pairs]``, whether each is relevant.
@@ -111,7 +110,7 @@ def fit(logits: ArrayLike, labels: ArrayLike, queries: ArrayLike, *, method: str
     x, y = np.asarray(logits, np.float64), np.asarray(labels).astype(bool)
     names, groups = np.unique(np.asarray(queries), return_inverse=True)
     if method is not None and method not in FITS:
-        raise InputError(f"method={method!r} is not known: give one of {', '.join(FITS)}.")
+        raise InputError(f"method={method!r} is unknown. Choose from {', '.join(FITS)}.")
     if not np.isfinite(x).all():
         raise InputError(f"logits[{int(np.flatnonzero(~np.isfinite(x))[0])}] is not finite. Leave such pairs out.")
     for what, count in (("relevant", int(y.sum())), ("irrelevant", int((~y).sum()))):
@@ -157,7 +156,7 @@ def _held_out(
 
 
 def reliability(probabilities: Floats, labels: NDArray[np.bool_]) -> tuple[ReliabilityPoint, ...]:
-    """Sort pairs into ten bins of equal width by their probability; empty bins are left out."""
+    """Group pairs into ten bins of equal width by their probability. Empty bins are left out."""
     at = np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
     pairs = np.bincount(at, minlength=BINS)
     predicted, observed = (np.bincount(at, weights=value, minlength=BINS) for value in (probabilities, labels))
@@ -168,7 +167,7 @@ def reliability(probabilities: Floats, labels: NDArray[np.bool_]) -> tuple[Relia
 
 
 def quality(probabilities: Floats, labels: NDArray[np.bool_]) -> Quality:
-    """How good probabilities are.
+    """Measure the quality of probabilities.
 
     The expected calibration error is the mean, over pairs, of the distance between predicted and observed share in a
     pair's bin: Naeini, Cooper and Hauskrecht 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning".

@@ -1,4 +1,4 @@
-"""A model and a dataset -> a calibration: which pairs are judged, their scores, the fit, the thresholds."""
+"""Calibrate a model on a dataset: judged pairs, their scores, the curve and the thresholds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHUNK = 8192  # pairs whose texts are in memory at a time
 
 @dataclass(frozen=True)
 class JudgedPairs:
-    """The candidates that are calibrated on.
+    """The candidates that a calibration is fitted on.
 
     :param queries: ``[pairs]``, numbers of queries, rising.
     :param documents: ``[pairs]``, numbers of documents in the corpus.
@@ -37,14 +37,14 @@ class JudgedPairs:
 
 
 def judged_pairs(dataset: Dataset, *, depth: int = 100, assume_irrelevant: bool = False) -> JudgedPairs:
-    """Take the candidates of a dataset that are judged.
+    """Find the judged candidates of a dataset.
 
-    :param depth: The most candidates of a query that are looked at.
-    :param assume_irrelevant: Take those without a judgement as irrelevant, instead of leaving them out.
+    :param depth: The most candidates per query.
+    :param assume_irrelevant: Count candidates without a judgement as irrelevant, instead of leaving them out.
     """
     candidates, ids = dataset.candidates, dataset.corpus.ids
     if candidates is None:
-        raise InputError(f"{dataset.name} has no candidates. Make some: dataset.with_bm25(100).")
+        raise InputError(f"{dataset.name} has no candidates. Find some with dataset.with_bm25(100).")
     rows: list[tuple[int, int, bool]] = []
     unjudged = 0
     for number, query in enumerate(dataset.queries):
@@ -73,22 +73,22 @@ def calibrate(
 ) -> tuple[Calibration, Fitted, str | None]:
     """Fit a calibration of a model on the judged candidates of a dataset.
 
-    :param model: With one score for a pair, and without a calibration of its own.
-    :param dataset: With candidates.
+    :param model: A model with a single score and without a calibration.
+    :param dataset: A dataset with candidates.
     :param target_precision: Also find a threshold with this precision.
     :param target_recall: Also find one with this recall, among the candidates.
-    :returns: The calibration to save, the fit with its reliability points, and why there is no threshold, if none keeps
-        the target: the calibration is without one then.
+    :returns: The calibration to save, the fit with its reliability points, and why the calibration has no threshold if
+        none meets the target.
     :raises InputError: If there are too few judged pairs; it says how many more are needed.
     """
     if model.calibration is not None:
-        raise InputError("The model has a calibration already. Fit a new one on a CrossEncoder without it.")
+        raise InputError("The model already has a calibration. Fit a new one on a CrossEncoder without it.")
     pairs = judged_pairs(dataset, depth=depth, assume_irrelevant=assume_irrelevant)
     relevant = int(pairs.labels.sum())
     if pairs.unjudged and relevant == len(pairs.labels) and not assume_irrelevant:
         raise InputError(
             f"{dataset.name} has no judged candidate that is irrelevant: {relevant} are judged, all relevant, and "
-            f"{pairs.unjudged} are not judged. Where unjudged means irrelevant, say so: --assume-irrelevant."
+            f"{pairs.unjudged} are not judged. If unjudged means irrelevant, use --assume-irrelevant."
         )
     logits = np.concatenate([np.empty(0), *_logits(model, dataset, pairs, batch_size, show_progress_bar)])
     fitted = fit(logits, pairs.labels, pairs.queries, method=method)

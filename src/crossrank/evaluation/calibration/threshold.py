@@ -1,4 +1,4 @@
-"""A score from which on documents are kept, with a confidence bound on what that keeps."""
+"""Find a threshold on scores, with a confidence bound on its precision or recall."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossrank.scoring.calibration import Threshold
 
 Floats = NDArray[np.float64]
 
-# How much larger each next group of best pairs is that is tried for a precision: fewer tries, less correction.
+# Each number of best pairs to try is larger by this factor. Fewer tries need less correction.
 _STEP = 1.25
 
 
@@ -26,23 +26,25 @@ def threshold_for(
     confidence: float = 0.95,
     queries: ArrayLike | None = None,
 ) -> Threshold:
-    """Find the threshold that keeps most while a precision holds, or least while a recall does.
+    """Find the threshold that keeps the most pairs at a precision, or the fewest at a recall.
 
     Bounds are Clopper and Pearson's (1934), one-sided. For a precision several thresholds are tried, the best 29, 37,
     46, ... pairs, fixed by their number and not by their labels; each bound is held to ``(1 - confidence) / tries``
-    (Bonferroni), so that the one that is taken keeps its promise. For a recall the threshold is the score of one
-    relevant pair, whose place follows from their number alone (Wilks 1941), and nothing has to be corrected.
+    (Bonferroni), so that the guarantee holds for the chosen one. For a recall the threshold is the score of one
+    relevant pair, whose rank depends only on their number (Wilks 1941), so no correction is needed.
 
-    Pairs of one query are alike, so they tell less than independent ones. How alike they are can't be seen where all
-    that is kept is relevant. So with ``queries`` the bounds assume the worst, that the pairs of a query are all
-    relevant or all not, and count them as one pair (as :func:`_effective` where queries have different numbers).
+    Pairs of one query are similar, so they carry less information than independent pairs. How similar can't be
+    measured if
+    everything kept is relevant. So with ``queries`` the bounds assume the worst case, that the pairs of a query are all
+    relevant or all irrelevant, and count them as one pair (see :func:`_effective` for queries with different numbers
+    of pairs).
 
     :param scores: ``[pairs]``, finite.
     :param labels: ``[pairs]``, whether each is relevant.
-    :param target_precision: At least this share of what is kept is to be relevant.
-    :param target_recall: At least this share of the relevant pairs is to be kept. One of the two is given.
-    :param confidence: How sure the bound is to be.
-    :param queries: ``[pairs]``, which query each belongs to; without, pairs are taken as independent.
+    :param target_precision: At least this share of the kept pairs should be relevant.
+    :param target_recall: At least this share of the relevant pairs should be kept. Give one of the two targets.
+    :param confidence: The confidence of the bound.
+    :param queries: ``[pairs]``, the query of each pair; without it, pairs are assumed to be independent.
     :raises InputError: If too few pairs are judged; it says how many more are needed.
     """
     x, y, groups = _checked(scores, labels, queries)
@@ -51,7 +53,7 @@ def threshold_for(
         raise InputError("Give one of target_precision and target_recall.")
     (measure, target), alpha = given[0], 1 - confidence
     if not 0 < target < 1 or not 0 < confidence < 1:
-        raise InputError(f"target_{measure}={target} and confidence={confidence} have to lie between 0 and 1.")
+        raise InputError(f"target_{measure}={target} and confidence={confidence} must be between 0 and 1.")
     find = _precision if measure == "precision" else _recall
     score, found = find(x, y, groups, target, alpha)
     return Threshold(
@@ -68,7 +70,7 @@ def threshold_for(
 
 
 class _Share:
-    """A share of pairs with its lower bound."""
+    """A share of pairs and its lower bound."""
 
     def __init__(self, hits: NDArray[np.bool_], groups: NDArray[np.int64], alpha: float) -> None:
         self.pairs = len(hits)
@@ -78,16 +80,16 @@ class _Share:
 
 
 def lower_bound(hits: float, pairs: float, alpha: float) -> float:
-    """Clopper and Pearson's lower bound of a share: what it is at least, but for a chance of ``alpha``."""
+    """Clopper and Pearson's lower bound of a share, which holds except with probability ``alpha``."""
     beta = require("scipy.stats", extra="evaluation", purpose="A confidence bound").beta
     return float(beta.ppf(alpha, hits, pairs - hits + 1)) if hits > 0 else 0.0
 
 
 def _effective(groups: NDArray[np.int64]) -> float:
-    """How many independent pairs tell as much as these, if all pairs of one query were of one kind.
+    """The number of independent pairs with the same information, if all pairs of one query have the same label.
 
     Kish's number of clusters, ``(sum m)^2 / sum m^2`` for queries of ``m`` pairs each: 1 for the pairs of one query,
-    the number of pairs where each has a query of its own.
+    the number of pairs if each has a different query.
     """
     sizes = np.bincount(groups)
     return float(len(groups) ** 2 / (sizes.astype(np.float64) ** 2).sum())
@@ -103,7 +105,7 @@ def _precision(
         need, count = _needed(1.0, target, alpha), _effective(groups)
         raise InputError(
             f"{_counted(len(x), count)} judged pairs are too few for a precision of {target} with a confidence of "
-            f"{1 - alpha:g}: even if all that is kept were relevant, {need} would be needed. Judge at least "
+            f"{1 - alpha:g}: even if everything kept were relevant, {need} would be needed. Judge at least "
             f"{math.ceil(need - count)} more{'' if count == len(x) else ', each of another query'}."
         )
     best: tuple[float, _Share] | None = None
@@ -120,8 +122,8 @@ def _precision(
     top = max(seen, key=lambda share: share.share)
     if top.share <= target:
         raise InputError(
-            f"No threshold keeps a precision of {target}: the best of {tries} tried has {top.share:.3f} on "
-            f"{top.pairs} pairs. More judgements won't change that; ask for less, or take a better model."
+            f"No threshold reaches a precision of {target}: the best of {tries} tried has {top.share:.3f} on "
+            f"{top.pairs} pairs. More judgements won't change that; choose a lower target or a better model."
         )
     more, near = min(
         (
@@ -133,13 +135,14 @@ def _precision(
     )
     raise InputError(
         f"{len(x)} judged pairs are too few for a precision of {target} with a confidence of {1 - alpha:g}: the "
-        f"nearest threshold has {near.share:.3f} on {near.pairs} pairs, but for sure only {near.bound:.3f}. If it "
-        f"stays so, about {math.ceil(more)} more judged pairs are needed."
+        f"nearest threshold has {near.share:.3f} on {near.pairs} pairs, but a lower bound of only {near.bound:.3f}. "
+        "If the "
+        f"share stays the same, about {math.ceil(more)} more judged pairs are needed."
     )
 
 
 def _missing(share: _Share, target: float, alpha: float) -> float:
-    """How many more pairs a share needs for its bound to reach the target, if it stays as it is."""
+    """The number of additional pairs with which the bound reaches the target, if the share stays the same."""
     return _needed(share.share, target, alpha) * share.pairs / share.effective - share.pairs
 
 
@@ -148,15 +151,15 @@ def _counted(pairs: int, effective: float) -> str:
 
 
 def _grid(groups: NDArray[np.int64], target: float, alpha: float) -> list[int]:
-    """Numbers of best pairs to try: chosen by their queries, and not by any label.
+    """Give the numbers of best pairs to try. They depend on the queries but not on the labels.
 
-    :param groups: Which query each pair belongs to, the best pair first.
+    :param groups: The query of each pair, best pair first.
     """
     size, sizes = float(_needed(1.0, target, alpha)), []
     while size <= len(groups):
         sizes.append(int(size))
         size = max(size + 1, size * _STEP)
-    # What can't reach the target even if all of it is relevant need not be tried. That depends on the number of tries.
+    # Skip numbers that can't reach the target even if all pairs are relevant, which depends on the number of tries.
     before = None
     while sizes and len(sizes) != before:
         before = len(sizes)
@@ -172,7 +175,7 @@ def _recall(
     need = _needed(1.0, target, alpha)
     rising = np.sort(relevant)
     best: tuple[float, _Share] | None = None
-    # With the lowest relevant score all are kept; each step up loses one more, and the bound falls.
+    # The lowest relevant score keeps all; each step up loses one more, and the bound falls.
     low, high = 0, len(rising)
     while low < high:
         middle = (low + high) // 2
@@ -210,7 +213,7 @@ def _checked(
     x, y = np.asarray(scores, np.float64), np.asarray(labels).astype(bool)
     groups = np.arange(len(x)) if queries is None else np.unique(np.asarray(queries), return_inverse=True)[1]
     if x.ndim != 1 or x.shape != y.shape or x.shape != groups.shape:
-        raise InputError(f"scores {x.shape}, labels {y.shape} and queries {groups.shape} have to be of one length.")
+        raise InputError(f"scores {x.shape}, labels {y.shape} and queries {groups.shape} must have the same length.")
     if not np.isfinite(x).all():
         raise InputError(f"scores[{int(np.flatnonzero(~np.isfinite(x))[0])}] is not finite. Leave such pairs out.")
     return x, y, groups.astype(np.int64)

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else, no script, no network."""
+"""The report: a self-contained HTML file without scripts or network access."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def write_report(
 ) -> None:
     """Write a report on one or several evaluations.
 
-    :param path: The file; it is replaced.
-    :param explanations: System -> what explains its scores, such as ``partial(explain_pairs, model, budget=100)``: the
-        disagreements then show which words made it say so.
+    :param path: The file, which is replaced.
+    :param explanations: System -> function that explains its scores, such as
+        ``partial(explain_pairs, model, budget=100)``. The disagreements then show the words that matter.
     :raises InputError: If there is no evaluation.
     """
-    # A lone surrogate in a text can't be written as it is.
+    # A lone surrogate can't be encoded.
     Path(path).write_bytes(report(evaluations, explanations).encode("utf-8", errors="xmlcharrefreplace"))
 
 
@@ -35,7 +35,7 @@ def report(evaluations: Sequence[Evaluation], explanations: Mapping[str, Explain
     :raises InputError: If there is no evaluation.
     """
     if not evaluations:
-        raise InputError("There is no evaluation to report. Pass what evaluate() returned, in a list.")
+        raise InputError("There is no evaluation to report. Pass a list of results of evaluate().")
     charts = Charts()
     sections = [section(one, number, charts, explanations or {}) for number, one in enumerate(evaluations, start=1)]
     contents = tag(

@@ -1,13 +1,12 @@
-"""The disagreements of the report: what each system put on top, and which words made the reranker say so."""
+"""The disagreements in the report: the top documents of each system, and explanations of the reranker's scores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 from crossrank.evaluation.bm25_overlap import matches
 from crossrank.evaluation.disagreements import Disagreement, Explainer, disagreements
-from crossrank.evaluation.explain import Explanation, Span
+from crossrank.evaluation.explain import Explanation, Span, segments
 from crossrank.evaluation.measures import shown
 from crossrank.evaluation.report.markup import Html, join, tag
 from crossrank.evaluation.report.words import candidate
@@ -15,12 +14,12 @@ from crossrank.evaluation.result import Evaluation, Shown
 
 MOST = 8
 _LONGEST = 280  # characters of a document in a list
-# Shares of the greatest weight from which a span gets the next darker colour.
+# Shares of the largest weight from which a span gets the next darker colour.
 _LEVELS = (0.15, 0.4, 0.7)
 
 
 def cases(evaluation: Evaluation, explanations: Mapping[str, Explainer]) -> Html:
-    """Show where the answer's system and the one to beat (the bi-encoder, else the first stage) differ most."""
+    """Show where the best reranker and its baseline (the bi-encoder, or else the first stage) differ most."""
     after = candidate(evaluation)
     beaten = next((one for one in evaluation.systems if one.kind == "bi-encoder"), evaluation.systems[0])
     if after is beaten:
@@ -45,7 +44,8 @@ def _legend() -> Html:
         tag("mark", "words that speak against it", class_="not-2"),
         ": what the raw score loses, or gains, when they alone are left out. The heaviest sentence is ",
         tag("span", "underlined", class_="best"),
-        ". Evidence that stands there twice hides itself, and words that work together each get the weight of all.",
+        ". If the evidence occurs twice, each copy gets a small weight. Words that work together each get the weight "
+        "of all.",
         class_="note",
     )
 
@@ -57,7 +57,7 @@ def _case(evaluation: Evaluation, one: Disagreement, before: str, after: str, me
         tag("div", tag("h4", name), tag("ol", *(_shown(texts, each) for each in top))) for name, top in one.top.items()
     )
     whys = [_why(document, each) for document, each in one.explanations.items()]
-    why = tag("details", tag("summary", f"Why {after} says so"), *whys) if whys else ""
+    why = tag("details", tag("summary", f"Why {after} ranks them like this"), *whys) if whys else ""
     title = tag("h3", evaluation.query_texts[one.query], dir="auto")
     return tag("article", title, tag("p", gain, class_="note"), tag("div", *tops, class_="tops"), why, class_="case")
 
@@ -76,7 +76,7 @@ def _why(document: str, one: Explanation) -> Html:
     matched = ", ".join(f"{match.term} ×{match.count}" for match in matches(one.query, one.document)) or "nothing"
     cost = f"{document}: raw score {one.logit:.3f}. {one.pairs} pairs scored in {one.seconds:.2f} s."
     if one.tokens_cut:
-        cost += f" {one.tokens_cut} tokens were cut; what the model did not read has no weight."
+        cost += f" {one.tokens_cut} tokens were cut; text that the model did not read has no weight."
     top = one.top(1) if one.sentences else ()
     return tag(
         "div",
@@ -88,26 +88,12 @@ def _why(document: str, one: Explanation) -> Html:
 
 def marked(text: str, spans: Sequence[Span], best: Sequence[Span] = ()) -> Html:
     """Colour spans by their weight, and underline the best."""
-    most = max((abs(span.weight) for span in spans), default=0.0)
-    kinds = {(span.start, span.end): (_kind(span, most), f"{span.weight:+.3f}") for span in spans}
-    cuts = sorted({0, len(text)} | {edge for span in (*spans, *best) for edge in (span.start, span.end)})
-    bounds = iter(sorted(kinds))
-    bound = next(bounds, None)
-    parts = []
-    for start, end in pairwise(cuts):
-        while bound is not None and bound[1] <= start:
-            bound = next(bounds, None)
-        piece: object = text[start:end]
-        if bound is not None and bound[0] <= start:
-            kind, weight = kinds[bound]
-            piece = tag("mark", piece, class_=kind, title=weight) if kind else piece
-        if any(span.start <= start and end <= span.end for span in best):
-            piece = tag("span", piece, class_="best")
-        parts.append(piece)
+    parts: list[object] = []
+    for piece, span, share, underline in segments(text, spans, best):
+        level = sum(abs(share) >= least for least in _LEVELS)
+        part: object = piece
+        if span is not None and level:
+            kind = f"{'for' if share > 0 else 'not'}-{level}"
+            part = tag("mark", piece, class_=kind, title=f"{span.weight:+.3f}")
+        parts.append(tag("span", part, class_="best") if underline else part)
     return join(*parts)
-
-
-def _kind(span: Span, most: float) -> str:
-    share = abs(span.weight) / most if most else 0.0
-    level = sum(share >= least for least in _LEVELS)
-    return f"{'for' if span.weight > 0 else 'not'}-{level}" if level else ""

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: narrow enough for a phone, coloured by the page, each with a title and a description."""
+"""Charts as inline SVG: narrow enough for a phone, styled by the page, each with a title and a description."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PLOT = 180  # height of a plot with two axes
 
 
 class Charts:
-    """Draws; numbers the charts of one page, so that each has identifiers of its own."""
+    """Draws the charts of one page and numbers them, so that each has unique identifiers."""
 
     def __init__(self) -> None:
         self._numbers: Iterator[int] = itertools.count(1)
@@ -28,7 +28,7 @@ class Charts:
     def dots(self, rows: Sequence[tuple[str, float, float, float, str]], title: str, about: str) -> Html:
         """A dot with an interval for each row.
 
-        :param rows: Label, value, the interval's ends, and what stands at the right.
+        :param rows: Label, value, the ends of the interval, and the text on the right.
         """
         top = _nice(max((row[3] for row in rows), default=1.0))
         x = _scale(0, top, 4, WIDTH - _RIGHT)
@@ -48,7 +48,7 @@ class Charts:
         return self._chart(parts, bottom + 24, title, about)
 
     def gains(self, values: NDArray[np.float64], title: str, about: str) -> Html:
-        """A bar for each query, from the greatest gain to the greatest loss."""
+        """A bar for each query, from the largest gain to the largest loss."""
         ordered = np.sort(values)[::-1]
         top = _nice(float(np.abs(ordered).max(initial=0.0)) or 1.0)
         y = _scale(-top, top, _PLOT, 8)
@@ -65,7 +65,7 @@ class Charts:
         return self._chart(parts, _PLOT + 32, title, about)
 
     def histogram(self, one: Histogram, title: str, about: str) -> Html:
-        """Scores of relevant and irrelevant pairs, each kind as shares of its own."""
+        """Scores of relevant and irrelevant pairs, each normalized to shares."""
         shares = [counts / max(1, counts.sum()) for counts in (one.irrelevant, one.relevant)]
         top = _nice(float(max(share.max(initial=0.0) for share in shares)) or 1.0)
         low, high = float(one.edges[0]), float(one.edges[-1])
@@ -82,7 +82,7 @@ class Charts:
         return self._chart(parts, _PLOT + 28, title, about)
 
     def reliability(self, points: Sequence[ReliabilityPoint], title: str, about: str) -> Html:
-        """What was promised against what held; the area of a dot goes with the number of pairs."""
+        """Predicted against observed probability; the area of a dot is proportional to the number of pairs."""
         x, y = _scale(0, 1, _LEFT, WIDTH - _RIGHT), _scale(0, 1, _PLOT, 8)
         parts = self._y_axis([0, 0.5, 1], y, percent=True)
         parts.append(_line(x(0), y(0), x(1), y(1), "ideal"))
@@ -100,7 +100,7 @@ class Charts:
         values = [point.value for point in curve.points]
         low, high = min(values), max(values)
         room = max((high - low) * 0.25, 0.01)
-        # Most measures end at 1, and so then does the axis.
+        # Most measures are at most 1, and so is the axis then.
         low, high = max(0.0, low - room), min(1.0, high + room) if high <= 1 else high + room
         y = _scale(low, high, _PLOT, 8)
         x = _scale(0, max(1, len(values) - 1), _LEFT + 16, WIDTH - 28)
@@ -160,7 +160,7 @@ def _px(value: float) -> str:
 
 
 def _nice(value: float) -> float:
-    """The next of 1, 2, 2.5, 5 and 10 times a power of ten: where an axis may end."""
+    """Round up to a number at which an axis may end, such as 1, 2, 2.5 or 5 times a power of ten."""
     if value <= 0 or not math.isfinite(value):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

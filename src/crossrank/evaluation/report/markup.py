@@ -1,15 +1,16 @@
-"""HTML that can't be broken by what stands in it: everything that is not :class:`Html` is escaped."""
+"""HTML that its contents can't break: everything that is not :class:`Html` is escaped."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 
 # What no HTML document may hold: control characters other than white space.
 _CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)), "\ufffd")
 
 
 class Html(str):
-    """Markup that is safe as it is."""
+    """Markup that needs no escaping."""
 
     __slots__ = ()
 
@@ -20,7 +21,7 @@ def text(value: object) -> Html:
 
 
 def join(*parts: object) -> Html:
-    """Put parts one behind the other."""
+    """Put parts one after the other."""
     return Html("".join(map(text, parts)))
 
 
@@ -37,7 +38,7 @@ def tag(name: str, *children: object, **attributes: object) -> Html:
     return Html(f"<{name}{shown}>{join(*children)}</{name}>")
 
 
-def table(head: list[object], rows: list[list[object]], *, caption: str, class_: str | None = None) -> Html:
+def table(head: Sequence[object], rows: Sequence[Sequence[object]], *, caption: str, class_: str | None = None) -> Html:
     """Make a table whose first column names its rows; it scrolls on its own where the screen is narrow."""
     header = tag("tr", *(tag("th", cell, scope="col") for cell in head))
     body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]

@@ -1,10 +1,11 @@
-"""One evaluation -> its section of the report."""
+"""The section of the report about one evaluation."""
 
 from __future__ import annotations
 
 import html
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -21,7 +22,7 @@ _ROWS = 2000
 
 
 def section(evaluation: Evaluation, number: int, charts: Charts, explanations: Mapping[str, Explainer]) -> Html:
-    """Make everything about one evaluation."""
+    """Make the section about one evaluation."""
     verdict, kind = headline(evaluation)
     sentences = summary(evaluation)
     return tag(
@@ -68,7 +69,7 @@ def _findings(evaluation: Evaluation) -> Html:
 def _systems(evaluation: Evaluation) -> Html:
     measures = evaluation.measures
     head = ["System", *map(shown, measures), "ms a query", "Pairs a second", "Pairs cut", "Ties"]
-    rows: list[list[object]] = []
+    rows = []
     for one in evaluation.systems:
         timed = one.milliseconds is not None and len(one.milliseconds) > 0
         rows.append(
@@ -81,24 +82,14 @@ def _systems(evaluation: Evaluation) -> Html:
                 one.ties,
             ]
         )
-    return table(list(head), rows, caption="Means over all queries, with the 95 % interval below", class_="systems")
+    return table(head, rows, caption="Means over all queries, with the 95 % interval below", class_="systems")
 
 
 def _comparisons(evaluation: Evaluation) -> Html:
     if not evaluation.comparisons:
         return Html("")
-    head: list[object] = [
-        "Compared",
-        "Measure",
-        "Difference",
-        "95 % interval",
-        "p",
-        "p corrected",
-        "Won",
-        "Lost",
-        "Tied",
-    ]
-    rows: list[list[object]] = [
+    head = ["Compared", "Measure", "Difference", "95 % interval", "p", "p corrected", "Won", "Lost", "Tied"]
+    rows = [
         [
             f"{one.before} → {one.after}",
             shown(one.measure),
@@ -133,7 +124,7 @@ def _charts(evaluation: Evaluation, charts: Charts) -> list[Html]:
         _figure(
             f"{name} by system",
             "Means over the queries; the lines are 95 % intervals.",
-            lambda title, about: charts.dots(rows, title, about),
+            partial(charts.dots, rows),
         )
     ]
     if after is not first:
@@ -143,28 +134,31 @@ def _charts(evaluation: Evaluation, charts: Charts) -> list[Html]:
         about = join(
             key, f"irrelevant ({one.irrelevant.sum():,}). Shares of each kind; the less they overlap, the better."
         )
-        rows_of: list[list[object]] = [
+        rows_of = [
             [f"{a:.3g} to {b:.3g}", int(r), int(i)]
             for a, b, r, i in zip(one.edges, one.edges[1:], one.relevant, one.irrelevant, strict=False)
         ]
         data = table(["Score", "Relevant", "Irrelevant"], rows_of, caption="Judged pairs", class_="histogram")
-        draw = lambda title, about, one=one: charts.histogram(one, title, about)  # noqa: E731
-        made.append(_figure(f"Raw scores of {one.system}", about, draw, data))
+        made.append(_figure(f"Raw scores of {one.system}", about, partial(charts.histogram, one), data))
         if one.reliability:
-            cells: list[list[object]] = [[f"{m:.3f}", f"{s:.3f}", n] for m, s, n in one.reliability]
+            cells = [[f"{m:.3f}", f"{s:.3f}", n] for m, s, n in one.reliability]
             data = table(
                 ["Mean score", "Relevant", "Pairs"], cells, caption="By tenth of the scale", class_="reliability"
             )
-            draw = lambda title, about, one=one: charts.reliability(one.reliability, title, about)  # noqa: E731
-            said = "The share of relevant pairs against the score: on the dashed line a score is a probability."
-            made.append(_figure(f"Reliability of {one.system}", said, draw, data))
+            text = "The share of relevant pairs against the score: on the dashed line a score is a probability."
+            made.append(
+                _figure(f"Reliability of {one.system}", text, partial(charts.reliability, one.reliability), data)
+            )
     if timed := [one for one in ordered if one.milliseconds is not None and len(one.milliseconds)]:
         made.append(_latency(timed, charts))
     for curve in evaluation.curves:
-        points: list[list[object]] = [[p.depth, f"{p.value:.4f}", f"{p.milliseconds:.1f}"] for p in curve.points]
+        points = [[p.depth, f"{p.value:.4f}", f"{p.milliseconds:.1f}"] for p in curve.points]
         data = table(["Depth", shown(curve.measure), "ms a query"], points, caption="By depth", class_="depth")
-        draw = lambda title, about, curve=curve: charts.depth(curve, title, about)  # noqa: E731
-        made.append(_figure(f"{shown(curve.measure)} by depth, {curve.system}", curve.advice, draw, data))
+        made.append(
+            _figure(
+                f"{shown(curve.measure)} by depth, {curve.system}", curve.advice, partial(charts.depth, curve), data
+            )
+        )
     return made
 
 
@@ -176,7 +170,7 @@ def _gain(evaluation: Evaluation, first: System, after: System, charts: Charts) 
         _key("gain"), f"better on {won}, ", _key("loss"), f"worse on {lost}, the same on {len(gains) - won - lost}."
     )
     order = np.argsort(-gains, kind="stable")
-    rows: list[list[object]] = [
+    rows = [
         [
             evaluation.query_texts[evaluation.queries[i]],
             f"{first.values[measure][i]:.4f}",
@@ -187,7 +181,7 @@ def _gain(evaluation: Evaluation, first: System, after: System, charts: Charts) 
     more = f"; the first {_ROWS} of {len(gains)}" if len(gains) > _ROWS else ""
     data = table(["Query", first.name, after.name], rows, caption=f"From gain to loss{more}", class_="gains")
     title = f"Gain in {shown(measure)} by query, {first.name} → {after.name}"
-    return _figure(title, about, lambda name, said: charts.gains(gains, name, said), data)
+    return _figure(title, about, partial(charts.gains, gains), data)
 
 
 def _latency(timed: list[System], charts: Charts) -> Html:
@@ -196,24 +190,23 @@ def _latency(timed: list[System], charts: Charts) -> Html:
         assert one.milliseconds is not None
         low, middle, high = np.quantile(one.milliseconds, (0.05, 0.5, 0.95)).tolist()
         rows.append((one.name, middle, low, high, f"{middle:,.1f} ms"))
-        row: list[object] = [one.name, f"{low:,.1f}", f"{middle:,.1f}", f"{high:,.1f}"]
-        cells.append(row)
+        cells.append([one.name, f"{low:,.1f}", f"{middle:,.1f}", f"{high:,.1f}"])
     data = table(["System", "5 %", "Median", "95 %"], cells, caption="Milliseconds a query", class_="latency")
     about = "The median; the lines reach from the fastest 5 % of the queries to the slowest 5 %."
-    return _figure("Milliseconds a query", about, lambda title, said: charts.dots(rows, title, said), data)
+    return _figure("Milliseconds a query", about, partial(charts.dots, rows), data)
 
 
 def _left_out(evaluation: Evaluation) -> Html:
-    rows: list[list[object]] = [[reason, count] for reason, count in evaluation.left_out.items()]
+    rows = [[reason, count] for reason, count in evaluation.left_out.items()]
     body = table(["Why", "How many"], rows, caption="Left out of the evaluation", class_="left-out") if rows else ""
     return join(tag("h2", "What was left out"), body or tag("p", "Nothing was left out."))
 
 
 def _settings(evaluation: Evaluation) -> Html:
-    rows: list[list[object]] = [[key.replace("_", " "), _plain(value)] for key, value in evaluation.settings.items()]
+    rows = [[key.replace("_", " "), _plain(value)] for key, value in evaluation.settings.items()]
     made = [table(["Setting", "Value"], rows, caption="How it was measured", class_="words settings")]
     for one in evaluation.systems:
-        facts: list[list[object]] = [[key.replace("_", " "), _plain(value)] for key, value in one.facts.items()]
+        facts = [[key.replace("_", " "), _plain(value)] for key, value in one.facts.items()]
         if facts:
             made.append(
                 _data(f"{one.name} ran with", table(["Fact", "Value"], facts, caption=one.name, class_="words"))
@@ -222,9 +215,9 @@ def _settings(evaluation: Evaluation) -> Html:
 
 
 def _figure(title: str, about: object, draw: Callable[[str, str], Html], data: Html | None = None) -> Html:
-    said = re.sub(r"<[^>]*>", "", about) if isinstance(about, Html) else str(about)
+    plain = re.sub(r"<[^>]*>", "", about) if isinstance(about, Html) else str(about)
     caption = tag("figcaption", tag("h3", title), tag("p", about))
-    return tag("figure", caption, draw(title, html.unescape(said)), _data("As a table", data) if data else "")
+    return tag("figure", caption, draw(title, html.unescape(plain)), _data("As a table", data) if data else "")
 
 
 def _data(title: str, data: Html) -> Html:
