@@ -95,7 +95,7 @@ def test_no_gpu(tiny_bert: Path, tmp_path: Path, device: str, monkeypatch: pytes
 
 def test_no_mps(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(InputError, match="device='mps' is not there"):
+    with pytest.raises(InputError, match="device='mps' is not available"):
         CrossEncoder(tiny_bert, device="mps").load()
 
 

@@ -126,7 +126,7 @@ def test_a_collection(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     second = (3 / np.log2(3) + 3 / np.log2(4)) / (3 + 3 / np.log2(3))
     by_query = {dataset.queries[query]: value for (query, measure), value in values.items() if measure == "nDCG@10"}
     assert by_query == pytest.approx({"undo": first, "list": second})
-    assert main(["evaluate", str(folder), "--json", "--measures", "nDCG@10"]) == 0
+    assert main(["evaluate", str(folder), "--json", "--measures", "nDCG@10", "--work", str(tmp_path / "work")]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["systems"][0]["name"] == "first stage"
     assert told["systems"][0]["values"]["nDCG@10"] == pytest.approx([first, second])
