@@ -78,7 +78,7 @@ def test_what_cannot_be_used_is_a_line_and_an_exit_code(crossrank, tmp_path):
         (["evaluate", "small", "--measures", "Goodness"], "'Goodness' is not a measure"),
         (["evaluate", "small", "--per-query", "x.xls"], ".csv or .parquet"),
         (["evaluate", "small", "--report", "no/such/x.html"], "does not exist. Make it first"),
-        (["evaluate", "small", "--report", "."], "is a folder where a file"),
+        (["evaluate", "small", "--report", "."], "is a folder, but the output is a file"),
         (["evaluate", "small", "--run-out", "small/corpus.jsonl/x.run"], "does not exist. Make it first"),
         (["calibrate", "small", "-o", "no/such/c.json"], "does not exist. Make it first"),
         (["compare", "a.run", "--qrels", "small/qrels/test.tsv"], "two or more"),
