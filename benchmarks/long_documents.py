@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--candidates", type=int, default=20)
     parser.add_argument("--words", type=int, default=1500, help="of a long document (default: 1500)")
-    parser.add_argument("--model", help="default: the model in the box")
+    parser.add_argument("--model", help="default: the bundled model")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--more", action="store_true", help="other windows, overlaps and limits too")
     parser.add_argument("--json", type=Path, help="write the figures there")

@@ -121,7 +121,7 @@ def main() -> None:
     ours = "from crossrank import CrossEncoder; model = CrossEncoder({})"
     theirs = "from sentence_transformers import CrossEncoder; model = CrossEncoder({}, device='cpu')"
     models = {
-        "crossrank, the model in the box": ours.format(""),
+        "crossrank, bundled model": ours.format(""),
         "crossrank, MiniLM-L6": ours.format(repr(minilm)),
         "sentence-transformers, MiniLM-L6": theirs.format(repr(minilm)),
     }

@@ -1,4 +1,4 @@
-"""The split model: graph against torch twin, the stored form against the exact one, and the model in the box."""
+"""The split model: graph against torch twin, the stored form against the exact one, and the bundled model."""
 
 from __future__ import annotations
 
@@ -323,7 +323,7 @@ def read(folder: Path) -> dict[str, NDArray[np.float32]]:
     return out
 
 
-# ---- the model in the box ------------------------------------------------------------------------------------------
+# ---- the bundled model ------------------------------------------------------------------------------------------
 
 
 def test_the_box_is_small_and_holds_what_is_said() -> None:

@@ -298,7 +298,7 @@ def test_standard_error_on_a_terminal_leaves_the_pipe_plain(terminal: Run, notes
     assert "7 documents" in ran.err
 
 
-# ---- the model in the box
+# ---- the bundled model
 
 
 def test_the_demo_runs_with_the_model_in_the_box(crossrank: Run) -> None:

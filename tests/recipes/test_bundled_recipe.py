@@ -1,4 +1,4 @@
-"""The recipe of the model in the box, end to end on a data folder that is made here."""
+"""The recipe of the bundled model, end to end on a data folder that is made here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model in the box learns: what it reads once, what it keeps, and where it cuts."""
+"""The bundled model learns: what it reads once, what it keeps, and where it cuts."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_what_is_cut_while_it_learns_is_read_afterwards(make_pairs: MakePairs, t
 def test_long_texts_are_cut_alike_in_both_libraries(
     max_length: int | None, make_pairs: MakePairs, tmp_path: Path
 ) -> None:
-    """Of a model that started from the one in the box: one cuts texts by themselves, the other the pair."""
+    """Of a model that started from the bundled one: one cuts texts by themselves, the other the pair."""
     run(make_pairs(tmp_path / "p.jsonl", 4, 1), None, tmp_path / "m", quick(epochs=1, max_length=max_length))
     words = ["how", "is", "a", "long", "text", "wrapped", "in", "python"]
     queries = [" ".join(words[:count] * times) for count, times in ((3, 1), (8, 2), (8, 7))]

@@ -138,7 +138,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_config(folder: Path) -> ModelConfig:
-    """Read ``config.json`` and the length limits and activation that stand in the files beside it.
+    """Read ``config.json`` and the length limits and activation from the files next to it.
 
     :raises CheckpointError: If ``config.json`` is missing, damaged, or names no ``model_type``.
     :raises UnsupportedModelError: If the model wants code of its own to be run.

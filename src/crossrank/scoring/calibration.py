@@ -41,7 +41,7 @@ class Platt:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.slope) and math.isfinite(self.intercept) and self.slope > 0):
             raise InputError(
-                f"slope={self.slope} and intercept={self.intercept}: finite, and a slope above 0, are due."
+                f"slope={self.slope} and intercept={self.intercept} can't be used: both must be finite, slope above 0."
             )
 
     def apply(self, logits: Floats) -> Floats:
@@ -65,9 +65,11 @@ class Isotonic:
     def __post_init__(self) -> None:
         x, y = np.array(self.logits, np.float64), np.array(self.probabilities, np.float64)
         if not len(x) or x.shape != y.shape or not (np.isfinite(x).all() and np.isfinite(y).all()):
-            raise InputError("logits and probabilities: equally many finite numbers, at least one of each, are due.")
+            raise InputError(
+                "logits and probabilities must be finite, and as many of one as of the other, at least one."
+            )
         if (np.diff(x) <= 0).any() or (np.diff(y) < 0).any() or y[0] < 0 or y[-1] > 1:
-            raise InputError("logits that rise, and probabilities from 0 to 1 that never fall, are due.")
+            raise InputError("logits must increase, and probabilities must lie between 0 and 1 and never decrease.")
 
     def apply(self, logits: Floats) -> Floats:
         """Probabilities of raw scores, in float64, of the same shape."""

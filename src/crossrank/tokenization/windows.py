@@ -214,6 +214,6 @@ def _fitting(encoder: Encoder, query: str, located: LocatedText, room: int, over
             else:
                 ranges += pieces
     settled.sort(key=lambda window: (window.first, -window.last))
-    # Pieces of neighbours may lie in each other; such a one has nothing of its own to say.
+    # Pieces of neighbours may contain each other; a contained one adds nothing.
     ends = np.maximum.accumulate([window.last for window in settled])
     return [window for i, window in enumerate(settled) if not i or window.last > ends[i - 1]]
