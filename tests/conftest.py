@@ -24,6 +24,7 @@ NEEDS = {"shared_data": (SHARED, SHARED.exists), "gpu": ("a CUDA device", torch.
 NEEDS["browser"] = ("chromium", lambda: browser.PROGRAM is not None)
 NEEDS["java"] = ("a Java runtime", lambda: shutil.which("java") is not None)
 NEEDS["postgres"] = ("PostgreSQL's server", lambda: database.PROGRAMS is not None)
+NEEDS["fork"] = ("os.fork", lambda: hasattr(os, "fork"))
 NEEDS["proc"] = ("Linux's /proc", Path("/proc/self/status").exists)
 _left_out = pytest.StashKey[dict[str, int]]()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
-import os
 import pickle
 import subprocess
 import sys
@@ -148,20 +147,20 @@ def run_script(script: str, *, limit: float = 100) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+@pytest.mark.fork
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("script", [IDLE, LOADING, SCORING], ids=["idle", "loading", "scoring"])
 def test_a_model_works_in_a_forked_process(script: str, threads: int) -> None:
     run_script((FORKS + script).replace("THREADS", str(threads)))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+@pytest.mark.fork
 @pytest.mark.parametrize("script", [FIRST_LOAD, FORKS + TOO_LONG], ids=["importing", "too long"])
 def test_a_fork_at_the_worst_time(script: str) -> None:
     run_script(script.replace("THREADS", "2"))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+@pytest.mark.fork
 def test_a_decoder_runs_with_one_thread_in_a_forked_process(tmp_path: Path) -> None:
     # Large enough for torch to use several threads, which it would wait for in vain.
     folder = make_decoder(tmp_path / "decoder", "qwen3", hidden_size=256, head_dim=64, intermediate_size=1024)
@@ -179,7 +178,7 @@ assert model.info()["threads"] == 2
     )
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+@pytest.mark.fork
 def test_prepared_documents_are_opened_anew_in_a_forked_process(tmp_path: Path) -> None:
     folder = tmp_path / "prepared"
     PreparedDocuments(folder, precision="float32").add(["a", "b"], ["a red house", "the blue sea"])

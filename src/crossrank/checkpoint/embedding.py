@@ -28,9 +28,9 @@ class Embedding:
 
     :param pooling: ``"mean"`` over all tokens, or ``"cls"``: the first token.
     :param lowercase: Whether texts are put in lower case before they are tokenized.
-    :param query_prompt: Goes before a query; empty for none.
-    :param document_prompt: Goes before a document.
-    :param default_prompt: Goes before a text when the caller gives no role.
+    :param query_prompt: Put before a query; empty for none.
+    :param document_prompt: Put before a document.
+    :param default_prompt: Put before a text when the caller gives no role.
     """
 
     pooling: str

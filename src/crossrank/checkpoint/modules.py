@@ -112,7 +112,7 @@ class Modules:
     :param messages: Whether a pair goes through the tokenizer's chat template.
     :param message_format: ``"flat"`` or ``"structured"`` contents of a message; ``None`` if the checkpoint doesn't say.
     :param template_settings: What the chat template is given besides the messages.
-    :param prompt: Goes before the query, or is the system message of the chat template; empty for none.
+    :param prompt: Put before the query, or used as the system message of the chat template; empty for none.
     :param max_length: A limit of tokens that the checkpoint sets, if any.
     """
 

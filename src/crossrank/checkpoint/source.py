@@ -49,7 +49,7 @@ def resolve(
 ) -> ModelFiles:
     """Find a model's files; fetch from the hub those that are needed and not in the cache yet.
 
-    A folder goes before a hub name of the same spelling. ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_TOKEN`` and
+    A folder overrides a hub name of the same spelling. ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_TOKEN`` and
     ``HF_HOME`` mean what they mean to huggingface_hub. If the hub can't be reached, a copy in the cache is used, with a
     :class:`~crossrank.errors.CrossRankWarning`.
 

@@ -332,7 +332,7 @@ class CrossEncoder(Reloadable):
         :param activation_fn: Instead of the model's own.
         :param apply_softmax: For a model of several labels: softmax over them.
         :param convert_to_numpy: If false, a list of torch tensors is returned.
-        :param convert_to_tensor: If true, one torch tensor is returned; goes before ``convert_to_numpy``.
+        :param convert_to_tensor: If true, one torch tensor is returned; overrides ``convert_to_numpy``.
         :param sentences: The older name of ``inputs``.
         :param activation_fct: The older name of ``activation_fn``.
         :param device: The model's own; another is refused, as are ``prompt``, ``prompt_name`` and ``pool``.

@@ -96,7 +96,7 @@ class PairEncoder:
     :param template: Where the special tokens stand.
     :param max_length: The most tokens of a pair, special tokens included.
     :param token_types: Whether the model has token types.
-    :param prompt: Goes before every query, and counts as a part of it.
+    :param prompt: Put before every query, and counted as part of it.
     :raises InputError: If ``max_length`` leaves no room for a token of each text, or for the prompt.
     """
 
@@ -110,7 +110,7 @@ class PairEncoder:
             )
         if (needed := 2 * prompt_length(tokenizer, prompt)) and max_length < needed + template.specials:
             raise InputError(
-                f"max_length={max_length} is too short for this model's prompt {prompt!r}: it goes before each query, "
+                f"max_length={max_length} is too short for this model's prompt {prompt!r}: it precedes each query, "
                 f"which may take half of the length, so at least {needed + template.specials} are needed."
             )
         self.max_length = max_length
