@@ -114,12 +114,14 @@ def test_without_feedback(tmp_path: Path, tiny_bert: Path) -> None:
         assert server.client.get("/v1/feedback").status_code == 405
 
 
-def test_feedback_that_can_not_be_used(url: str, tmp_path: Path, tiny_bert: Path) -> None:
+def test_feedback_that_can_not_be_used(url: str, tmp_path: Path, tiny_bert: Path, until: Callable[..., None]) -> None:
     (tmp_path / "keys").write_text("secret\n")
     flags = ("--model", f"m={tiny_bert}", "--feedback", url, "--keys-file", str(tmp_path / "keys"))
     with serve(tmp_path / "log", *flags, wait=False) as server:
         server.client.headers["authorization"] = "Bearer secret"
         name = ranked(server, top_n=3)["id"]
+        # A ranking is written after the answer, so that writing holds nobody up.
+        until(lambda: open_store(url).counts()["rankings"] == 1)
         unshown = {0, 1, 2, 3} - set(next(iter(open_store(url).judged(all_rankings=True))).ranking.shown)
         nasty = "'; DROP TABLE judgements; -- <script>alert(1)</script>"
         cases: list[tuple[dict[str, Any], int]] = [
