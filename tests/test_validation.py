@@ -51,7 +51,9 @@ def test_finite_numbers(value: Any) -> None:
     assert type(v.check_threshold(value)) is float
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "0.5", Decimal("0.5"), 1j, np.bool_(False)])
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, 10**400, True, "0.5", Decimal("0.5"), 1j, np.bool_(False)]
+)
 def test_what_is_no_finite_number(value: Any) -> None:
     with pytest.raises(InputError, match=r"threshold=.* is not a finite number\. Leave it out"):
         v.check_threshold(value)

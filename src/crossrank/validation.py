@@ -26,8 +26,11 @@ def shown(value: Any, limit: int = 60) -> str:
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether this is a real number, also NumPy's, other than NaN and infinity; ``True`` is not a number."""
-    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
+    """Whether this is a real number, also NumPy's, that fits in a float; ``True`` is not a number."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
+    except OverflowError:  # an integer larger than any float
+        return False
 
 
 def is_positive_integer(value: Any) -> bool:

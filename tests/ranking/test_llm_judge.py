@@ -223,4 +223,4 @@ def test_grades_have_a_fingerprint_and_orders_have_none():
     assert one.fingerprint() != LLMJudge("m", max_characters=9).fingerprint()
     assert KEY not in one.fingerprint()
     assert LLMJudge("m", mode="listwise").fingerprint() is None
-    assert math.isclose(one._endpoint.timeout, 60)
+    assert math.isclose(one._service.timeout, 60)

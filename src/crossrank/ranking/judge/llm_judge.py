@@ -6,13 +6,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crossrank.errors import InputError, StageError
+from crossrank.errors import InputError
 from crossrank.ranking.judge.chat_client import ChatEndpoint, Spent
 from crossrank.ranking.judge.messages import cut, load_prompt, make_request
 from crossrank.ranking.judge.modes import Judged, grade_each, rank_windows
@@ -25,11 +23,10 @@ from crossrank.ranking.judge.parsing import (
     parse_grade,
     parse_ranking,
 )
-from crossrank.ranking.network import network_loop
-from crossrank.ranking.network.network_loop import PerLoop
-from crossrank.ranking.network.retry import Failure, RetryPolicy, retrying, summary
+from crossrank.ranking.network.network_stage import NetworkStage
+from crossrank.ranking.network.retry import Failure, retrying
 from crossrank.ranking.stage import Context, StageScores
-from crossrank.validation import check_choice, check_counts, check_seconds, check_threshold, check_top_k
+from crossrank.validation import check_choice, check_counts
 
 T = TypeVar("T")
 
@@ -37,7 +34,7 @@ T = TypeVar("T")
 _MAX_CHARACTERS = {"grade": 8000, "listwise": 1500}
 
 
-class LLMJudge:
+class LLMJudge(NetworkStage):
     """A stage that asks a model at an OpenAI-compatible endpoint.
 
     ``mode="grade"`` asks for a grade of each document, from 0 (irrelevant) to 3 (perfectly relevant), and a reason. The
@@ -88,16 +85,7 @@ class LLMJudge:
         name: str = "llm_judge",
     ) -> None:
         check_choice("mode", mode, _MAX_CHARACTERS)
-        check_top_k(keep, "keep")
-        check_threshold(threshold)
-        check_counts(
-            window=window,
-            step=step,
-            max_characters=max_characters,
-            max_concurrency=max_concurrency,
-            max_tokens=max_tokens,
-        )
-        check_seconds("timeout", timeout)
+        check_counts(window=window, step=step, max_characters=max_characters, max_tokens=max_tokens)
         if step > window:
             raise InputError(
                 f"step={step} is more than window={window}, which would skip documents. Give at most {window}."
@@ -107,16 +95,6 @@ class LLMJudge:
                 f"threshold={threshold!r} does not work with mode='listwise': a rank does not show how relevant a "
                 "document is. Use keep=, or mode='grade'."
             )
-        self.name = name
-        self.model = model
-        self.keep = keep
-        self.threshold = threshold
-        self.mode = mode
-        self.window = window
-        self.step = step
-        self.max_characters = max_characters or _MAX_CHARACTERS[mode]
-        self.prompt = load_prompt(mode, prompt)
-        self._policy = RetryPolicy(max_retries)
         self._endpoint = ChatEndpoint(
             model,
             base_url=base_url,
@@ -126,7 +104,20 @@ class LLMJudge:
             max_tokens=max_tokens,
             extra_body=extra_body,
         )
-        self._limit = PerLoop(partial(asyncio.Semaphore, max_concurrency))
+        super().__init__(
+            name,
+            self._endpoint.service,
+            keep=keep,
+            threshold=threshold,
+            max_concurrency=max_concurrency,
+            max_retries=max_retries,
+        )
+        self.model = model
+        self.mode = mode
+        self.window = window
+        self.step = step
+        self.max_characters = max_characters or _MAX_CHARACTERS[mode]
+        self.prompt = load_prompt(mode, prompt)
 
     def __repr__(self) -> str:
         settings = f"mode={self.mode!r}, prompt={self.prompt.name!r}"
@@ -138,39 +129,15 @@ class LLMJudge:
             return None
         return repr((*self._endpoint.identity, self.prompt.fingerprint, self.max_characters))
 
-    def warm_up(self) -> None:
-        """Import the client library. No request is sent.
-
-        :raises StageError: If the service needs a key and there is none.
-        """
-        network_loop.run(self._endpoint.client.warm_up())
-
-    def close(self) -> None:
-        """Close the connections."""
-        network_loop.run(self._endpoint.client.close())
-
-    def score(self, query: str, documents: Sequence[str], context: Context | None = None) -> StageScores:
-        """Judge the documents.
-
-        :raises StageError: If none of them could be judged, or the service needs a key and there is none.
-        """
-        return network_loop.run(self._score(query, list(documents), context or Context()))
-
-    async def ascore(self, query: str, documents: Sequence[str], context: Context | None = None) -> StageScores:
-        """Judge the documents, as :meth:`score` does."""
-        return await network_loop.arun(self._score(query, list(documents), context or Context()))
-
     async def _score(self, query: str, documents: list[str], context: Context) -> StageScores:
         texts = [cut(text, self.max_characters) for text in documents]
         spent = Spent()
         judged = await self._judge(query, texts, context, spent)
         tokens = spent.prompt_tokens + spent.completion_tokens
         if judged.requested and len(judged.failures) == judged.requested:
-            raise StageError(
-                f"{self._endpoint.model!r} judged nothing: {summary(judged.failures)}. "
-                f"{spent.requests} requests were sent, {tokens} tokens used.",
-                retryable=all(failure.retryable for failure in judged.failures),
-                stage=self.name,
+            raise self._error(
+                judged.failures,
+                f"{self.model!r} judged nothing: {{}}. {spent.requests} requests were sent, {tokens} tokens used.",
             )
         shortened = sum(len(text) < len(whole) for text, whole in zip(texts, documents, strict=True))
         notes = [*judged.notes, *spent.notes]
@@ -185,27 +152,25 @@ class LLMJudge:
             tokens=tokens,
             pairs_cut=shortened,
             cost=spent.cost,
-            notes=tuple(notes),
+            notes=notes,
             degraded=judged.degraded,
             details=judged.details,
         )
 
     async def _judge(self, query: str, texts: list[str], context: Context, spent: Spent) -> Judged:
-        limit = self._limit.get()
-
         async def grade(row: int) -> Grade:
-            schema = ("grade", GRADE_SCHEMA)
-            return await self._ask(
-                query, [texts[row]], schema, lambda text, ids: parse_grade(text, ids[0]), context, spent
-            )
+            def read(text: str, ids: Sequence[str]) -> Grade:
+                return parse_grade(text, ids[0])
+
+            return await self._ask(query, [texts[row]], ("grade", GRADE_SCHEMA), read, context, spent)
 
         async def order(rows: list[int]) -> Order:
             window = [texts[row] for row in rows]
             return await self._ask(query, window, ("ranking", RANKING_SCHEMA), parse_ranking, context, spent)
 
         if self.mode == "grade":
-            return await grade_each(len(texts), grade, limit, context)
-        return await rank_windows(len(texts), self.window, self.step, order, limit, context)
+            return await grade_each(len(texts), grade, self._limit.get(), context)
+        return await rank_windows(len(texts), self.window, self.step, order, self._limit.get(), context)
 
     async def _ask(
         self,
@@ -231,7 +196,7 @@ class LLMJudge:
                 complaint = str(error)
                 reason = f"the answer could not be used: {complaint}"
                 if answer.refusal or answer.finish == "content_filter":
-                    refusal = self._endpoint.key.excerpt(answer.refusal) or answer.finish
+                    refusal = self._service.key.excerpt(answer.refusal) or answer.finish
                     complaint, reason = "", f"the judge refused: {refusal}"
                 elif answer.finish == "length":
                     length_factor *= 2

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# A path of keys in the body of an answer; () is the body itself.
-Place = tuple[str, ...]
+from crossrank.ranking.network.json_service import ERROR_PLACES, Place
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Provider:
     score: str = "relevance_score"
     tokens: Place | None = ("usage", "total_tokens")
     cost: Place | None = None
-    errors: tuple[Place, ...] = (("message",), ("detail",), ("error", "message"), ("error",))
+    errors: tuple[Place, ...] = ERROR_PLACES
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -120,12 +119,3 @@ PROVIDERS: dict[str, Provider] = {
         ),
     )
 }
-
-
-def value_at(body: Any, place: Place) -> Any:
-    """Return the value at a place; ``None`` if there is none."""
-    for key in place:
-        if not isinstance(body, Mapping):
-            return None
-        body = body.get(key)
-    return body

@@ -47,6 +47,7 @@ class Failure(Exception):  # noqa: N818
     :param retry_after: Seconds to wait, as the service asks.
     :param fatal: Whether all other requests of this call would fail too, as with a wrong key.
     :param service: Whether the service failed, and not only this request.
+    :param status: The HTTP status of the answer; 0 if there was none.
     """
 
     reason: str
@@ -55,6 +56,7 @@ class Failure(Exception):  # noqa: N818
     retry_after: float | None = field(default=None, kw_only=True)
     fatal: bool = field(default=False, kw_only=True)
     service: bool = field(default=False, kw_only=True)
+    status: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ async def within(work: Awaitable[T], seconds: float | None, who: str) -> T:
         raise Failure(f"{who} did not answer within {seconds:.3g} s", retryable=True, service=True) from None
 
 
-def failure_of(who: str, status: int, message: str, headers: Mapping[str, str], code: str = "") -> Failure:
+def failure_of(who: str, status: int, message: str, headers: Mapping[str, str], code: object = "") -> Failure:
     """Describe an answer with an error status.
 
     :param message: From the service, ready to be shown.
@@ -182,11 +184,10 @@ def failure_of(who: str, status: int, message: str, headers: Mapping[str, str], 
     if 300 <= status < 400:
         remedy = "Check base_url"
     if remedy:
-        return Failure(f"{answer}. {remedy}", fatal=True)
+        return Failure(f"{answer}. {remedy}", fatal=True, status=status)
     retryable = (status >= 500 and status not in _NOT_RETRYABLE) or status in _RETRYABLE
-    return Failure(
-        answer, retryable=retryable, retry_after=parse_retry_after(headers) if retryable else None, service=retryable
-    )
+    wait = parse_retry_after(headers) if retryable else None
+    return Failure(answer, retryable=retryable, retry_after=wait, service=retryable, status=status)
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
