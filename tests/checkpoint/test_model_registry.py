@@ -239,9 +239,18 @@ def test_a_taken_lock_says_who_has_it(tmp_path: Path) -> None:
 
 
 def test_a_lock_left_behind_by_a_killed_process_is_free_and_told(tmp_path: Path) -> None:
-    (tmp_path / "lock").write_text(json.dumps({"what": "learn", "process": 7, "host": "h", "since": "s"}))
+    holds = "import sys; from pathlib import Path; from crossrank.checkpoint.locks import FileLock"
+    holds += "\nwith FileLock(Path(sys.argv[1]), 'learn'): print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", holds, str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(CrossRankError, match=f"in use by 'learn' .process {process.pid} on "):
+            FileLock(tmp_path / "lock", "other").__enter__()
+        process.kill()
     with FileLock(tmp_path / "lock", "other") as lock:
-        assert lock.left_by == "'learn' (process 7 on h, since s)"
+        assert lock.left_by is not None
+        assert lock.left_by.startswith(f"'learn' (process {process.pid} on ")
 
 
 def test_what_is_no_registry_is_told_and_left_alone(registry: ModelRegistry, tmp_path: Path) -> None:
