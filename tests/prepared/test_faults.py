@@ -26,7 +26,7 @@ TEXTS = {
 QUERY = "pressure on wings at speed"
 # What a child process runs: the model, the folder, then which documents.
 CHILD = """
-import sys
+import sys, time
 sys.path.insert(0, {tests!r})
 from crossrank.errors import CrossRankError
 from crossrank.prepared import documents
@@ -92,9 +92,11 @@ def assert_sound(folder: Path, whole: Path) -> int:
 
 def test_killed_at_random_moments(tiny: Path, whole: Path, tmp_path: Path) -> None:
     folder, chosen, counts = tmp_path / "p", random.Random(0), [0]
+    adds = "began = time.monotonic(); target.add(TEXTS, TEXTS.values()); print(time.monotonic() - began, flush=True)"
+    takes = float(finished(child(tiny, tmp_path / "timed", adds)))
     for _ in range(10):
-        process = child(tiny, folder, "target.add(TEXTS, TEXTS.values()); print('all', flush=True)")
-        time.sleep(chosen.uniform(0, 0.03))
+        process = child(tiny, folder, adds)
+        time.sleep(chosen.uniform(0, takes / 4))
         process.send_signal(signal.SIGKILL)
         process.wait()
         if (folder / store.DIRECTORY).exists():
@@ -200,7 +202,8 @@ def test_a_disk_that_can_only_be_read(tiny: Path, whole: Path, folder: Path) -> 
         if path.stat().st_uid == os.getuid():
             path.chmod(path.stat().st_mode | 0o055)
     body = (
-        "import os\nif os.getuid() == 0: os.setuid(65534)\n"
+        # What is imported late may lie where only root can read.
+        "import os, secrets, filelock\nif os.getuid() == 0: os.setuid(65534)\n"
         f"again = opened({str(tiny)!r}, {str(folder)!r})\n"
         "print(sum(again.find(text) is not None for text in TEXTS.values()))\n"
         "try: target.add(['new'], ['text'])\nexcept CrossRankError as error: print(error)"
