@@ -29,8 +29,7 @@ if typing.TYPE_CHECKING:
     from crossrank.checkpoint.model_registry import ModelRegistry
     from crossrank.prepared.documents import PreparedDocuments
     from crossrank.ranking.breaker import CircuitBreaker
-    from crossrank.ranking.cache.disk import DiskCache
-    from crossrank.ranking.cache.memory import MemoryCache
+    from crossrank.ranking.cache.sqlite_cache import DiskCache, MemoryCache
     from crossrank.ranking.cross_encoder_stage import CrossEncoderStage
     from crossrank.ranking.fallback import FirstThatWorks
     from crossrank.ranking.first_stage import FirstStage
@@ -57,13 +56,13 @@ _LAZY = {
     "Context": "crossrank.ranking.stage",
     "CrossEncoder": "crossrank.scoring.cross_encoder",
     "CrossEncoderStage": "crossrank.ranking.cross_encoder_stage",
-    "DiskCache": "crossrank.ranking.cache.disk",
+    "DiskCache": "crossrank.ranking.cache.sqlite_cache",
     "FirstStage": "crossrank.ranking.first_stage",
     "FirstThatWorks": "crossrank.ranking.fallback",
     "HostedReranker": "crossrank.ranking.network.hosted",
     "LLMJudge": "crossrank.ranking.judge.llm_judge",
     "LongDocuments": "crossrank.scoring.long_documents",
-    "MemoryCache": "crossrank.ranking.cache.memory",
+    "MemoryCache": "crossrank.ranking.cache.sqlite_cache",
     "ModelRegistry": "crossrank.checkpoint.model_registry",
     "PairScores": "crossrank.types",
     "PreparedDocuments": "crossrank.prepared.documents",

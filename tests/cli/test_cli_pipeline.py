@@ -115,7 +115,7 @@ STAGE = '[[stages]]\ntype = "cross-encoder"\n'
         (f"{STAGE}token = 'secret'", "token does not belong in a file"),
         (f"tresholds = 1\n{STAGE}", "no key 'tresholds'. Did you mean 'threshold'"),
         (f"on_error = 'ignore'\n{STAGE}", "on_error='ignore' is not known: give one of .*keep_order"),
-        (f"deadline = 0\n{STAGE}", "deadline=0 is not above 0"),
+        (f"deadline = 0\n{STAGE}", "deadline=0 is not a number of seconds above 0"),
         (f"cache.kind = 'disk'\n{STAGE}", "a path is for 'disk'"),
         (f"cache.kind = 'memory'\ncache.size = 3\n{STAGE}", "cache: there is no key 'size'"),
         (f"text = '{{'\n{STAGE}", "is not a template"),

@@ -11,7 +11,7 @@ import pytest
 
 from crossrank.errors import InputError, StageError
 from crossrank.ranking.breaker import CircuitBreaker
-from crossrank.ranking.cache.memory import MemoryCache
+from crossrank.ranking.cache.sqlite_cache import MemoryCache
 from crossrank.ranking.judge.llm_judge import LLMJudge
 from crossrank.ranking.network.hosted import HostedReranker
 from crossrank.ranking.reranker import Reranker

@@ -344,7 +344,7 @@ class _Counting(CrossEncoderStage):
         ({"stages": [FixedScores({}), "gpt"]}, r"stages\[1\] is 'gpt', not a stage"),
         ({"stages": FixedScores}, "not a stage"),
         ({"on_error": "ignore"}, "raise, keep_order, next_stage"),
-        ({"deadline": 0}, "deadline=0 is not above 0"),
+        ({"deadline": 0}, "deadline=0 is not a number of seconds above 0"),
         ({"deadline": "1"}, "deadline='1' is not a number"),
         ({"top_k": 0}, "top_k=0 is not a positive integer"),
         ({"threshold": float("nan")}, "threshold=nan is not a finite number"),

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from crossrank.errors import InputError
-from crossrank.validation import check_counts
+from crossrank.validation import check_counts, check_seconds
 
 
 class CircuitBreaker:
@@ -29,8 +28,7 @@ class CircuitBreaker:
         self, failures: int = 5, cooldown: float = 30.0, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         check_counts(failures=failures)
-        if not cooldown > 0:
-            raise InputError(f"cooldown={cooldown!r} is not above 0 seconds. Give the seconds between two trial calls.")
+        check_seconds("cooldown", cooldown)
         self._max_failures = failures
         self._cooldown = cooldown
         self._clock = clock

@@ -7,11 +7,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from copy import copy
-from numbers import Real
 from typing import Any, TypeVar
 
-from crossrank.errors import InputError
+from crossrank.validation import check_seconds
 
 T = TypeVar("T")
 
@@ -25,12 +25,8 @@ class Deadline:
     """
 
     def __init__(self, seconds: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, Real)):
-            raise InputError(
-                f"deadline={seconds!r} is not a number of seconds, such as 0.3. Leave it out for no limit."
-            )
-        if seconds is not None and not seconds > 0:
-            raise InputError(f"deadline={seconds!r} is not above 0 seconds. Give the seconds that a call may take.")
+        if seconds is not None and seconds != math.inf:
+            check_seconds("deadline", seconds, remedy="Give one such as 0.3, or leave it out for no limit.")
         self.seconds = seconds
         self._clock = clock
         self._started = clock()
@@ -72,15 +68,15 @@ class Deadline:
 class DeadlineThreads:
     """Runs work in threads, and returns in time whether the work is done or not.
 
-    Late work goes on in its thread. At most ``limit`` threads run at once. While all are busy, for instance because a
-    model is still loading, a call waits for one of them.
+    Late work goes on in its thread. While all threads are busy, for instance because a model is still loading, a call
+    waits for one of them; work that gets no thread in time is not done.
 
     :param limit: The most threads; by default two for each processor, and at least 8.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
-        self._free = threading.Semaphore(limit or max(8, 2 * (os.cpu_count() or 1)))
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._limit,)
@@ -89,26 +85,12 @@ class DeadlineThreads:
         """Run a function. Return its result, or ``None`` if it did not end in time."""
         if not deadline.is_limited:
             return work()
-        if not self._free.acquire(timeout=min(deadline.remaining(), threading.TIMEOUT_MAX)):
+        if self._pool is None or self._pool[0] != os.getpid():  # threads do not survive a fork
+            limit = self._limit or max(8, 2 * (os.cpu_count() or 1))
+            self._pool = os.getpid(), ThreadPoolExecutor(limit, "crossrank-within")
+        running = self._pool[1].submit(work)
+        done, _ = wait([running], min(deadline.remaining(), threading.TIMEOUT_MAX))
+        if not done:
+            running.cancel()
             return None
-        results: list[T] = []
-        failures: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                results.append(work())
-            except BaseException as error:  # the caller's thread raises it
-                failures.append(error)
-            finally:
-                self._free.release()
-
-        worker = threading.Thread(target=run, name="crossrank-within")
-        try:
-            worker.start()
-        except BaseException:
-            self._free.release()
-            raise
-        worker.join(min(deadline.remaining(), threading.TIMEOUT_MAX))
-        if failures:
-            raise failures[0]
-        return results[0] if results else None
+        return running.result()

@@ -12,9 +12,8 @@ from typing import Any
 
 from crossrank.errors import CrossRankError, InputError, did_you_mean
 from crossrank.optional import require
-from crossrank.ranking.cache.disk import DiskCache
-from crossrank.ranking.cache.memory import MemoryCache
 from crossrank.ranking.cache.score_cache import ScoreCache
+from crossrank.ranking.cache.sqlite_cache import DiskCache, MemoryCache
 from crossrank.scoring.cross_encoder import CrossEncoder
 
 # "type" of a stage -> its class.

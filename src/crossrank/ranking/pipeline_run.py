@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from crossrank.errors import InputError, MissingExtraError, StageError
 from crossrank.ranking.breaker import CircuitBreaker
-from crossrank.ranking.cache.score_cache import CachedScore, ScoreCache, key_of
+from crossrank.ranking.cache.score_cache import CachedScore, ScoreCache, join_scores, key_of, split_scores
 from crossrank.ranking.deadline import Deadline, DeadlineThreads
 from crossrank.ranking.documents import Candidate
 from crossrank.ranking.ranked_documents import RankedDocument, Ranking, SkippedStage, StageRun
@@ -88,10 +88,10 @@ async def score_stage(
     # 3) Keep the new scores.
     rows = dict(known)
     if fresh is not None:
-        new = {i: row for i, row in zip(unknown, CachedScore.rows(fresh), strict=True) if not np.isnan(row.score)}
+        new = {i: row for i, row in zip(unknown, split_scores(fresh), strict=True) if not np.isnan(row.score)}
         await run(lambda: cache.put_many({keys[i]: row.pack() for i, row in new.items()}))
         rows |= new
-    return CachedScore.join(rows, len(texts), fresh, sum(row.cut for row in known.values())), len(known)
+    return join_scores(rows, len(texts), fresh, sum(row.cut for row in known.values())), len(known)
 
 
 async def _ask(

@@ -47,16 +47,13 @@ class RankedDocument:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the caller's object, as JSON values."""
+        facts = {name: value for name, value in vars(self).items() if name not in ("document", "text")}
         return {
-            "rank": self.rank,
+            **facts,
             "score": _finite(self.score),
-            "kind": self.kind,
             "scores": {name: _finite(score) for name, score in self.scores.items()},
-            "kinds": dict(self.kinds),
             "first_stage_score": _finite(self.first_stage_score),
-            "first_stage_position": self.first_stage_position,
             "passage": None if self.passage is None else list(self.passage),
-            "details": {name: dict(details) for name, details in self.details.items()},
             "text": self.text,
         }
 

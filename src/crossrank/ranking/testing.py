@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 
@@ -11,73 +12,61 @@ from crossrank.errors import StageError
 from crossrank.ranking.stage import Context, StageScores
 
 
+@dataclass
 class _TestStage:
-    """The parts that all these stages share."""
+    """The settings that all these stages share.
 
-    def __init__(self, keep: int | None, threshold: float | None, name: str) -> None:
-        self.name, self.keep, self.threshold = name, keep, threshold
+    :param keep: How many documents go on.
+    :param threshold: The lowest score with which a document goes on.
+    :param name: The stage's name.
+    """
+
+    _: KW_ONLY
+    keep: int | None = None
+    threshold: float | None = None
+    name: str = "test"
 
     def warm_up(self) -> None:
         """Do nothing."""
 
 
+@dataclass
 class FixedScores(_TestStage):
-    """Gives each text the score that you choose.
+    """Gives each text the score that you choose. ``keep``, ``threshold`` and ``name`` as for any stage.
 
     :param scores: From text to score, other texts are not scored; or a function ``(query, text)``.
     :param kind: The kind of the scores.
-    :param keep: How many documents go on.
-    :param threshold: The lowest score with which a document goes on.
-    :param name: The stage's name.
     :ivar calls: The query and texts of each call.
     """
 
-    def __init__(
-        self,
-        scores: Mapping[str, float] | Callable[[str, str], float],
-        *,
-        kind: str = "fixed",
-        keep: int | None = None,
-        threshold: float | None = None,
-        name: str = "fixed",
-    ) -> None:
-        super().__init__(keep, threshold, name)
-        self.kind = kind
-        self.calls: list[tuple[str, list[str]]] = []
-        self._scores = scores
+    scores: Mapping[str, float] | Callable[[str, str], float]
+    _: KW_ONLY
+    kind: str = "fixed"
+    name: str = "fixed"
+    calls: list[tuple[str, list[str]]] = field(default_factory=list, init=False)
 
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
         """Score the documents."""
         self.calls.append((query, list(documents)))
-        given = self._scores
+        given = self.scores
         scores = [given(query, text) if callable(given) else given.get(text, np.nan) for text in documents]
         return StageScores(np.array(scores, np.float64), kind=self.kind)
 
 
+@dataclass
 class FailingStage(_TestStage):
     """Fails, always or a number of times; after that it scores each text by its length.
 
     :param times: How often it fails; ``None`` is always.
     :param error: What it raises.
-    :param keep: How many documents go on.
-    :param threshold: The lowest score with which a document goes on.
-    :param name: The stage's name.
     :ivar calls: How often it was called.
     """
 
-    def __init__(
-        self,
-        times: int | None = None,
-        *,
-        error: Exception | None = None,
-        keep: int | None = None,
-        threshold: float | None = None,
-        name: str = "failing",
-    ) -> None:
-        super().__init__(keep, threshold, name)
-        self.calls = 0
-        self._times = times
-        self._error = error
+    times: int | None = None
+    _: KW_ONLY
+    error: Exception | None = None
+    name: str = "failing"
+    calls: int = field(default=0, init=False)
 
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
         """Fail, or score by length.
@@ -85,27 +74,23 @@ class FailingStage(_TestStage):
         :raises StageError: Or the ``error`` that was given.
         """
         self.calls += 1
-        if self._times is None or self.calls <= self._times:
-            raise self._error or StageError("this stage fails on purpose", retryable=True)
+        if self.times is None or self.calls <= self.times:
+            raise self.error or StageError("this stage fails on purpose", retryable=True)
         return StageScores(np.array([len(text) for text in documents], np.float64), kind="length")
 
 
+@dataclass
 class SlowStage(_TestStage):
     """Takes a time for each document, within the deadline; the longest text is the best.
 
     :param seconds: For each document.
-    :param keep: How many documents go on.
-    :param threshold: The lowest score with which a document goes on.
-    :param name: The stage's name.
     :ivar scored: How many documents it has scored in all calls.
     """
 
-    def __init__(
-        self, seconds: float, *, keep: int | None = None, threshold: float | None = None, name: str = "slow"
-    ) -> None:
-        super().__init__(keep, threshold, name)
-        self.seconds = seconds
-        self.scored = 0
+    seconds: float
+    _: KW_ONLY
+    name: str = "slow"
+    scored: int = field(default=0, init=False)
 
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
         """Score by length as many documents as there is time for."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -74,8 +74,7 @@ class ScoreCache(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class CachedScore:
+class CachedScore(NamedTuple):
     """The value that is kept for a document: its part of :class:`~crossrank.ranking.stage.StageScores`."""
 
     score: float
@@ -87,7 +86,7 @@ class CachedScore:
 
     def pack(self) -> bytes:
         """Write it as bytes, without rounding."""
-        return json.dumps([self.score, self.relevance, self.kind, self.cut, self.passage, self.details]).encode()
+        return json.dumps(self).encode()
 
     @classmethod
     def unpack(cls, value: bytes) -> CachedScore | None:
@@ -99,45 +98,45 @@ class CachedScore:
         except (ValueError, TypeError, IndexError, KeyError):
             return None
 
-    @classmethod
-    def rows(cls, scores: StageScores) -> Iterator[CachedScore]:
-        """Split a stage's scores by document."""
-        for i, score in enumerate(scores.scores):
-            yield cls(
-                score=float(score),
-                relevance=None if scores.relevance is None else float(scores.relevance[i]),
-                kind=scores.kind,
-                cut=scores.cut is not None and bool(scores.cut[i]),
-                passage=None if scores.passages is None else scores.passages[i],
-                details=None if scores.details is None else scores.details[i],
-            )
 
-    @staticmethod
-    def join(rows: Mapping[int, CachedScore], documents: int, fresh: StageScores | None, known_cut: int) -> StageScores:
-        """Combine known and fresh scores. A document without a row is not scored.
-
-        :param rows: By the document's position.
-        :param documents: How many documents there are.
-        :param fresh: The stage's result for the documents that were not known, which has the facts of the call.
-        :param known_cut: How many of the known documents were cut.
-        """
-        scores, relevance = np.full((2, documents), np.nan)
-        for i, row in rows.items():
-            scores[i] = row.score
-            relevance[i] = row.score if row.relevance is None else row.relevance
-        kinds = [row.kind for row in rows.values()]
-        listed = [rows.get(i) for i in range(documents)]
-        passages = [None if row is None else row.passage for row in listed]
-        details = [{} if row is None or row.details is None else row.details for row in listed]
-        kind = kinds[0] if kinds or fresh is None else fresh.kind
-        whole = fresh or StageScores(scores, kind)
-        return replace(
-            whole,
-            scores=scores,
-            relevance=relevance,
-            kind=kind,
-            pairs_cut=known_cut + whole.pairs_cut,
-            cut=None,
-            passages=passages if any(passages) else None,
-            details=details if any(details) else None,
+def split_scores(scores: StageScores) -> list[CachedScore]:
+    """Split a stage's scores by document."""
+    nothing = [None] * len(scores.scores)
+    return [
+        CachedScore(score, relevance, scores.kind, cut, passage, details)
+        for score, relevance, cut, passage, details in zip(
+            scores.scores.tolist(),
+            nothing if scores.relevance is None else scores.relevance.tolist(),
+            [False] * len(nothing) if scores.cut is None else scores.cut.tolist(),
+            scores.passages or nothing,
+            scores.details or nothing,
+            strict=True,
         )
+    ]
+
+
+def join_scores(
+    rows: Mapping[int, CachedScore], documents: int, fresh: StageScores | None, known_cut: int
+) -> StageScores:
+    """Combine known and fresh scores. A document without a row is not scored.
+
+    :param rows: By the document's position.
+    :param documents: How many documents there are.
+    :param fresh: The stage's result for the documents that were not known, which has the facts of the call.
+    :param known_cut: How many of the known documents were cut.
+    """
+    kind = next((row.kind for row in rows.values()), "unscored" if fresh is None else fresh.kind)
+    missing = CachedScore(np.nan, None, kind)
+    listed = [rows.get(i, missing) for i in range(documents)]
+    scores = np.array([row.score for row in listed])
+    whole = fresh or StageScores(scores, kind)
+    return replace(
+        whole,
+        scores=scores,
+        relevance=np.array([row.score if row.relevance is None else row.relevance for row in listed]),
+        kind=kind,
+        pairs_cut=known_cut + whole.pairs_cut,
+        cut=None,
+        passages=[row.passage for row in listed] if any(row.passage for row in listed) else None,
+        details=[row.details or {} for row in listed] if any(row.details for row in listed) else None,
+    )

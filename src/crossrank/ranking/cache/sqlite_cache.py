@@ -1,4 +1,4 @@
-"""Scores that are known already, in a file that several processes may share."""
+"""Score caches in an SQLite database: in memory, or in a file that several processes may share."""
 
 from __future__ import annotations
 
@@ -27,48 +27,21 @@ CREATE INDEX IF NOT EXISTS scores_used ON scores (used);
 """
 
 
-class DiskCache:
-    """Scores in an SQLite file. Threads and processes may share it.
+class _SqliteCache:
+    """Scores in a database. Threads may share it.
 
-    A file that is locked, full or damaged never fails a ranking: the ranking goes on without it, and ``stats.errors``
-    counts the errors.
-
-    :param path: The file; missing folders are made.
-    :param max_bytes: The largest size of the file; SQLite's log takes a few megabytes more.
-    :raises InputError: If the limit is not a positive integer, or the file can't be opened as a cache.
+    A database that is locked, full or damaged never fails a ranking: the ranking goes on without it, and
+    ``stats.errors`` counts the errors.
     """
 
-    def __init__(self, path: str | os.PathLike[str], max_bytes: int = 1 << 30) -> None:
+    def __init__(self, database: str, max_bytes: int) -> None:
         check_counts(max_bytes=max_bytes)
-        self.path = Path(path)
+        self._database = database
         self._max_bytes = max_bytes
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._process = 0
         self._hits = self._misses = self._evictions = self._errors = 0
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._refuse_other_programs_file()
-            with self._open() as database:
-                database.execute("SELECT key, value, used FROM scores LIMIT 1").fetchone()
-        except (sqlite3.Error, OSError) as error:
-            self.close()
-            raise InputError(
-                f"{str(self.path)!r} can't be used as a score cache: {error}. Give another file, or delete this one."
-            ) from error
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A copy, for instance in another process, opens the file itself.
-        return type(self), (self.path, self._max_bytes)
-
-    def _refuse_other_programs_file(self) -> None:
-        """Check, without writing, that the file has no other tables than ours."""
-        if not self.path.exists() or not self.path.stat().st_size:
-            return
-        with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if tables - {"scores"}:
-            raise sqlite3.DatabaseError("it is a database of another program")
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Look up values; ``None`` for each one that is missing."""
@@ -129,7 +102,7 @@ class DiskCache:
         """A transaction, on a connection of this process: SQLite's connections do not survive a fork."""
         with self._lock:
             if self._connection is None or self._process != os.getpid():
-                connection = sqlite3.connect(self.path, timeout=_PATIENCE, check_same_thread=False)
+                connection = sqlite3.connect(self._database, timeout=_PATIENCE, check_same_thread=False)
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = OFF")  # scores lost in a crash are computed again
                 connection.executescript(_LAYOUT)
@@ -144,6 +117,60 @@ class DiskCache:
         except sqlite3.Error:
             with self._lock:
                 self._errors += 1
+
+
+class MemoryCache(_SqliteCache):
+    """Scores in this process's memory. Closing it deletes them.
+
+    :param max_bytes: The most memory that the scores may take.
+    :raises InputError: If it is not a positive integer.
+    """
+
+    def __init__(self, max_bytes: int = 64 << 20) -> None:
+        super().__init__(":memory:", max_bytes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy, for instance in another process, starts empty.
+        return type(self), (self._max_bytes,)
+
+
+class DiskCache(_SqliteCache):
+    """Scores in an SQLite file. Threads and processes may share it.
+
+    A file that is locked, full or damaged never fails a ranking: the ranking goes on without it, and ``stats.errors``
+    counts the errors.
+
+    :param path: The file; missing folders are made.
+    :param max_bytes: The largest size of the file; SQLite's log takes a few megabytes more.
+    :raises InputError: If the limit is not a positive integer, or the file can't be opened as a cache.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], max_bytes: int = 1 << 30) -> None:
+        super().__init__(os.fspath(path), max_bytes)
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._refuse_other_programs_file()
+            with self._open() as database:
+                database.execute("SELECT key, value, used FROM scores LIMIT 1").fetchone()
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise InputError(
+                f"{str(self.path)!r} can't be used as a score cache: {error}. Give another file, or delete this one."
+            ) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy, for instance in another process, opens the file itself.
+        return type(self), (self.path, self._max_bytes)
+
+    def _refuse_other_programs_file(self) -> None:
+        """Check, without writing, that the file has no other tables than ours."""
+        if not self.path.exists() or not self.path.stat().st_size:
+            return
+        with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables - {"scores"}:
+            raise sqlite3.DatabaseError("it is a database of another program")
 
 
 def _size(database: sqlite3.Connection) -> int:
