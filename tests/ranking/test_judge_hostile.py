@@ -88,17 +88,17 @@ def test_hostile_documents_stay_within_their_walls(mode):
 )
 @settings(deadline=None)
 def test_any_text_stays_within_its_walls(query, documents, mode):
-    request = make_request(load_prompt(mode), query, documents)
-    structure_holds(request.messages, request.ids, [], query)
-    json.dumps(request.messages, ensure_ascii=False).encode()
+    messages, ids = make_request(load_prompt(mode), query, documents)
+    structure_holds(messages, ids, [], query)
+    json.dumps(messages, ensure_ascii=False).encode()
 
 
 def test_a_text_that_holds_a_marker_or_an_id_gets_another(monkeypatch):
     drawn = iter(["aa" * 8, "bb" * 8, "cc" * 4, "dd" * 4])
     monkeypatch.setattr("crossrank.ranking.judge.messages.secrets.token_hex", lambda size: next(drawn))
-    request = make_request(load_prompt("grade"), "q", [f"mark-{'aa' * 8} and d{'cc' * 4}"])
-    assert request.ids == ("d" + "dd" * 4,)
-    assert "bb" * 8 in request.messages[0]["content"]
+    messages, ids = make_request(load_prompt("grade"), "q", [f"mark-{'aa' * 8} and d{'cc' * 4}"])
+    assert ids == ["d" + "dd" * 4]
+    assert "bb" * 8 in messages[0]["content"]
 
 
 @pytest.mark.parametrize(

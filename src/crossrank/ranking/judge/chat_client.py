@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from crossrank.ranking.deadline import Deadline
 from crossrank.ranking.network.api_keys import find_key
@@ -46,8 +46,7 @@ class Spent:
                 break
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """An answer.
 
     :param text: The message's text; may be empty.
@@ -61,15 +60,9 @@ class Answer:
 
 
 class ChatEndpoint:
-    """A model behind an OpenAI-compatible endpoint.
+    """A model behind an OpenAI-compatible endpoint; the arguments are those of :class:`LLMJudge`.
 
-    :param model: Its name at the endpoint.
-    :param base_url: The address up to ``/v1``; by default ``OPENAI_BASE_URL``, else OpenAI's.
-    :param api_key: By default ``OPENAI_API_KEY``.
-    :param timeout: Seconds for one request and its answer.
-    :param temperature: ``None`` sends none, for models that do not accept one.
-    :param max_tokens: The longest answer; ``None`` leaves it to the server.
-    :param extra_body: More fields of the request.
+    :param settings: ``temperature`` and ``max_tokens``; ``None`` is not sent.
     """
 
     def __init__(
@@ -79,8 +72,7 @@ class ChatEndpoint:
         base_url: str | None,
         api_key: str | None,
         timeout: float,
-        temperature: float | None,
-        max_tokens: int | None,
+        settings: Mapping[str, float | None],
         extra_body: Mapping[str, Any] | None,
     ) -> None:
         self.model = model
@@ -99,7 +91,7 @@ class ChatEndpoint:
             timeout,
             needs_key="" if given_url else missing,
         )
-        self._settings = {"temperature": temperature, "max_tokens": max_tokens}
+        self._settings = settings
         self._extra = dict(extra_body or {})
         self._refused: set[str] = set()
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,8 +101,7 @@ class LLMJudge(NetworkStage):
             base_url=base_url,
             api_key=api_key,
             timeout=timeout,
-            temperature=temperature,
-            max_tokens=max_tokens,
+            settings={"temperature": temperature, "max_tokens": max_tokens},
             extra_body=extra_body,
         )
         super().__init__(
@@ -140,22 +140,13 @@ class LLMJudge(NetworkStage):
                 f"{self.model!r} judged nothing: {{}}. {spent.requests} requests were sent, {tokens} tokens used.",
             )
         shortened = sum(len(text) < len(whole) for text, whole in zip(texts, documents, strict=True))
-        notes = [*judged.notes, *spent.notes]
+        notes = [*judged.scores.notes, *spent.notes]
         if shortened:
             notes.append(f"{shortened} documents were cut at {self.max_characters} characters (max_characters).")
         notes.append(
             f"{spent.requests} requests: {spent.prompt_tokens} tokens read, {spent.completion_tokens} written."
         )
-        return StageScores(
-            judged.scores,
-            kind=judged.kind,
-            tokens=tokens,
-            pairs_cut=shortened,
-            cost=spent.cost,
-            notes=notes,
-            degraded=judged.degraded,
-            details=judged.details,
-        )
+        return replace(judged.scores, tokens=tokens, pairs_cut=shortened, cost=spent.cost, notes=notes)
 
     async def _judge(self, query: str, texts: list[str], context: Context, spent: Spent) -> Judged:
         async def grade(row: int) -> Grade:
@@ -186,12 +177,10 @@ class LLMJudge(NetworkStage):
 
         async def attempt(tried: int) -> T:
             nonlocal complaint, length_factor
-            request = make_request(self.prompt, query, texts, complaint)
-            answer = await self._endpoint.ask(
-                request.messages, schema, context.deadline, spent, length_factor=length_factor
-            )
+            messages, ids = make_request(self.prompt, query, texts, complaint)
+            answer = await self._endpoint.ask(messages, schema, context.deadline, spent, length_factor=length_factor)
             try:
-                return read(answer.text, request.ids)
+                return read(answer.text, ids)
             except UnusableError as error:
                 complaint = str(error)
                 reason = f"the answer could not be used: {complaint}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -34,7 +34,7 @@ _CONTROL = re.compile(
 
 
 @dataclass(frozen=True)
-class Prompt:
+class JudgePrompt:
     """The rules of a judge, with fields for the query and the documents.
 
     :param name: Such as ``"grade.v1"``, or the file's name.
@@ -52,19 +52,7 @@ class Prompt:
         return hashlib.sha256(f"{self.system}\0{self.user}".encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Request:
-    """One message to a judge.
-
-    :param messages: In the format of the chat protocol.
-    :param ids: ``[documents]``, their ids in this request.
-    """
-
-    messages: list[dict[str, str]]
-    ids: tuple[str, ...]
-
-
-def load_prompt(mode: str, given: str | Path | None = None) -> Prompt:
+def load_prompt(mode: str, given: str | Path | None = None) -> JudgePrompt:
     """Load the prompt of a mode, or the caller's own: a path to a file, or its text.
 
     :raises InputError: If the file can't be read, a section or a field is missing, or a field is unknown.
@@ -85,7 +73,7 @@ def load_prompt(mode: str, given: str | Path | None = None) -> Prompt:
     return _parse(name, text)
 
 
-def _parse(name: str, text: str) -> Prompt:
+def _parse(name: str, text: str) -> JudgePrompt:
     parts = _HEADING.split(text)
     sections = {parts[i]: parts[i + 1].strip() for i in range(1, len(parts), 2)}
     if sorted(sections) != sorted(_SECTIONS) or len(parts) != 5:
@@ -101,14 +89,17 @@ def _parse(name: str, text: str) -> Prompt:
             f"The prompt {name!r} {wrong}. Its user section needs {{{{query}}}}, {{{{documents}}}} and {{{{ids}}}}; "
             "{{marker}} is allowed anywhere."
         )
-    return Prompt(name, sections["system"], sections["user"])
+    return JudgePrompt(name, sections["system"], sections["user"])
 
 
-def make_request(prompt: Prompt, query: str, documents: Sequence[str], complaint: str = "") -> Request:
+def make_request(
+    prompt: JudgePrompt, query: str, documents: Sequence[str], complaint: str = ""
+) -> tuple[list[dict[str, str]], list[str]]:
     """Put a query and documents into a prompt.
 
     :param documents: Already cut.
     :param complaint: What was wrong with the last answer, in our words, never the judge's.
+    :returns: The messages in the format of the chat protocol, and ``[documents]``, their ids in this request.
     """
     texts = [query, *documents]
     marker = _fresh("mark-", 8, texts)
@@ -130,7 +121,7 @@ def make_request(prompt: Prompt, query: str, documents: Sequence[str], complaint
     system, user = (_FIELD.sub(lambda field: values[field[1]], part) for part in (prompt.system, prompt.user))
     if complaint:
         user += f"\n\nYour last answer could not be used: {complaint}. Follow the format."
-    return Request([{"role": "system", "content": system}, {"role": "user", "content": user}], tuple(ids))
+    return [{"role": "system", "content": system}, {"role": "user", "content": user}], ids
 
 
 def tame(text: str) -> str:
@@ -146,10 +137,9 @@ def cut(text: str, most: int) -> str:
     return text[: most if space < 1 else space]
 
 
-def _fresh(start: str, size: int, texts: Iterable[str]) -> str:
+def _fresh(start: str, size: int, texts: Sequence[str]) -> str:
     """Make a random word that occurs in none of the texts."""
-    known = list(texts)
     while True:
         word = start + secrets.token_hex(size)
-        if not any(word in text for text in known):
+        if not any(word in text for text in texts):
             return word

@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crossrank.ranking.judge.parsing import Grade, Order
 from crossrank.ranking.network.retry import Failure, gather, summary
-from crossrank.ranking.stage import Context
+from crossrank.ranking.stage import Context, StageScores
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """A judge's scores of all documents.
 
-    :param scores: ``[documents]``; NaN if not judged.
-    :param kind: ``"grade"`` or ``"rank"``.
-    :param details: ``[documents]``, more facts about each.
+    :param scores: NaN if not judged; with what is missing, and more facts about each document.
     :param requested: Grades or windows that were requested.
     :param failures: Those of them that failed.
-    :param degraded: What is missing, in a sentence; ``None`` if nothing is.
-    :param notes: Other notes for the caller.
     """
 
-    scores: NDArray[np.float64]
-    kind: str
-    details: tuple[Mapping[str, Any], ...]
+    scores: StageScores
     requested: int
-    failures: tuple[Failure, ...]
-    degraded: str | None
-    notes: tuple[str, ...] = ()
+    failures: Sequence[Failure]
 
 
 async def grade_each(
@@ -47,26 +37,20 @@ async def grade_each(
     :param ask: Returns the grade of one document, by its index.
     """
     outcomes = await gather([partial(ask, row) for row in range(count)], limit, context)
-    failures = tuple(outcome for outcome in outcomes if isinstance(outcome, Failure))
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     scores = [math.nan if isinstance(outcome, Failure) else float(outcome.grade) for outcome in outcomes]
-    details = tuple(
-        {"failure": outcome.reason} if isinstance(outcome, Failure) else dict(vars(outcome)) for outcome in outcomes
-    )
-    degraded = f"{len(failures)} of {count} documents could not be judged: {summary(failures)}"
-    return Judged(np.array(scores), "grade", details, count, failures, degraded if failures else None)
+    details = [
+        {"failure": outcome.reason} if isinstance(outcome, Failure) else outcome._asdict() for outcome in outcomes
+    ]
+    degraded = f"{len(failures)} of {count} documents could not be judged: {summary(failures)}" if failures else None
+    return Judged(StageScores(np.array(scores), "grade", details=details, degraded=degraded), count, failures)
 
 
 def sliding_windows(count: int, window: int, step: int) -> list[tuple[int, int]]:
     """Start and end of each window, from the last to the first, which always starts at 0."""
-    windows = []
-    end = count
-    while end > 0:
-        start = max(0, end - window)
-        windows.append((start, end))
-        if start == 0:
-            break
-        end -= step
-    return windows
+    ends = range(count, window, -step)
+    last = max(0, count - step * len(ends))
+    return [(end - window, end) for end in ends] + ([(0, last)] if last else [])
 
 
 async def rank_windows(
@@ -88,7 +72,7 @@ async def rank_windows(
     order = list(range(count))
     named: dict[int, bool] = {}
     failures: list[Failure] = []
-    notes: dict[str, int] = {}
+    notes: Counter[str] = Counter()
     taken: list[float] = []
     for number, (start, end) in enumerate(windows):
         last = number == len(windows) - 1
@@ -108,29 +92,29 @@ async def rank_windows(
         taken.append(context.deadline.elapsed() - started)
         order[start:end] = [rows[place] for place in outcome.positions]
         named.update({row: place < outcome.named for place, row in enumerate(order[start:end])})
-        for what, much in _remarks(outcome, len(rows)):
-            notes[what] = notes.get(what, 0) + much
+        notes.update(_remarks(outcome, len(rows)))
     ranks = np.empty(count)
     ranks[order] = np.arange(1, count + 1)
-    details = tuple({"rank": int(ranks[row]), "named": named.get(row)} for row in range(count))
-    degraded = f"{len(failures)} of {len(windows)} windows could not be judged and keep their order: "
-    return Judged(
+    details = [{"rank": int(ranks[row]), "named": named.get(row)} for row in range(count)]
+    degraded = (
+        f"{len(failures)} of {len(windows)} windows could not be judged and keep their order: {summary(failures)}"
+    )
+    scores = StageScores(
         1 / ranks,
         "rank",
-        details,
-        len(windows),
-        tuple(failures),
-        degraded + summary(failures) if failures else None,
-        tuple(f"{much} {what}." for what, much in notes.items()),
+        details=details,
+        degraded=f"{failed} and keep their order: {summary(failures)}" if failures else None,
+        notes=[f"{much} {what}." for what, much in notes.items()],
     )
+    return Judged(scores, len(windows), failures)
 
 
-def _remarks(order: Order, size: int) -> list[tuple[str, int]]:
+def _remarks(order: Order, size: int) -> dict[str, int]:
     if order.named == 0:
-        return [("windows in which the judge found nothing relevant keep their order", 1)]
-    found = [
-        ("documents that the judge left out of a window come after those it ranked", size - order.named),
-        ("repeated ids were ignored", order.repeated),
-        ("invented ids were ignored", order.invented),
-    ]
-    return [(what, much) for what, much in found if much]
+        return {"windows in which the judge found nothing relevant keep their order": 1}
+    found = {
+        "documents that the judge left out of a window come after those it ranked": size - order.named,
+        "repeated ids were ignored": order.repeated,
+        "invented ids were ignored": order.invented,
+    }
+    return {what: much for what, much in found.items() if much}

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 GRADES = range(4)
 GRADE_SCHEMA: dict[str, Any] = {
@@ -39,16 +38,14 @@ class UnusableError(ValueError):
     """An answer that can't be used. The message is ours and may be sent back to the judge."""
 
 
-@dataclass(frozen=True)
-class Grade:
+class Grade(NamedTuple):
     """How relevant a document is, and why."""
 
     grade: int
     reason: str
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """An order of a window's documents.
 
     :param positions: ``[documents]``, best first: those that were ranked, then the others in their old order.
@@ -133,8 +130,7 @@ def _order(listed: list[Any], ids: Sequence[str]) -> Order | None:
             named[places[word]] = None
     if invented > len(named):
         return None
-    others = (place for place in range(len(ids)) if place not in named)
-    return Order((*named, *others), len(named), repeated, invented)
+    return Order(tuple(named | dict.fromkeys(range(len(ids)))), len(named), repeated, invented)
 
 
 def _word(value: Any) -> str:

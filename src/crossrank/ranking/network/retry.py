@@ -10,6 +10,7 @@ import asyncio
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -64,14 +65,12 @@ class RetryPolicy:
     """How often to try, and how long to wait.
 
     :param max_retries: Tries after the first one.
-    :param initial_delay: The longest first pause, in seconds.
-    :param max_delay: The longest pause, in seconds, unless the service asks for another.
+    :param initial_delay: The longest first pause, in seconds; later ones are up to 16 times as long.
     :param max_retry_after: The longest pause that a service may ask for, in seconds; beyond it the request fails.
     """
 
     max_retries: int = 3
     initial_delay: float = 0.5
-    max_delay: float = 8.0
     max_retry_after: float = 60.0
 
     def __post_init__(self) -> None:
@@ -83,7 +82,7 @@ class RetryPolicy:
             return failure.retry_after + random.uniform(0, min(1.0, failure.retry_after / 10))
         if not failure.pause:
             return 0.0
-        whole = min(self.max_delay, self.initial_delay * 2.0 ** (tried - 1))
+        whole = self.initial_delay * min(16.0, 2.0 ** (tried - 1))
         return whole / 2 + random.uniform(0, whole / 2)
 
 
@@ -208,9 +207,6 @@ def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> f
 
 def summary(failures: Sequence[Failure]) -> str:
     """List the reasons, each once with its count."""
-    counts: dict[str, int] = {}
-    for failure in failures:
-        counts[failure.reason] = counts.get(failure.reason, 0) + 1
-    most = sorted(counts.items(), key=lambda item: -item[1])[:3]
-    reasons = "; ".join(f"{reason} ({count}x)" if count > 1 else reason for reason, count in most)
+    counts = Counter(failure.reason for failure in failures)
+    reasons = "; ".join(f"{reason} ({count}x)" if count > 1 else reason for reason, count in counts.most_common(3))
     return reasons + (f"; and {len(counts) - 3} other reasons" if len(counts) > 3 else "")
