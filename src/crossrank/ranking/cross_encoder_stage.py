@@ -196,16 +196,15 @@ class CrossEncoderStage:
         """One result for all documents. What no chunk covers was not scored."""
         scored = sum(len(chunk.scores) for chunk in chunks)
 
-        def column(name: str, fill: float, kind: type) -> NDArray[Any]:
-            parts: list[NDArray[Any]] = [np.asarray(getattr(chunk, name), kind) for chunk in chunks]
-            return np.concatenate([*parts, np.full(documents - scored, fill, kind)])
+        def column(name: str, fill: float) -> NDArray[Any]:
+            return np.concatenate([*(getattr(chunk, name) for chunk in chunks), np.full(documents - scored, fill)])
 
-        query_cut, document_cut = column("query_tokens_cut", 0, np.int64), column("document_tokens_cut", 0, np.int64)
+        query_cut, document_cut = column("query_tokens_cut", 0), column("document_tokens_cut", 0)
         windows = [chunk for chunk in chunks if isinstance(chunk, LongScores)]
         notes = []
-        left_out = np.array([])
-        if self.long_documents.strategy in ("max", "mean_top_k"):
-            left_out = np.concatenate([left_out, *(chunk.windows_left_out for chunk in windows)])
+        left_out = np.zeros(0)
+        if windows and self.long_documents.strategy in ("max", "mean_top_k"):
+            left_out = np.concatenate([chunk.windows_left_out for chunk in windows])
         if count := np.count_nonzero(left_out):
             some = "1 document" if count == 1 else f"{count} documents"
             notes.append(f"{left_out.sum():.0f} windows of {some} were not read (max_windows)")
@@ -215,17 +214,16 @@ class CrossEncoderStage:
             notes.append(f"in {count} the query was cut, by up to {query_cut.max()} tokens")
         if prepared := sum(chunk.documents_prepared for chunk in chunks):
             notes.append(f"prepared: {prepared} of {sum(chunk.documents for chunk in chunks)}")
+        passages = [passage for chunk in windows for passage in chunk.passages] + [None] * (documents - scored)
         late = f"within {deadline.seconds} s {scored} of {documents} documents could be scored"
         return StageScores(
-            scores=column("scores", np.nan, np.float64),
-            relevance=column("relevance", np.nan, np.float64),
+            scores=column("scores", np.nan),
+            relevance=column("relevance", np.nan),
             kind=chunks[-1].kind if chunks else "unscored",
             tokens=sum(chunk.tokens for chunk in chunks),
             pairs_cut=int(np.count_nonzero(query_cut + document_cut)),
             cut=query_cut + document_cut > 0,
-            passages=[p for chunk in windows for p in chunk.passages] + [None] * (documents - scored)
-            if windows
-            else None,
+            passages=passages if windows else None,
             notes=notes,
             degraded=late if scored < documents else None,
         )

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from crossrank.errors import InputError, MissingExtraError, StageError
 from crossrank.ranking.cross_encoder_stage import as_stage
-from crossrank.ranking.pipeline_run import checked, reason_of
 from crossrank.ranking.stage import ClosableStage, Context, PairScorer, Stage, StageScores
+from crossrank.ranking.stage_call import checked, reason_of
 from crossrank.validation import check_threshold, check_top_k
 
 

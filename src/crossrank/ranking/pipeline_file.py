@@ -12,8 +12,6 @@ from typing import Any
 
 from crossrank.errors import CrossRankError, InputError, did_you_mean
 from crossrank.optional import require
-from crossrank.ranking.cache.score_cache import ScoreCache
-from crossrank.ranking.cache.sqlite_cache import DiskCache, MemoryCache
 from crossrank.scoring.cross_encoder import CrossEncoder
 
 # "type" of a stage -> its class.
@@ -22,6 +20,10 @@ STAGE_TYPES: Mapping[str, str] = {
     "first-stage": "crossrank.ranking.first_stage:FirstStage",
     "hosted": "crossrank.ranking.network.hosted:HostedReranker",
     "llm-judge": "crossrank.ranking.judge.llm_judge:LLMJudge",
+}
+CACHE_TYPES: Mapping[str, str] = {
+    "memory": "crossrank.ranking.cache.sqlite_cache:MemoryCache",
+    "disk": "crossrank.ranking.cache.sqlite_cache:DiskCache",
 }
 # Secrets come from the environment, not from a file.
 _SECRETS = ("api_key", "token")
@@ -34,7 +36,6 @@ _SETTINGS: Mapping[str, str] = {
     "on_error": "str",
     "deadline": "float",
 }
-_CACHE_SETTINGS: Mapping[str, str] = {"kind": "str", "path": "str", "max_bytes": "int"}
 # A type in a signature -> the types in TOML, and their name in messages.
 _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "a string"),
@@ -56,10 +57,12 @@ def load_pipeline(path: str | os.PathLike[str]) -> dict[str, Any]:
         _check_keys("", given, (*_SETTINGS, "cache", "stages"))
         settings = {key: _typed(key, given[key], kind) for key, kind in _SETTINGS.items() if key in given}
         tables = _typed_table("stages", given.get("stages"), list, "Give at least one [[stages]] table.")
-        stages = [_stage(f"stages[{i}]", _typed_table(f"stages[{i}]", table, dict)) for i, table in enumerate(tables)]
-        return {**settings, "stages": stages, "cache": _cache(given["cache"]) if "cache" in given else None}
+        stages = [_made(f"stages[{i}]", table, "type", STAGE_TYPES) for i, table in enumerate(tables)]
+        if "cache" in given:
+            settings["cache"] = _made("cache", given["cache"], "kind", CACHE_TYPES)
     except InputError as error:
         raise InputError(f"{file!r}: {error}") from error
+    return {**settings, "stages": stages}
 
 
 def _parsed(file: str) -> dict[str, Any]:
@@ -81,18 +84,23 @@ def _parsed(file: str) -> dict[str, Any]:
     return parsed
 
 
-def _stage(where: str, given: dict[str, Any]) -> Any:
-    """Make a stage. This checks the names and plain types of its settings; the class checks the values."""
-    if "type" not in given:
-        raise InputError(f"{where}: the key 'type' is missing. Give one of {', '.join(STAGE_TYPES)}.")
-    kind = given.pop("type")
-    if kind not in STAGE_TYPES:
-        raise InputError(f"{where}: type = {kind!r} is unknown.{_remedy(str(kind), STAGE_TYPES)}")
+def _made(where: str, table: Any, key: str, types: Mapping[str, str]) -> Any:
+    """Make a stage or a cache. This checks the names and plain types of its settings; the class checks the values.
+
+    :param key: The key that says which one it is.
+    :param types: The values of that key, and their classes.
+    """
+    given = _typed_table(where, table, dict)
+    if key not in given:
+        raise InputError(f"{where}: the key {key!r} is missing. Give one of {', '.join(types)}.")
+    kind = given.pop(key)
+    if kind not in types:
+        raise InputError(f"{where}: {key} = {kind!r} is unknown.{_remedy(str(kind), types)}")
     where = f"{where} ({kind})"
     for secret in _SECRETS:
         if secret in given:
             raise InputError(f"{where}: {secret} does not belong in a file. Set it in the environment.")
-    module, _, name = STAGE_TYPES[kind].partition(":")
+    module, _, name = types[kind].partition(":")
     cls = getattr(importlib.import_module(module), name)
     parameters = dict(inspect.signature(cls).parameters)
     if parameters.pop("settings", None) is not None:  # the stage passes these on to its model
@@ -114,18 +122,6 @@ def _stage(where: str, given: dict[str, Any]) -> Any:
     except (TypeError, ValueError) as error:
         shown = ", ".join(f"{key} = {value!r}" for key, value in given.items())
         raise InputError(f"{where}: {shown or 'no settings'} can't be used: {error}.") from error
-
-
-def _cache(table: Any) -> ScoreCache:
-    given = _typed_table("cache", table, dict)
-    _check_keys("cache: ", given, _CACHE_SETTINGS)
-    values = {key: _typed(f"cache.{key}", given[key], kind) for key, kind in _CACHE_SETTINGS.items() if key in given}
-    kind, path = values.pop("kind", None), values.pop("path", None)
-    if kind not in ("memory", "disk"):
-        raise InputError(f"cache.kind = {kind!r} is unknown. Give 'memory' or 'disk'.")
-    if (kind == "disk") != (path is not None):
-        raise InputError(f"cache.kind = {kind!r} and cache.path = {path!r}: a path is for 'disk'.")
-    return MemoryCache(**values) if path is None else DiskCache(path, **values)
 
 
 def _check_keys(where: str, given: Mapping[str, Any], known: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,11 +13,12 @@ from crossrank.errors import InputError, MissingExtraError
 from crossrank.ranking.breaker import CircuitBreaker
 from crossrank.ranking.cache.score_cache import ScoreCache
 from crossrank.ranking.cross_encoder_stage import CrossEncoderStage, as_stage
-from crossrank.ranking.deadline import Deadline, DeadlineThreads
+from crossrank.ranking.deadline import Deadline
 from crossrank.ranking.documents import DocumentReader, ScoreOf, TextOf
-from crossrank.ranking.pipeline_run import PipelineRun, Runner, is_late, reason_of, run_here, run_to_end, score_stage
+from crossrank.ranking.pipeline_run import PipelineRun, run_to_end
 from crossrank.ranking.ranked_documents import Ranking
 from crossrank.ranking.stage import ClosableStage, PairScorer, Stage
+from crossrank.ranking.stage_call import Runner, StageCall, is_late, reason_of, run_here
 from crossrank.validation import check_choice, check_text, check_threshold, check_top_k
 
 
@@ -81,7 +83,10 @@ class Reranker:
             raise InputError(f"cache={cache!r} is not a cache. Give MemoryCache() or DiskCache('scores.sqlite').")
         self.cache = cache
         self.breakers = {name: breaker() for name in self.names} if breaker else {}
-        self._threads = {name: DeadlineThreads() for name in self.names}
+        self._calls = [
+            StageCall(name, stage, cache, self.breakers.get(name))
+            for name, stage in zip(self.names, self.stages, strict=True)
+        ]
         self._reader = DocumentReader(text, score)
 
     def __repr__(self) -> str:
@@ -172,13 +177,11 @@ class Reranker:
     async def _rank(self, run: PipelineRun, top_k: int | None, runner: Runner) -> Ranking:
         check_top_k(top_k)
         stop: str | None = None
-        for name, stage in zip(self.names, self.stages, strict=True):
+        for call in self._calls:
+            name, stage = call.name, call.stage
             # 2) Skip the stage if no documents are left, the pipeline was stopped, or the deadline has passed.
-            if not len(run.order):
-                run.skip(name, stage, "no documents are left")
-                continue
-            if stop is not None:
-                run.skip(name, stage, stop)
+            if not len(run.order) or stop is not None:
+                run.skip(name, stage, "no documents are left" if stop is None else stop)
                 continue
             if run.deadline.expired:
                 run.skip(name, stage, f"the deadline of {run.deadline.seconds} s was over", degrades=True)
@@ -186,17 +189,7 @@ class Reranker:
             # 3) Take known scores from the cache, and the others from the stage.
             started, context = time.perf_counter(), run.context()
             try:
-                scores, cache_hits = await score_stage(
-                    name,
-                    stage,
-                    run.query,
-                    run.texts,
-                    context,
-                    cache=self.cache,
-                    breaker=self.breakers.get(name),
-                    threads=self._threads[name],
-                    run=runner,
-                )
+                scores, cache_hits = await call.scores(run.query, run.texts, context, runner)
             except (InputError, MissingExtraError):
                 raise
             except Exception as error:
@@ -240,9 +233,6 @@ def _numbered(names: list[str]) -> list[str]:
     """Make repeated names different: ``judge``, ``judge-2``."""
     seen: dict[str, None] = {}
     for name in names:
-        number, unique = 1, name
-        while unique in seen:
-            number += 1
-            unique = f"{name}-{number}"
-        seen[unique] = None
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        seen[next(unique for unique in itertools.chain([name], numbered) if unique not in seen)] = None
     return list(seen)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -68,6 +68,16 @@ class StageScores:
         """``[documents]``: which of them have a score."""
         return ~np.isnan(self.scores)
 
+    def of(self, rows: NDArray[np.int64]) -> StageScores:
+        """The scores of some documents, without the facts about all of them together."""
+        return StageScores(
+            scores=self.scores[rows],
+            kind=self.kind,
+            relevance=None if self.relevance is None else self.relevance[rows],
+            passages=None if self.passages is None else [self.passages[i] for i in rows],
+            details=None if self.details is None else [self.details[i] for i in rows],
+        )
+
 
 @dataclass
 class Context:
@@ -86,6 +96,15 @@ class Context:
     first_stage: NDArray[np.float64] | None = None
     positions: NDArray[np.int64] | None = None
     earlier: Mapping[str, StageScores] = field(default_factory=dict)
+
+    def of(self, rows: NDArray[np.int64]) -> Context:
+        """The facts about some documents."""
+        return replace(
+            self,
+            first_stage=None if self.first_stage is None else self.first_stage[rows],
+            positions=None if self.positions is None else self.positions[rows],
+            earlier={name: scores.of(rows) for name, scores in self.earlier.items()},
+        )
 
 
 class Stage(Protocol):

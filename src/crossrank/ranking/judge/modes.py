@@ -96,9 +96,7 @@ async def rank_windows(
     ranks = np.empty(count)
     ranks[order] = np.arange(1, count + 1)
     details = [{"rank": int(ranks[row]), "named": named.get(row)} for row in range(count)]
-    degraded = (
-        f"{len(failures)} of {len(windows)} windows could not be judged and keep their order: {summary(failures)}"
-    )
+    failed = f"{len(failures)} of {len(windows)} windows could not be judged"
     scores = StageScores(
         1 / ranks,
         "rank",
