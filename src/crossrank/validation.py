@@ -243,6 +243,11 @@ def check_pairs(pairs: Any) -> list[tuple[str, str]]:
     return checked
 
 
+def encodable(text: str) -> str:
+    """Replace lone surrogates, which JSON may contain, by question marks. UTF-8 can't encode them, tokenizers fail."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 def is_single_pair(inputs: Any) -> bool:
     """Whether this is one ``(query, document)`` pair rather than a list of pairs."""
     if isinstance(inputs, np.ndarray):

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import ir_measures
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from crossrank.data.bm25 import bm25
 from crossrank.data.corpus import MemoryCorpus
+from crossrank.data.files import read_judgements
+from crossrank.data.judgements import ReadReport, ReadSettings
 from crossrank.data.open_dataset import open_dataset, read_beir, read_pairs, read_trec
 from crossrank.data.text_lines import Notes
 from crossrank.data.trec import read_run, write_run
@@ -35,6 +39,25 @@ def test_beir(tmp_path):
     assert dataset.qrels == QRELS
     assert ranked(dataset) == CANDIDATES
     assert dataset.left_out == {}
+
+
+def test_a_folder_of_parquet_files_as_nano_beir_has(tmp_path):
+    tables = {
+        "corpus/train-00000-of-00001": [{"_id": name, "text": text} for name, text in DOCUMENTS.items()],
+        "queries/train-00000-of-00001": [{"_id": name, "text": text} for name, text in QUERIES.items()],
+        "qrels/test-00000-of-00002": [{"query-id": "git", "corpus-id": "undo"}],
+        "qrels/test-00001-of-00002": [{"query-id": "sky", "corpus-id": "moon"}],
+        "qrels/dev-00000-of-00001": [{"query-id": "baking", "corpus-id": "bread"}],
+    }
+    for name, rows in tables.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
+    assert read_beir(tmp_path).qrels == {"git": {"undo": 1}, "sky": {"moon": 1}}
+    assert [one.document for one in read_judgements([str(tmp_path)], ReadSettings(split="dev"), ReadReport())] == [
+        DOCUMENTS["bread"]
+    ]
+    with pytest.raises(InputError, match="split 'train', only for dev, test"):
+        read_beir(tmp_path, split="train")
 
 
 def test_title_and_text_have_a_space_between(tmp_path):
@@ -215,8 +238,8 @@ def test_a_run_sorted_from_its_end_is_read_as_any_other(tmp_path):
         (["git undo Q0 1 9.5 t"], "a.run, line 1: column 3 should be the document, but is 'Q0'"),
         (["git undo 1 9.5"], "a.run, line 1: 'git undo 1 9.5' has 4 columns"),
         (["undo Q0 git 1 9.5 t", "moon Q0 sky 1 9.5 t"], "column for queries contains documents (2 of 2 values)"),
-        ([f"git Q0 {d} {i} {i} t" for i, d in enumerate(DOCUMENTS, start=1)], "counts 1, 2, 3"),
-        ([f"git Q0 {d} {90 - 7 * i} {i} t" for i, d in enumerate(DOCUMENTS, start=1)], "counts 1, 2, 3"),
+        ([f"git Q0 {d} {i} {i} t" for i, d in enumerate(DOCUMENTS, start=1)], "the scores count 1, 2, 3"),
+        ([f"git Q0 {d} {90 - 7 * i} {i} t" for i, d in enumerate(DOCUMENTS, start=1)], "the scores count 1, 2, 3"),
         (["no Q0 such 1 2.0 t"], "no line names both a known query and a known document"),
     ],
 )

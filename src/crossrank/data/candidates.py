@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.data.text_lines import Notes, Place
+from crossrank.data.text_lines import LineError, Notes, Place
 
 DUPLICATES = "candidates given twice for a query (the better rank was kept)"
 AGAINST = "candidates whose rank and score disagree (the score was used)"
@@ -82,11 +82,16 @@ class CandidateRows:
         """Sort the candidates and drop repeated ones.
 
         :param queries: The number of queries, including those without candidates.
+        :raises LineError: If the scores look like ranks.
         """
         query, document = np.frombuffer(self._queries, np.int32), np.frombuffer(self._documents, np.int32)
         score, rank = np.frombuffer(self._scores, np.float64), np.frombuffer(self._ranks, np.float64)
         if not len(query):
             return Candidates(document.copy(), score.copy(), np.zeros(queries + 1, np.int64))
+        if self._path is not None and _are_ranks(query, rank, score):
+            reason = "the scores count 1, 2, 3, ... from the first line of each query to its last, like ranks"
+            remedy = "A higher score is better. Check the order of the columns."
+            raise LineError(Place(self._path, self._lines[-1]), reason, remedy)
         order = np.lexsort((rank, -score, query))
         query, document, score, rank = query[order], document[order], score[order], rank[order]
         lines = np.frombuffer(self._lines, np.int64)[order]
@@ -103,3 +108,17 @@ class CandidateRows:
     def _note(self, notes: Notes, what: str, lines: NDArray[np.int64]) -> None:
         if len(lines) and self._path is not None:
             notes.add(what, Place(self._path, int(lines.min())), len(lines))
+
+
+def _are_ranks(query: NDArray[np.int32], rank: NDArray[np.float64], score: NDArray[np.float64]) -> bool:
+    """Whether scores count up like ranks, so that the order would be reversed; each ``[lines]``.
+
+    In a file that is sorted from the last rank to the first, scores may rise like this too, but its ranks count down.
+    """
+    lines = np.arange(len(query))
+    begins = np.append(True, query[1:] != query[:-1])
+    ends = np.append(begins[1:], True)
+    position = lines - np.maximum.accumulate(np.where(begins, lines, 0))
+    counts_up = np.array_equal(score, position) or np.array_equal(score, position + 1)
+    counts_down = np.isin(rank[ends], (0, 1)).all() and (np.diff(rank)[~begins[1:]] == -1).all()
+    return bool(counts_up and position.max() >= 2 and not counts_down)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
 
 # Role -> column names, in order of preference; case does not matter. They are used by sentence-transformers (anchor,
 # sentence1, sentence_0), MS MARCO (query, passage), NLI and question answering data.
@@ -27,31 +26,6 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 FEEDBACK_LABELS = ("label", "labels", "grade", "grades")
 # negative_1, negative_2, ... have the role of the name without a number.
 _NUMBERED = re.compile(r"(.+?)_?\d+$")
-
-
-@dataclass(frozen=True)
-class Form:
-    """A form of training data.
-
-    :param name: Its name in messages.
-    :param needs: The roles that are required.
-    :param any_of: If not empty, at least one of these is required as well.
-    """
-
-    name: str
-    needs: tuple[str, ...]
-    any_of: tuple[str, ...] = ()
-
-
-# The first that matches is used.
-FORMS: tuple[Form, ...] = (
-    Form("feedback", ("query", "documents"), ("label", "stars", "votes", "clicked")),
-    Form("feedback", ("query", "documents")),
-    Form("triplets", ("query",), ("positive", "negative")),
-    Form("pairs", ("query", "document", "label")),
-    # Labelled only by a teacher: distillation.
-    Form("pairs", ("query", "document", "teacher")),
-)
 
 
 def roles_of(names: Iterable[str], given: Mapping[str, str]) -> dict[str, list[str]]:
@@ -90,11 +64,13 @@ def roles_of(names: Iterable[str], given: Mapping[str, str]) -> dict[str, list[s
     return roles
 
 
-def form_of(roles: Mapping[str, object]) -> Form | None:
-    """Find the form that matches these roles."""
-    for form in FORMS:
-        if all(role in roles for role in form.needs) and (
-            not form.any_of or any(role in roles for role in form.any_of)
-        ):
-            return form
-    return None
+def form_of(roles: Collection[str]) -> str | None:
+    """Name the form of data with these roles: ``"feedback"``, ``"triplets"`` or ``"pairs"``; ``None`` for no form."""
+    if "query" not in roles:
+        return None
+    if "documents" in roles:
+        return "feedback"
+    if "positive" in roles or "negative" in roles:
+        return "triplets"
+    # Pairs with only a teacher's scores are for distillation.
+    return "pairs" if "document" in roles and ("label" in roles or "teacher" in roles) else None

@@ -5,11 +5,21 @@ from __future__ import annotations
 import hashlib
 import threading
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from crossrank.data.text_lines import LineError, Notes, Place, decoded, identifier, numbered, record, text_of
+from crossrank.data.text_lines import (
+    LineError,
+    Notes,
+    Place,
+    decoded,
+    identifier,
+    numbered,
+    parquet_rows,
+    record,
+    text_of,
+)
 from crossrank.errors import InputError
 
 DUPLICATES = "documents given twice with the same text (the first was kept)"
@@ -128,21 +138,14 @@ def read_corpus(path: Path, notes: Notes) -> Corpus:
 
 
 def read_texts(paths: Sequence[Path], notes: Notes, what: str) -> dict[str, str]:
-    """Read queries or documents: JSON lines, or tab-separated ``id, text``; identifier -> text.
+    """Read queries or documents: JSON lines, Parquet, or tab-separated ``id, text``; identifier -> text.
 
     :param what: ``"query"`` or ``"document"``, for messages.
     :raises InputError: If a line can't be used, or an identifier has two different texts, or the file is empty.
     """
     texts: dict[str, str] = {}
     first: dict[str, Place] = {}
-    for place, line in (each for path in paths for each in numbered(path)):
-        if any(suffix in (".jsonl", ".ndjson", ".json") for suffix in place.path.suffixes):
-            row = record(place, line)
-            name, text = identifier(place, row), text_of(place, row)
-        else:
-            name, tab, text = line.partition("\t")
-            if not tab:
-                raise LineError(place, "it has no tab", f"Give the identifier of the {what}, a tab and its text.")
+    for place, name, text in (each for path in paths for each in _named_texts(path, what)):
         if name not in texts:
             texts[name], first[name] = text, place
         elif texts[name] == text:
@@ -155,3 +158,16 @@ def read_texts(paths: Sequence[Path], notes: Notes, what: str) -> dict[str, str]
     if not texts:
         raise InputError(f"{paths[0]} holds no {what}. Give one per line: a JSON object, or identifier, tab and text.")
     return texts
+
+
+def _named_texts(path: Path, what: str) -> Iterator[tuple[Place, str, str]]:
+    if path.suffix == ".parquet" or any(suffix in (".jsonl", ".ndjson", ".json") for suffix in path.suffixes):
+        lines = ((place, record(place, line)) for place, line in numbered(path))
+        for place, row in parquet_rows(path) if path.suffix == ".parquet" else lines:
+            yield place, identifier(place, row), text_of(place, row)
+        return
+    for place, line in numbered(path):
+        name, tab, text = line.partition("\t")
+        if not tab:
+            raise LineError(place, "it has no tab", f"Give the identifier of the {what}, a tab and its text.")
+        yield place, name, text

@@ -14,10 +14,9 @@ from crossrank.data.dataset import Dataset
 from crossrank.data.forms import judgements_of
 from crossrank.data.in_memory import from_ir_dataset, is_ir_dataset, records
 from crossrank.data.judgements import Judgement, ReadReport, ReadSettings, Row, RowError, label_of_grade
-from crossrank.data.text_lines import LineError, Notes, Place, all_lines, numbered, record, text_of
+from crossrank.data.text_lines import LineError, Notes, Place, all_lines, numbered, parquet_rows, record, text_of
 from crossrank.data.trec import diagnose, qrels_lines
 from crossrank.errors import InputError
-from crossrank.optional import require
 
 # A path, or something in memory that :mod:`crossrank.data.in_memory` can read.
 Source = Any
@@ -117,24 +116,11 @@ def _table(separator: str) -> Callable[[str], Iterator[Row | RowError]]:
     return read
 
 
-def _parquet(path: str) -> Iterator[Row | RowError]:
-    parquet = require("pyarrow.parquet", extra="train", purpose="Reading Parquet")
-    try:
-        file = parquet.ParquetFile(path)
-    except Exception as error:  # pyarrow has its own exceptions, which are not imported here
-        raise InputError(f"{path!r} can't be read as Parquet ({error}). Write it again.") from error
-    number = 0
-    for batch in file.iter_batches(batch_size=1024):
-        for fields in batch.to_pylist():
-            number += 1
-            yield Row(path, number, fields)
-
-
 _READERS: Mapping[str, Callable[[str], Iterator[Row | RowError]]] = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), _json_lines),
     ".csv": _table(","),
     ".tsv": _table("\t"),
-    ".parquet": _parquet,
+    ".parquet": lambda path: (Row(path, place.number, row) for place, row in parquet_rows(Path(path))),
 }
 
 
@@ -144,12 +130,12 @@ _READERS: Mapping[str, Callable[[str], Iterator[Row | RowError]]] = {
 def _from_beir(folder: Path, settings: ReadSettings, report: ReadReport) -> Iterator[Judgement]:
     """Give the judgements of a folder in BEIR's layout."""
     notes = Notes()
-    path = folder_qrels(folder, settings.split)
+    paths = folder_qrels(folder, settings.split)
     queries, corpus = folder_queries(folder, notes), folder_corpus(folder, notes)
-    judged = list(qrels_lines(path, notes))
+    judged = list(qrels_lines(paths, notes))
     if not any(query in queries and document in corpus.index for _, query, document, _ in judged):
         columns = {"queries": [row[1] for row in judged], "documents": [row[2] for row in judged]}
-        raise diagnose(path, columns, queries, corpus.index)
+        raise diagnose(paths[0], columns, queries, corpus.index)
     yield from _labelled(judged, queries, corpus, report)
     for what, count in notes.counts.items():
         report.note(what, count)

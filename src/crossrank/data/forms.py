@@ -4,13 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from crossrank.data import feedback
 from crossrank.data.columns import ROLES, form_of, roles_of
 from crossrank.data.judgements import Judgement, ReadReport, ReadSettings, Row, RowError, label_of_grade
-from crossrank.data.text_lines import TEXT_FIELDS, encodable
+from crossrank.data.text_lines import TEXT_FIELDS
+from crossrank.validation import encodable
 
 _REMEDY_COLUMNS = "Rename the columns, or give their roles: --columns query=...,document=...,label=..."
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """A ranking that was shown, and what users did.
+
+    :param shown: The texts, from the top.
+    :param said: ``[shown]``, labels from judgements, stars and votes; ``None`` for documents without one.
+    :param by_clicks: ``[shown]``, labels from clicks, see :func:`.feedback.labels_of_clicks`; ``None`` if clicks were
+        not recorded.
+    :param teachers: ``[shown]``, scores of a teacher.
+    """
+
+    query: str
+    shown: tuple[str, ...]
+    said: list[float | None]
+    by_clicks: list[float | None] | None
+    teachers: list[float | None]
+
+
+def roles_in(row: Row, settings: ReadSettings) -> dict[str, list[str]]:
+    """Find the columns of each role that have a value in this row."""
+    return roles_of([name for name, value in row.fields.items() if value is not None], settings.columns)
 
 
 def judgements_of(row: Row, settings: ReadSettings, report: ReadReport) -> list[Judgement]:
@@ -18,18 +43,17 @@ def judgements_of(row: Row, settings: ReadSettings, report: ReadReport) -> list[
 
     :raises RowError: If it can't be used.
     """
-    present = [name for name, value in row.fields.items() if value is not None]
-    roles = roles_of(present, settings.columns)
+    roles = roles_in(row, settings)
     form = form_of(roles)
     if form is None:
+        present = [repr(name) for name, value in row.fields.items() if value is not None][:12]
         known = "; ".join(f"{role}: {', '.join(names[:4])}" for role, names in list(ROLES.items())[:5])
         raise row.bad(
-            f"its columns ({', '.join(map(repr, present[:12])) or 'none'}) match no known form",
+            f"its columns ({', '.join(present) or 'none'}) match no known form",
             "The known forms are: query, document and label; query and positive(s) with or without negative(s); "
-            "query, "
-            f"documents and label, stars, votes or clicked. Known names: {known}. {_REMEDY_COLUMNS}",
+            f"query, documents and label, stars, votes or clicked. Known names: {known}. {_REMEDY_COLUMNS}",
         )
-    return list(_READERS[form.name](row, roles, settings, report))
+    return list(_READERS[form](row, roles, settings, report))
 
 
 def _pairs(row: Row, roles: Mapping[str, list[str]], settings: ReadSettings, _: ReadReport) -> Iterator[Judgement]:
@@ -65,19 +89,34 @@ def _triplets(row: Row, roles: Mapping[str, list[str]], _: ReadSettings, __: Rea
 def _feedback(
     row: Row, roles: Mapping[str, list[str]], settings: ReadSettings, report: ReadReport
 ) -> Iterator[Judgement]:
-    query, shown = _text(row, roles["query"][0]), row.fields[roles["documents"][0]]
+    found = feedback_of(row, roles, settings)
+    by_clicks = found.by_clicks or [None] * len(found.shown)
+    report.note(
+        "rankings without a click (they give no labels)", int(found.by_clicks is not None and not any(by_clicks))
+    )
+    # Explicit judgements override clicks.
+    labels = [clicked if said is None else said for said, clicked in zip(found.said, by_clicks, strict=True)]
+    report.note("shown documents without a judgement", sum(label is None for label in labels))
+    for text, label, teacher in zip(found.shown, labels, found.teachers, strict=True):
+        if label is not None:
+            yield Judgement(found.query, text, label, row.file, row.line, teacher)
+
+
+def feedback_of(row: Row, roles: Mapping[str, list[str]], settings: ReadSettings) -> Feedback:
+    """Read a row of feedback.
+
+    :raises RowError: If it can't be used.
+    """
+    query, column = _text(row, roles["query"][0]), roles["documents"][0]
+    shown = row.fields[column]
     if not isinstance(shown, (list, tuple)) or not shown:
-        raise row.bad(
-            f"its {roles['documents'][0]!r} is {_short(shown)}, not a list", "Give the shown documents as a list."
-        )
-    texts = [_text_in(row, item, f"{roles['documents'][0]}[{i}]") for i, item in enumerate(shown)]
-    labels: list[float | None] = [None] * len(texts)
+        raise row.bad(f"its {column!r} is {_short(shown)}, not a list", "Give the shown documents as a list.")
+    texts = tuple(_text_in(row, item, f"{column}[{i}]") for i, item in enumerate(shown))
+    said: list[float | None] = [None] * len(texts)
     try:
-        # From the weakest signal to the strongest: explicit judgements override clicks.
         clicks = _clicked(shown, row.fields[roles["clicked"][0]] if "clicked" in roles else None)
-        if clicks is not None:
-            labels = feedback.labels_of_clicks(len(texts), clicks)
-            report.note("rankings without a click (they give no labels)", int(not clicks))
+        by_clicks = None if clicks is None else feedback.labels_of_clicks(len(texts), clicks)
+        # From the weakest signal to the strongest.
         for role, key, read in (
             ("votes", "vote", feedback.label_of_vote),
             ("stars", "stars", feedback.label_of_stars),
@@ -85,16 +124,13 @@ def _feedback(
         ):
             for i, value in enumerate(_each(row, roles, role, key, shown)):
                 if value is not None:
-                    labels[i] = read(value)
+                    said[i] = read(value)
     except RowError:
         raise
     except ValueError as error:
         raise row.bad(str(error), "docs/training.md describes feedback files.") from error
-    report.note("shown documents without a judgement", sum(label is None for label in labels))
-    teachers = _each(row, roles, "teacher", "teacher_score", shown)
-    for text, label, teacher in zip(texts, labels, teachers, strict=True):
-        if label is not None:
-            yield Judgement(query, text, label, row.file, row.line, None if teacher is None else _teacher(row, teacher))
+    given = _each(row, roles, "teacher", "teacher_score", shown)
+    return Feedback(query, texts, said, by_clicks, [None if one is None else _teacher(row, one) for one in given])
 
 
 def _each(row: Row, roles: Mapping[str, list[str]], role: str, key: str, shown: Sequence[object]) -> list[object]:

@@ -1,13 +1,13 @@
-"""Download test collections from the Hugging Face hub, in BEIR's layout or as NanoBEIR's tables."""
+"""Download test collections from the Hugging Face hub, in BEIR's layout or as Parquet files like NanoBEIR's."""
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from crossrank.data.hub_tables import nano_tables, plain
+from crossrank.data.beir import parquet_of_split
 from crossrank.errors import DownloadError, InputError
 
 # Short names -> repositories that hold plain files in BEIR's layout.
@@ -48,23 +48,11 @@ def fetch(name: str, split: str, *, cache_folder: str | Path | None = None) -> P
     from huggingface_hub import HfApi, constants, hf_hub_download  # isort: skip
 
     endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    where: Any = {"repo_type": "dataset", "endpoint": endpoint, "cache_dir": cache_folder}
     try:
         info = HfApi(endpoint=endpoint).dataset_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-        listed = [file.rfilename for file in info.siblings or []]
-        tables = nano_tables(listed, split)
-        paths = {
-            file: Path(
-                hf_hub_download(
-                    repository,
-                    file,
-                    repo_type="dataset",
-                    revision=info.sha,
-                    endpoint=endpoint,
-                    cache_dir=cache_folder,
-                )
-            )
-            for file in (itertools.chain(*tables.values()) if tables else _needed(repository, listed, split))
-        }
+        needed = _needed(repository, [file.rfilename for file in info.siblings or []], split)
+        paths = [Path(hf_hub_download(repository, file, revision=info.sha, **where)) for file in needed]
     except InputError:
         raise
     except DOWNLOAD_ERRORS as error:
@@ -72,24 +60,28 @@ def fetch(name: str, split: str, *, cache_folder: str | Path | None = None) -> P
             f"The dataset {repository!r} can't be downloaded from {endpoint}: {error} "
             "Check the name and the connection, or download it and give its folder."
         ) from error
-    file, path = next(iter(paths.items()))
-    root = path.parents[len(Path(file).parts) - 1]
-    if tables:
-        return plain({name: [paths[one] for one in files] for name, files in tables.items()}, root, split)
-    return root
+    return paths[0].parents[needed[0].count("/")]
 
 
 def _needed(repository: str, listed: list[str], split: str) -> list[str]:
-    needed = [
-        next((name for name in (f"{stem}.jsonl", f"{stem}.jsonl.gz") if name in listed), None)
+    """Choose the files to download: the text files of BEIR's layout, else the Parquet files.
+
+    :raises InputError: If the repository has neither.
+    """
+    texts = [
+        next((name for name in (f"{stem}.jsonl", f"{stem}.jsonl.gz") if name in listed), "")
         for stem in ("corpus", "queries")
     ]
     judged = f"qrels/{split}.tsv"
-    found = [name for name in needed if name is not None]
-    if len(found) == 2 and judged in listed:
-        return [*found, judged, *(name for name in _OPTIONAL if name in listed)]
-    parquet = any(name.endswith(".parquet") for name in listed)
-    why = "its Parquet files are not NanoBEIR's corpus/, queries/ and qrels/" if parquet else f"it has {listed[:8]}"
+    if all(texts) and judged in listed:
+        return [*texts, judged, *(name for name in _OPTIONAL if name in listed)]
+    parquet = [name for name in listed if name.endswith(".parquet")]
+    corpus, queries, qrels = (
+        sorted(name for name in parquet if name.startswith(f"{table}/")) for table in ("corpus", "queries", "qrels")
+    )
+    if corpus and queries and qrels:
+        return [*corpus, *queries, *parquet_of_split(qrels, split)]
+    why = "its Parquet files are not in corpus/, queries/ and qrels/" if parquet else f"it has {listed[:8]}"
     raise InputError(
         f"The dataset {repository!r} has no corpus.jsonl, queries.jsonl and {judged}: {why}. "
         "Download it and save it in BEIR's layout, or choose another split with --split."

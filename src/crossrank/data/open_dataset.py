@@ -54,7 +54,7 @@ def open_dataset(source: Any, *, split: str = "test", run: str | Path | None = N
 def read_beir(
     folder: str | Path, *, split: str = "test", run: str | Path | None = None, name: str | None = None
 ) -> Dataset:
-    """Read ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``.
+    """Read ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``, or Parquet files in folders of these names.
 
     Optional are ``candidates.tsv`` (query-id, corpus-id, rank, score) and ``source_documents.tsv`` (query-id,
     corpus-id): documents to exclude for a query.
@@ -79,7 +79,7 @@ def read_beir(
         name or folder.resolve().name,
         folder_queries(folder, notes),
         folder_corpus(folder, notes),
-        (*read_qrels(judged, notes), judged),
+        (*read_qrels(judged, notes), judged[0]),
         notes,
         rows=rows,
         # The table does not name the first stage.
@@ -105,7 +105,7 @@ def read_trec(
         name or Path(qrels).stem,
         read_texts([Path(queries)], notes, "query"),
         read_corpus(Path(corpus), notes),
-        (*read_qrels(Path(qrels), notes), Path(qrels)),
+        (*read_qrels([Path(qrels)], notes), Path(qrels)),
         notes,
         rows=None if run is None else (read_run(Path(run)), Path(run)),
         first_stage="BM25" if run is None else Path(run).stem,

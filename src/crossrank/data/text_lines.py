@@ -1,4 +1,4 @@
-"""Read lines with their numbers, so that errors and counts can name the file and the line."""
+"""Read lines and rows with their numbers, so that errors and counts can name the file and the line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from crossrank.errors import InputError
+from crossrank.optional import require
+from crossrank.validation import encodable
 
 _KINDS = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
 # Fields that may hold the text of a document in a JSON object; the first that exists is used.
@@ -135,6 +137,21 @@ def record(place: Place, line: str) -> Mapping[str, Any]:
     return value
 
 
+def parquet_rows(path: Path) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    """Give each row of a Parquet file. The number in its place is that of the row.
+
+    :raises InputError: If it can't be read.
+    :raises MissingExtraError: If pyarrow is not installed.
+    """
+    parquet = require("pyarrow.parquet", extra="parquet", purpose="Reading Parquet")
+    try:
+        file = parquet.ParquetFile(path)
+    except Exception as error:  # pyarrow has its own exceptions, which are not imported here
+        raise InputError(f"{path} can't be read as Parquet ({error}). Write it again.") from error
+    rows = (row for batch in file.iter_batches(batch_size=1024) for row in batch.to_pylist())
+    yield from ((Place(path, number), row) for number, row in enumerate(rows, start=1))
+
+
 def json_kind(value: object) -> str:
     """Name the kind of a JSON value, with its article."""
     return _KINDS.get(type(value), "null")
@@ -166,11 +183,6 @@ def text_of(place: Place, row: Mapping[str, Any]) -> str:
         has = ", ".join(map(repr, list(row)[:12])) or "none"
         raise LineError(place, f"its text or title is missing or not a string; its fields: {has}", "Give it as 'text'.")
     return encodable(f"{title} {text}".strip())
-
-
-def encodable(text: str) -> str:
-    """Replace lone surrogates, which UTF-8 can't encode, by U+FFFD, as scoring does."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def cut(text: str, most: int = 40) -> str:

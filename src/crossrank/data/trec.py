@@ -1,14 +1,13 @@
 """Read and write rankings and judgements: TREC's formats, and the tab-separated tables of BEIR.
 
-The formats are those of trec_eval's README (https://github.com/usnistgov/trec_eval); in a run the score decides, not
-the
-rank.
+The formats are those of trec_eval's README (https://github.com/usnistgov/trec_eval). In a run the score decides, not
+the rank.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from crossrank.data.in_memory import GRADE_COLUMNS, SCORE_COLUMNS, by_query
-from crossrank.data.text_lines import LineError, Notes, Place, cut, numbered
+from crossrank.data.text_lines import LineError, Notes, Place, cut, numbered, parquet_rows
 from crossrank.errors import InputError
 
 Qrels = dict[str, dict[str, int]]
@@ -46,8 +45,7 @@ def read_run(path: Path) -> Iterator[RunRow]:
 
     :raises InputError: If a line can't be used, the columns look swapped, or there is no line.
     """
-    ranks_as_scores = _RanksAsScores()
-    row = None
+    empty = True
     for place, line in numbered(path):
         columns = line.split()
         if len(columns) not in (5, 6):
@@ -58,12 +56,10 @@ def read_run(path: Path) -> Iterator[RunRow]:
         if not _is_integer(rank):
             hint = " and column 5 an integer: rank and score look swapped" if _is_integer(score) else ""
             raise LineError(place, f"column 4 should be the rank, but is {cut(rank)}{hint}", _RUN_ORDER)
-        row = RunRow(place, query, document, int(float(rank)), number(place, score, "column 5, the score,"))
-        ranks_as_scores.look(row)
-        yield row
-    if row is None:
+        empty = False
+        yield RunRow(place, query, document, int(float(rank)), number(place, score, "column 5, the score,"))
+    if empty:
         raise InputError(f"{path} is empty: it contains no ranking. {_RUN_ORDER}")
-    ranks_as_scores.judge(row)
 
 
 def read_table(path: Path) -> Iterator[RunRow]:
@@ -94,21 +90,22 @@ def read_table(path: Path) -> Iterator[RunRow]:
         raise InputError(f"{path} is empty: it contains no candidate. Delete it to get candidates from BM25.")
 
 
-def qrels_lines(path: Path, notes: Notes) -> Iterator[tuple[Place, str, str, int]]:
-    """Read judgements: TREC's ``query 0 document grade``, or with a header ``query-id corpus-id score``.
+def qrels_lines(paths: Sequence[Path], notes: Notes) -> Iterator[tuple[Place, str, str, int]]:
+    """Read judgements: TREC's ``query 0 document grade``, or with a header or in Parquet ``query-id corpus-id score``.
+
+    In Parquet, ``score`` may be missing, as in NanoBEIR. Then all judged documents are relevant.
 
     :returns: Place, query, document and grade of each line; a negative grade as 0.
     :raises InputError: If a line can't be used, the columns look swapped, or there is no line.
     """
     width = count = 0
-    for place, line in numbered(path):
-        columns = line.split("\t") if "\t" in line else line.split()
+    for place, columns in (each for path in paths for each in _qrels_columns(path)):
         if not width:
             width = len(columns)
             order = "query, 0, document, grade" if width == 4 else "query, document, grade"
             if width not in (3, 4):
                 expected = "TREC's have 4 (query, 0, document, grade), BEIR's 3 with a header"
-                raise LineError(place, f"{cut(line)} has {width} columns", f"Judgements: {expected}.")
+                raise LineError(place, f"{cut(' '.join(columns))} has {width} columns", f"Judgements: {expected}.")
             if not _is_integer(columns[-1]) and columns[-1].strip().lower() in ("score", "grade", "relevance", "label"):
                 continue
         if len(columns) != width:
@@ -129,10 +126,20 @@ def qrels_lines(path: Path, notes: Notes) -> Iterator[tuple[Place, str, str, int
         count += 1
         yield place, columns[0], columns[-2], max(0, grade)
     if not count:
-        raise InputError(f"{path} is empty: it contains no judgement. Give a file with judgements.")
+        raise InputError(f"{paths[0]} is empty: it contains no judgement. Give a file with judgements.")
 
 
-def read_qrels(path: Path, notes: Notes) -> tuple[Qrels, dict[str, Place]]:
+def _qrels_columns(path: Path) -> Iterator[tuple[Place, list[str]]]:
+    if path.suffix != ".parquet":
+        yield from ((place, line.split("\t") if "\t" in line else line.split()) for place, line in numbered(path))
+        return
+    for place, row in parquet_rows(path):
+        if row.get("query-id") is None or row.get("corpus-id") is None:
+            raise LineError(place, f"it has the columns {', '.join(row)}", "Give query-id, corpus-id and score.")
+        yield place, [str(row["query-id"]), str(row["corpus-id"]), str(row.get("score", 1))]
+
+
+def read_qrels(paths: Sequence[Path], notes: Notes) -> tuple[Qrels, dict[str, Place]]:
     """Read judgements into a dictionary; see :func:`qrels_lines`.
 
     :returns: Query -> document -> grade, and the first line of each query.
@@ -140,7 +147,7 @@ def read_qrels(path: Path, notes: Notes) -> tuple[Qrels, dict[str, Place]]:
     """
     qrels: Qrels = {}
     places: dict[str, Place] = {}
-    for place, query, document, grade in qrels_lines(path, notes):
+    for place, query, document, grade in qrels_lines(paths, notes):
         places.setdefault(query, place)
         judged = qrels.setdefault(query, {})
         if document not in judged:
@@ -178,11 +185,8 @@ def run_rows(run: Any, name: str) -> Iterator[RunRow]:
 
 def place_of(path: Path, query: str, document: str) -> str:
     """Find the first line with a pair, for a message."""
-    for place, line in numbered(path):
-        columns = line.split("\t") if "\t" in line else line.split()
-        if len(columns) > 2 and columns[0] == query and columns[-2] == document:
-            return str(place)
-    return str(path)
+    found = (str(place) for place, columns in _qrels_columns(path) if (columns[0], columns[-2]) == (query, document))
+    return next(found, str(path))
 
 
 def number(place: Place, text: str, what: str) -> float:
@@ -241,42 +245,6 @@ def diagnose(
     examples = "; ".join(f"{column}: {', '.join(map(cut, sorted(set(values))[:2]))}" for column, values in rows.items())
     hint = f"The columns look swapped: {' and '.join(seen)}." if seen else f"It contains, for example, {examples}."
     return InputError(f"{path}: no line names both a known query and a known document. {hint}")
-
-
-class _RanksAsScores:
-    """Detects a run whose score column counts 1, 2, 3, ... like ranks: read as scores, the order would be reversed.
-
-    In a file that is sorted from the last rank to the first, scores may rise like this too, but its ranks count down.
-    """
-
-    def __init__(self) -> None:
-        self._before: RunRow | None = None
-        self._count = self._longest = 0
-        self._from_one = self._from_zero = self._down = True
-
-    def look(self, row: RunRow) -> None:
-        """Look at the next line."""
-        before = self._before
-        if before is not None and before.query == row.query:
-            self._count += 1
-            self._down &= row.rank == before.rank - 1
-        else:
-            self._count = 1
-            self._down &= before is None or before.rank in (0, 1)
-        self._before = row
-        self._longest = max(self._longest, self._count)
-        self._from_one &= row.score == self._count
-        self._from_zero &= row.score == self._count - 1
-
-    def judge(self, last: RunRow) -> None:
-        """Decide at the end of the file.
-
-        :raises InputError: If every line counts up, and the ranks do not count down.
-        """
-        counts_up = self._from_one or self._from_zero
-        if counts_up and self._longest >= 3 and not (self._down and last.rank in (0, 1)):
-            reason = "column 5 counts 1, 2, 3, ... from the first line of each query to its last, like ranks"
-            raise LineError(last.place, reason, f"A higher score is better. {_RUN_ORDER}")
 
 
 def _is_integer(text: str) -> bool:

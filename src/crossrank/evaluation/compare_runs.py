@@ -42,7 +42,7 @@ def compare(
     parsed = parse(measures)
     notes = Notes()
     path = Path(qrels) if isinstance(qrels, (str, Path)) else Path("judgements")
-    judged, places = read_qrels(path, notes) if isinstance(qrels, (str, Path)) else (grades_of(qrels, notes), {})
+    judged, places = read_qrels([path], notes) if isinstance(qrels, (str, Path)) else (grades_of(qrels, notes), {})
     counting = {query: grades for query, grades in judged.items() if any(grade > 0 for grade in grades.values())}
     for query in judged:
         if query not in counting:

@@ -15,6 +15,7 @@ from crossrank.errors import CheckpointError, InputError
 from crossrank.tokenization.batching import Batch, padded_length
 from crossrank.tokenization.pair_encoder import EncodedPairs
 from crossrank.tokenization.prompts import BOS, DOCUMENT, QUERY, Chunk, Prompt, Slot
+from crossrank.validation import encodable
 
 _NONE = (0, 0)
 
@@ -145,8 +146,7 @@ class DecoderEncoder:
             if isinstance(part, str):
                 text += part
             else:
-                # Lone surrogates, which JSON may carry, can't be encoded as UTF-8.
-                filling = (query if part is QUERY else document).encode("utf-8", "replace").decode("utf-8")
+                filling = encodable(query if part is QUERY else document)
                 text += filling.strip() if self._strip else filling
                 spans[part] = (start, len(text))
         return text, (spans.get(QUERY, _NONE), spans.get(DOCUMENT, _NONE))

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from crossrank.errors import InputError
 from crossrank.tokenization.batching import Batch, fill, padded_length
 from crossrank.tokenization.tokenizer import PairTemplate
+from crossrank.validation import encodable
 
 Ids = Sequence[int]
 _PER_PAIR = ("lengths", "query_kept", "document_kept", "query_cut", "document_cut")
@@ -211,8 +212,3 @@ def prompt_length(tokenizer: Tokenizer, prompt: str) -> int:
         return 0
     encoding = tokenizer.encode(prompt)
     return len(encoding.ids) - encoding.special_tokens_mask[-1]
-
-
-def encodable(text: str) -> str:
-    """Put a question mark for each lone surrogate, which JSON may carry: the tokenizer would refuse the whole batch."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from crossrank.tokenization.pair_encoder import Encoder, encodable
+from crossrank.tokenization.pair_encoder import Encoder
+from crossrank.validation import encodable
 
 # Where a sentence begins: behind a full stop and white space, an ideographic full stop, or the end of a line. No
 # alternative can begin within a run that it repeats, so that a text of dots takes no longer than another.

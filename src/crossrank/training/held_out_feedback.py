@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from crossrank.data.columns import form_of, roles_of
+from crossrank.data.columns import form_of
 from crossrank.data.corpus import MemoryCorpus
 from crossrank.data.dataset import Dataset, assemble
-from crossrank.data.forms import judgements_of
+from crossrank.data.forms import feedback_of, judgements_of, roles_in
 from crossrank.data.judgements import Judgement, ReadReport, ReadSettings, Row
 from crossrank.data.text_lines import Notes, Place
 from crossrank.data.trec import Qrels, RunRow
@@ -72,40 +72,23 @@ class Held:
 
 
 def split_signals(row: Row, reading: ReadSettings) -> tuple[list[Judgement], Clicks | None]:
-    """Divide a row into judgements and clicks.
+    """Divide a row into judgements that people gave, and clicks.
 
     :raises RowError: If it can't be used.
     """
-    roles = roles_of([name for name, value in row.fields.items() if value is not None], reading.columns)
-    form = form_of(roles)
-    if form is None or form.name != "feedback":
+    roles = roles_in(row, reading)
+    if form_of(roles) != "feedback":
         return judgements_of(row, reading, ReadReport()), None
-    documents = roles["documents"][0]
-    column = roles["clicked"][0] if "clicked" in roles else None
-    shown = row.fields[documents]
-    if not isinstance(shown, (list, tuple)):
-        return judgements_of(row, reading, ReadReport()), None  # raises the error
-    bare = [
-        {key: value for key, value in item.items() if key != "clicked"} if isinstance(item, Mapping) else item
-        for item in shown
+    found = feedback_of(row, roles, reading)
+    said = [
+        Judgement(found.query, text, label, row.file, row.line)
+        for text, label in zip(found.shown, found.said, strict=True)
+        if label is not None
     ]
-    fields = {name: value for name, value in row.fields.items() if name != column}
-    judgements = judgements_of(replace(row, fields={**fields, documents: bare}), reading, ReadReport())
-    marks = [item.get("clicked") if isinstance(item, Mapping) else None for item in shown]
-    given = row.fields[column] if column is not None else None
-    if given is None and all(mark is None for mark in marks):
-        return judgements, None
-    if given is None:
-        given = [place for place, mark in enumerate(marks, 1) if mark]
-    places = given if isinstance(given, (list, tuple)) else [given]
-    # Label every document to get the texts as the reader extracts them.
-    labelled = replace(
-        row, fields={"query": row.fields[roles["query"][0]], "documents": bare, "label": [0] * len(bare)}
-    )
-    everything = judgements_of(labelled, replace(reading, columns={}), ReadReport())
-    judgements_of(row, reading, ReadReport())  # raises if a position is invalid
-    known = tuple(sorted({place for place in places if isinstance(place, int)}))
-    return judgements, Clicks(everything[0].query, tuple(one.document for one in everything), known)
+    if found.by_clicks is None:
+        return said, None
+    places = tuple(place for place, label in enumerate(found.by_clicks, start=1) if label == 1)
+    return said, Clicks(found.query, found.shown, places)
 
 
 @dataclass(frozen=True)
@@ -124,8 +107,7 @@ class HeldOutFeedback:
 
 def query_of(row: Row, reading: ReadSettings) -> str:
     """Give the query of a valid row."""
-    roles = roles_of([name for name, value in row.fields.items() if value is not None], reading.columns)
-    return str(row.fields[roles["query"][0]])
+    return str(row.fields[roles_in(row, reading)["query"][0]])
 
 
 def as_dataset(held: Held, source: Path, *, eta: float = ETA) -> HeldOutFeedback | None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from crossrank.data.text_lines import encodable
 from crossrank.errors import InputError
+from crossrank.validation import encodable
 
 _SECTIONS = ("system", "user")
 _HEADING = re.compile(r"^=== *(\w+) *===[ \t]*$", re.MULTILINE)

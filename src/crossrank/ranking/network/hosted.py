@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.data.text_lines import encodable
 from crossrank.errors import InputError
 from crossrank.ranking.deadline import Deadline
 from crossrank.ranking.network.api_keys import find_key
@@ -22,7 +21,7 @@ from crossrank.ranking.network.network_stage import NetworkStage
 from crossrank.ranking.network.providers import PROVIDERS, Provider
 from crossrank.ranking.network.retry import Failure, gather, retrying, summary
 from crossrank.ranking.stage import Context, StageScores
-from crossrank.validation import check_counts, check_url, is_finite_number
+from crossrank.validation import check_counts, check_url, encodable, is_finite_number
 
 
 class _Batch(NamedTuple):

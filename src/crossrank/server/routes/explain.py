@@ -15,7 +15,7 @@ from crossrank.evaluation.explain import explain as explain_pair
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.server.dialects.body import Body, document_text, name_of_model, text, texts
 from crossrank.server.routes.reading import HttpError, read_body
-from crossrank.tokenization.pair_encoder import encodable
+from crossrank.validation import encodable
 
 if TYPE_CHECKING:
     from crossrank.server.app import State
