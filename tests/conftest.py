@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,17 @@ import database
 from checkpoints import make_checkpoint
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def _runs(*command: str) -> bool:
+    return shutil.which(command[0]) is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
 # What a marked test needs, and whether it is there.
 NEEDS = {"shared_data": (SHARED, SHARED.exists), "gpu": ("a CUDA device", torch.cuda.is_available)}
 NEEDS["browser"] = ("chromium", lambda: browser.PROGRAM is not None)
+NEEDS["namespaces"] = ("a mount namespace", lambda: _runs("unshare", "--map-root-user", "--mount", "true"))
+NEEDS["npm"] = ("npm", lambda: shutil.which("npm") is not None and shutil.which("node") is not None)
 NEEDS["java"] = ("a Java runtime", lambda: shutil.which("java") is not None)
 NEEDS["postgres"] = ("PostgreSQL's server", lambda: database.PROGRAMS is not None)
 NEEDS["fork"] = ("os.fork", lambda: hasattr(os, "fork"))

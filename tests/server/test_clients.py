@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import node
 from crossrank import CrossEncoder
 from crossrank.server.client_bodies import CLIENTS, QUERY, TEXTS, Client
 from serving import Server, serve
@@ -153,6 +156,34 @@ def test_litellm(provider: str, base: str, server: Server, expected: list[float]
     )
     results = [(row["index"], row["relevance_score"]) for row in answer.results or []]
     same(results, expected, 2)
+
+
+@pytest.mark.npm
+@pytest.mark.parametrize("base", ["", "/v1", "/v2"])
+def test_vercel_ai_sdk(base: str, server: Server, expected: list[float]) -> None:
+    place = node.installed(Path(__file__).parent / "vercel")
+
+    def run(key: str, query: str) -> dict[str, Any]:
+        done = subprocess.run(
+            ["node", "rerank.mjs", server.url + base, key],
+            cwd=place,
+            input=json.dumps({"query": query, "documents": TEXTS, "topN": 2}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    ranking = run(KEY, QUERY)["ranking"]
+    same([(row["originalIndex"], row["score"]) for row in ranking], expected, 2)
+    assert [row["document"] for row in ranking] == [TEXTS[row["originalIndex"]] for row in ranking]
+    # The server's own words reach the program.
+    assert run("wrong", QUERY) == {
+        "status": 401,
+        "message": "The API key is not known here. Send the header Authorization: Bearer KEY.",
+    }
+    assert run(KEY, " ")["status"] == 422
 
 
 def test_keys_are_asked_for(server: Server) -> None:

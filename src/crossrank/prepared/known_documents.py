@@ -39,12 +39,12 @@ class KnownDocuments:
         """Keep the states of a document that was just read."""
         self.cache.keep(text, read)
 
-    def count(self, cached: int, prepared: int, new: int) -> None:
+    def count(self, documents: int = 0, documents_cached: int = 0, documents_prepared: int = 0) -> None:
         """Count the documents of a call."""
         with self._lock:
-            self._hits += cached
-            self._prepared_hits += prepared
-            self._misses += new
+            self._hits += documents_cached
+            self._prepared_hits += documents_prepared
+            self._misses += documents - documents_cached - documents_prepared
 
     def facts(self) -> Mapping[str, Any]:
         """Say what is kept and how often it was of use."""

@@ -39,7 +39,6 @@ from crossrank.scoring.pickling import Reloadable
 from crossrank.scoring.score_scale import ScoreScale, find_label
 from crossrank.tokenization.batching import Batch, make_batches
 from crossrank.tokenization.pair_encoder import EncodedPairs, Encoder
-from crossrank.tokenization.split_encoder import SplitPairs
 from crossrank.types import PairScores
 from crossrank.validation import (
     check_batch_size,
@@ -219,7 +218,7 @@ class CrossEncoder(Reloadable):
             for chunk in _chunks(texts):
                 # 2) Tokenize; a pair that occurs twice is kept once.
                 encoded = self.encode([texts[i] for i in chunk])
-                known += self._count(encoded)
+                known.update(encoded.documents_known)
                 distinct = np.empty((len(encoded.pairs), len(scale.labels)), np.float32)
                 # 3) Run batches of pairs of similar length.
                 for batch in self.batches(encoded, most_pairs):
@@ -245,21 +244,15 @@ class CrossEncoder(Reloadable):
             **known,
         )
 
-    def _count(self, encoded: EncodedPairs) -> Counter[str]:
-        """Count the documents of a model that reads them apart, as :class:`PairScores` has them."""
-        if not isinstance(encoded, SplitPairs):
-            return Counter()
-        total, cached, prepared = len(encoded.document_texts), *map(encoded.documents_known, ("cached", "prepared"))
-        self._documents.count(cached, prepared, total - cached - prepared)
-        return Counter(documents=total, documents_cached=cached, documents_prepared=prepared)
-
     # The steps of `score` one by one, for those who schedule them: the server puts batches of many requests in turn.
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
         """Tokenize pairs, each distinct text once; see :class:`~crossrank.tokenization.pair_encoder.EncodedPairs`."""
         encoder = self._load().encoder
         with native_code():
-            return encoder.encode(pairs)
+            encoded = encoder.encode(pairs)
+        self._documents.count(**encoded.documents_known)
+        return encoded
 
     def batches(
         self, encoded: EncodedPairs, batch_size: int | None = None, *, token_budget: int = TOKEN_BUDGET
@@ -508,7 +501,7 @@ class CrossEncoder(Reloadable):
             "activation": self.scale().activation.kind,
             "calibration": None if self.calibration is None else self.calibration.digest,
             "prepared": None if self._documents.prepared is None else self._documents.prepared.stats(),
-            "document_cache": self._documents.facts() if config.model_type == "split_bert" else None,
+            "document_cache": self.document_cache,
             **model.engine.facts,
         }
 
@@ -544,6 +537,11 @@ class CrossEncoder(Reloadable):
     def prepared(self) -> PreparedDocuments | None:
         """The prepared documents that it was made with."""
         return self._documents.prepared
+
+    @property
+    def document_cache(self) -> Mapping[str, Any] | None:
+        """What is kept in memory of documents, and how often it was of use; ``None`` for a model that keeps none."""
+        return self._documents.facts() if self._load().config.model_type == "split_bert" else None
 
     @property
     def encoder(self) -> Encoder:

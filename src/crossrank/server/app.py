@@ -28,6 +28,7 @@ from crossrank.server.routes.reading import HttpError
 from crossrank.server.routes.rerank import answer_post, failure_of
 from crossrank.server.scheduler import Scheduler
 from crossrank.server.settings import Settings
+from crossrank.server.tracing import Tracer, make_tracer
 
 if TYPE_CHECKING:
     from crossrank.server.feedback import Collector
@@ -87,6 +88,7 @@ class State:
     metrics: Metrics
     scheduler: Scheduler
     feedback: Collector | None = None
+    tracer: Tracer | None = None
     pipelines: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PIPELINES))
     explanations: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
@@ -107,6 +109,7 @@ def make_app(settings: Settings, version: str) -> FastAPI:
     scheduler = Scheduler(settings.max_queue_tokens, metrics.observe)
     metrics.watch_queue(lambda: scheduler.queued_tokens)
     state = State(settings, version, Keys(settings.keys_file), ModelStore(settings), metrics, scheduler)
+    state.tracer = make_tracer(version)
     if settings.feedback is not None:
         from crossrank.server.feedback import Collector  # here, because it needs the extra 'feedback'
 
@@ -228,6 +231,8 @@ async def _lifespan(app: FastAPI, state: State) -> AsyncIterator[None]:
     state.scheduler.stop()
     if state.feedback is not None:
         await asyncio.to_thread(state.feedback.close)
+    if state.tracer is not None:
+        await asyncio.to_thread(state.tracer.close)
 
 
 async def _warm(state: State) -> None:

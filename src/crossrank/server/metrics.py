@@ -26,6 +26,12 @@ class Metrics:
         self.pairs_cut = Counter("crossrank_pairs_cut", "Pairs that were cut", _BOTH, registry=self.registry)
         self.pairs_skipped = Counter("crossrank_pairs_skipped", "Pairs not scored", _BOTH, registry=self.registry)
         self.tokens = Counter("crossrank_tokens", "Tokens that went through a model", _BOTH, registry=self.registry)
+        self.documents = {
+            "cached": Counter("crossrank_documents_cached", "Documents found in memory", _BOTH, registry=self.registry),
+            "prepared": Counter(
+                "crossrank_documents_prepared", "Documents found in --prepared", _BOTH, registry=self.registry
+            ),
+        }
         self.shared = Counter(
             "crossrank_pairs_shared", "Pairs that an identical pair in flight answered", registry=self.registry
         )

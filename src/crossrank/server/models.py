@@ -46,6 +46,18 @@ class Loaded:
     info: Mapping[str, Any] = field(default_factory=dict)
     users: int = 0
 
+    def see_new_documents(self) -> None:
+        """Find what was prepared since."""
+        if isinstance(self.runs, CrossEncoder) and self.runs.prepared is not None:
+            self.runs.prepared.refresh()
+            self.info = {**self.info, "prepared": self.runs.prepared.stats()}
+
+    def facts(self) -> dict[str, Any]:
+        """What is said of it at /info."""
+        if not isinstance(self.runs, CrossEncoder):
+            return dict(self.info)
+        return {**self.info, "document_cache": self.runs.document_cache}
+
 
 @dataclass(eq=False)
 class Entry:
@@ -93,10 +105,18 @@ class ModelStore:
             self.entries[name] = Entry(name, given, {}, is_pipeline=True)
         if not self.entries:
             self.entries[BUNDLED] = Entry(BUNDLED, None, common)
+        self.default = next(iter(self.entries))
+        if settings.prepared is not None:
+            first = self.entries[self.default]
+            if first.is_pipeline:
+                raise InputError(
+                    f"prepared={str(settings.prepared)!r} is for a model, and the default here is the pipeline "
+                    f"{first.name!r}. Name the folder in the pipeline's file: prepared = in its stage."
+                )
+            first.options = {"prepared": settings.prepared, **first.options}
         for entry in self.entries.values():
             if not entry.is_pipeline:
                 CrossEncoder(None, **{"revision": None, **entry.options, "calibration": None})  # checks the options
-        self.default = next(iter(self.entries))
 
     # ---- for requests ------------------------------------------------------------------------------------------
 
@@ -178,7 +198,8 @@ class ModelStore:
                 log.error("reload failed", extra={"facts": {"model": entry.name, "serving": before, "why": str(error)}})
                 return {"status": "failed", "version": before, "reason": str(error)}
             entry.error = entry.refused = None
-            if new.version == before and not entry.is_pipeline:
+            if old is not None and new.version == before and not entry.is_pipeline:
+                await asyncio.to_thread(old.see_new_documents)
                 return {"status": "unchanged", "version": before}
             entry.loaded = new
             log.info("reloaded", extra={"facts": {"model": entry.name, "version": new.version, "before": before}})
@@ -208,7 +229,7 @@ class ModelStore:
                 "loaded": entry.loaded is not None,
                 "version": entry.loaded.version if entry.loaded else None,
                 "error": entry.error,
-                **(entry.loaded.info if entry.loaded else {}),
+                **(entry.loaded.facts() if entry.loaded else {}),
             }
             for entry in self.entries.values()
         }
@@ -234,7 +255,7 @@ def _open(entry: Entry) -> Loaded:
         version.name if version else model.identity,
         activation=None if info["activation"] in _BOUNDED else "sigmoid",
         size=sum(path.stat().st_size for path in Path(info["folder"]).rglob("*") if path.is_file()),
-        info={name: info[name] for name in ("architecture", "max_length", "precision", "threads")},
+        info={name: info[name] for name in ("architecture", "max_length", "precision", "threads", "prepared")},
     )
     _check(loaded, entry.name)
     return loaded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 from typing import Any
 
@@ -28,6 +29,14 @@ def run(settings: Settings) -> int:
         raise InputError(f"log_level={settings.log_level!r} is not known: give one of {', '.join(_LEVELS)}.")
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise InputError("tls_cert and tls_key go together. Give both, or neither.")
+    if settings.tls_cert is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+        except (ssl.SSLError, OSError) as error:
+            raise InputError(
+                f"{str(settings.tls_cert)!r} and {str(settings.tls_key)!r} can't be used for TLS: {error}. Give the "
+                "certificate and its own key, both as PEM files."
+            ) from error
     logs.set_up(settings.log_level)
     app = make_app(settings, __version__)
     listening = _listen(settings.host, settings.port)

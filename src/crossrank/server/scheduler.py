@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -72,6 +72,7 @@ class Job:
     logits: NDArray[np.float32] | None = None  # [pairs, labels] once there are some; NaN where not scored
     started: float | None = None  # when its first batch began, by perf_counter
     tokens: int = 0
+    known: Counter[str | None] = field(default_factory=Counter)  # documents "cached", "prepared" or read now
     ended: bool = False
     scored: NDArray[np.bool_] = field(init=False)
     query_cut: NDArray[np.int64] = field(init=False)
@@ -242,6 +243,7 @@ class Scheduler:
                 job.query_cut[index] = encoded.query_cut[row]
                 job.document_cut[index] = encoded.document_cut[row]
                 job.tokens += round(share)
+                job.known[encoded.known(row)] += 1
             finished = {job for job, _ in entry.places if job.scored.all()}
             entry.places = []
             self._in_flight.pop((id(model), entry.pair), None)

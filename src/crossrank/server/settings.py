@@ -65,6 +65,9 @@ class Settings(BaseSettings):
         {}, description="NAME=FOLDER, NAME=HUB-NAME, NAME=registry:FOLDER or bundled; the first is the default"
     )
     pipelines: Named = Field({}, description="NAME=FILE.toml, a pipeline served like a model")
+    prepared: Path | None = Field(
+        None, description="folder of documents that 'crossrank prepare' has read for the default model"
+    )
     preload: bool = Field(False, description="load all models before listening; else each at its first request")
     strict_models: bool = Field(False, description="answer 404 to an unknown model, not with the default model")
     max_model_bytes: Bytes | None = Field(

@@ -51,6 +51,15 @@ class EncodedPairs:
         """The two fields that ``pairs`` points into: of distinct queries, and of distinct documents."""
         return {"queries": self.queries, "documents": self.documents}
 
+    @property
+    def documents_known(self) -> dict[str, int]:
+        """Counts of documents that were read before: none where the two texts are read together."""
+        return {}
+
+    def known(self, row: int) -> str | None:
+        """Where the states of a distinct pair's document are from, if they are known."""
+        return None
+
 
 def concatenate(parts: Sequence[EncodedPairs]) -> EncodedPairs:
     """Put pairs that were encoded apart by one encoder together, so that they can share a batch."""

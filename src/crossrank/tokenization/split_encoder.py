@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -84,9 +85,20 @@ class SplitPairs(EncodedPairs):
         """The two fields that ``pairs`` points into."""
         return {"query_texts": self.query_texts, "document_texts": self.document_texts}
 
-    def documents_known(self, where: str) -> int:
-        """How many of the distinct documents are ``"cached"`` or ``"prepared"``."""
-        return sum(text.known == where for text in self.document_texts)
+    @property
+    def documents_known(self) -> dict[str, int]:
+        """How many distinct documents there are, and how many of them were read before."""
+        known = Counter(text.known for text in self.document_texts)
+        return {
+            "documents": len(self.document_texts),
+            "documents_cached": known["cached"],
+            "documents_prepared": known["prepared"],
+        }
+
+    def known(self, row: int) -> str | None:
+        """Whether the document of a distinct pair was ``"cached"`` or ``"prepared"``."""
+        text: Text = self.document_texts[self.pairs[row, 1]]
+        return text.known
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 import math
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from crossrank.errors import CrossRankError, DownloadError, InputError, ModelError
+from crossrank.errors import CrossRankError, DownloadError, InputError, ModelError, PreparedError
 from crossrank.ranking.reranker import Reranker
 from crossrank.scoring.activation import sigmoid
 from crossrank.scoring.cross_encoder import CrossEncoder
@@ -42,6 +43,7 @@ class Outcome:
 
     :param order: Documents that are returned, best first; those without a score behind, in their own order.
     :param cut: Document -> tokens that it lost.
+    :param known: Documents that were ``"cached"`` or ``"prepared"``.
     :param skipped: Documents without a score.
     """
 
@@ -51,6 +53,7 @@ class Outcome:
     cut: dict[int, int] = field(default_factory=dict)
     query_cut: int = 0
     skipped: list[int] = field(default_factory=list)
+    known: Mapping[str | None, int] = field(default_factory=Counter)
     degraded: str | None = None
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -80,6 +83,8 @@ async def answer_post(request: Request, state: State) -> Response:
     state.metrics.requests.labels(*labels, str(status)).inc()
     state.metrics.seconds.labels(*labels).observe(seconds)
     log.info("request", extra={"facts": {**note, "status": status, "ms": round(1000 * seconds, 1)}})
+    if state.tracer is not None:
+        state.tracer.record(request.method, request.headers, note, status, seconds)
     return Response(json.dumps(content), status, headers, "application/json")
 
 
@@ -100,7 +105,7 @@ def failure_of(error: Exception) -> HttpError:
             return HttpError(404, str(error), "model")
         case InputError():
             return HttpError(422, str(error))
-        case ModelError() if not isinstance(error, DownloadError):
+        case ModelError() | PreparedError() if not isinstance(error, DownloadError):
             # Nothing that a retry would mend, and some clients retry 5xx ten times.
             return HttpError(424, str(error), "model")
         case CrossRankError():
@@ -135,7 +140,7 @@ async def _answer(
             for task in (work, gone):
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
-        version = loaded.version
+        version = note["model_version"] = loaded.version
     timings = {"total": time.perf_counter() - started, "reading": read - started, **outcome.timings}
     warnings = ([warning] if warning else []) + _warnings(outcome)
     kept: dict[str, Any] = {}
@@ -161,6 +166,8 @@ async def _answer(
         "query_tokens_cut": outcome.query_cut,
         "skipped": outcome.skipped,
         "degraded": outcome.degraded,
+        "documents_cached": outcome.known["cached"],
+        "documents_prepared": outcome.known["prepared"],
         "warnings": warnings,
         "timings": {name: round(seconds, 6) for name, seconds in timings.items()},
         **kept,
@@ -264,6 +271,7 @@ async def _rank_with_model(
         tokens=job.tokens,
         cut=dict(sorted(cut.items())),
         query_cut=int(job.query_cut.max(initial=0)),
+        known=job.known,
         skipped=skipped,
         degraded=_late(len(skipped), len(pairs)) if skipped else None,
         timings={
@@ -363,5 +371,8 @@ def _count(state: State, note: dict[str, Any], question: Question, outcome: Outc
     state.metrics.pairs_cut.labels(*labels).inc(len(outcome.cut))
     state.metrics.pairs_skipped.labels(*labels).inc(len(outcome.skipped))
     state.metrics.tokens.labels(*labels).inc(outcome.tokens)
+    for known, counter in state.metrics.documents.items():
+        counter.labels(*labels).inc(outcome.known[known])
     note |= {"tokens": outcome.tokens, "cut": len(outcome.cut), "skipped": len(outcome.skipped)}
+    note |= {f"documents_{known}": outcome.known[known] for known in state.metrics.documents}
     note |= {"degraded": outcome.degraded} if outcome.degraded else {}
