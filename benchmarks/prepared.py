@@ -47,7 +47,7 @@ def ndcg(grades: list[int], ideal: list[int]) -> float:
     return total(grades) / max(total(sorted(ideal, reverse=True)), 1e-9)
 
 
-def agreement(names: list[str], queries: int, threads: int | None) -> None:
+def agreement(names: list[str], queries: int, threads: int | None, storages: list[str]) -> None:
     """Print a row for each collection and storage."""
     print(f"{'collection':10} {'storage':8} {'nDCG@10':>8} {'change':>8} {'tau':>7} {'MB':>6}")
     for name in names:
@@ -59,7 +59,7 @@ def agreement(names: list[str], queries: int, threads: int | None) -> None:
         plain = np.split(CrossEncoder(document_cache=0, num_threads=threads).score(pairs).logits[:, 0], ends)
         before = _mean_ndcg(source, asked, plain)
         print(f"{name:10} {'none':8} {before:8.4f}")
-        for storage in STORAGE:
+        for storage in storages:
             with tempfile.TemporaryDirectory() as folder:
                 documents = PreparedDocuments(folder, storage=storage, num_threads=threads)
                 documents.add(texts, texts.values())
@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("what", choices=("speed", "agreement", "growth"))
     parser.add_argument("--queries", type=int, default=40)
     parser.add_argument("--collections", nargs="+", default=list(COLLECTIONS))
+    parser.add_argument("--storage", nargs="+", choices=STORAGE, default=list(STORAGE))
     parser.add_argument("--threads", type=int)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     args = parser.parse_args()
@@ -167,7 +168,7 @@ def main() -> None:
         speed(rounds=12)
     elif args.what == "agreement":
         print(in_words(machine()))
-        agreement(args.collections, args.queries, args.threads)
+        agreement(args.collections, args.queries, args.threads, args.storage)
     else:
         growth(args.sizes)
 

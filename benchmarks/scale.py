@@ -1,56 +1,52 @@
-"""What `crossrank batch` costs beside the scoring itself: engines, workers, skewed rows, and inputs of growing size.
+"""What `crossrank batch` costs besides the scoring: engines, workers, uneven rows, and inputs of growing size.
 
-    python -m benchmarks.scale                      # all of it, about ten minutes on two cores
+    python -m benchmarks.scale                      # everything, about five minutes on two idle cores
     python -m benchmarks.scale --parts engines      # one part
 
-All texts are made up. `engines` compares the same pairs scored in process, by `crossrank batch`, by Ray with 1 and 2
-workers, and by Spark; each worker has one thread. `skew` compares an input in which one row in a hundred is a hundred
-times as long with an even one of as many tokens. `growth` grows the input with a tiny model, so that the time is what
-reading, cutting and writing cost.
+The texts are made up. Each worker has one thread.
+
+- `engines` scores the same pairs in one process, by `crossrank batch`, on Ray with 1 and 2 workers, and on Spark. Each
+  runs a small and a large input. The difference between the two is the cost of the pairs; the rest is the start.
+- `skew` compares an input in which one row in a hundred is a hundred times as long with an even one of as many tokens.
+- `growth` grows the input with a tiny model, so that the time goes into reading, splitting and writing.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import random
 import statistics
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.checkpoint import prepared
 from benchmarks.machine import in_words, machine
-from benchmarks.systems import ROOT
 from benchmarks.workloads import synthetic
 
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "scale.json"
 PARTS = ("engines", "skew", "growth")
 DOCUMENTS = 20
+# One core for each worker, whatever it runs in.
+ENVIRONMENT = {"PYSPARK_PYTHON": sys.executable, "RAYON_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+PACKAGES = ("crossrank", "openvino", "pyarrow", "ray", "pyspark")
 
 
-def lists(queries: int, words: int = 60) -> pa.Table:
-    """Queries with twenty documents each."""
-    pairs = synthetic(queries * DOCUMENTS, queries=queries, words=words)
-    return pa.table(
-        {
-            "id": [f"{i}" for i in range(queries)],
-            "query": [pairs[i * DOCUMENTS][0] for i in range(queries)],
-            "documents": [[text for _, text in pairs[i * DOCUMENTS : (i + 1) * DOCUMENTS]] for i in range(queries)],
-        }
-    )
-
-
-def run(code: str, *arguments: str) -> dict[str, Any]:
-    """A process of its own that prints JSON."""
+def run(code: str, *arguments: object) -> dict[str, Any]:
+    """Run Python code in its own process; it prints JSON."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "PYSPARK_PYTHON": sys.executable},
+        env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
         check=False,
@@ -66,154 +62,156 @@ import json, sys, time
 import pyarrow.parquet as pq
 from crossrank import CrossEncoder
 model = CrossEncoder(num_threads=1, document_cache=0).load()
-rows = pq.read_table(sys.argv[1]).to_pylist()
-pairs = [(row["query"], text) for row in rows for text in row["documents"]]
-model.predict(pairs[:20])
 started = time.perf_counter()
-model.predict(pairs, show_progress_bar=False)
-print(json.dumps({"seconds": time.perf_counter() - started, "pairs": len(pairs)}))
+rows = pq.read_table(sys.argv[1]).to_pylist()
+model.predict([(row["query"], text) for row in rows for text in row["documents"]], show_progress_bar=False)
+print(json.dumps({"seconds": time.perf_counter() - started}))
 """
 _BATCH = """
 import json, resource, sys, time
 from crossrank.batch import BatchJob, RankBatch
-source, output, engine, workers, pairs = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
-rank = RankBatch(num_threads=1, document_cache=0) if len(sys.argv) < 7 else RankBatch(sys.argv[6], num_threads=1)
-chosen = None
-if engine == "ray":
+source, output, part_pairs, workers, model = *sys.argv[1:3], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:]
+rank = RankBatch(*model, num_threads=1, document_cache=0)
+engine = None
+if workers:
     import ray
     from crossrank.integrations.ray_data import ray_engine
-    ray.init(num_cpus=max(2, workers), include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    chosen = ray_engine(workers=workers)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    engine = ray_engine(workers=workers)
 else:
     rank.load()
 started = time.perf_counter()
-summary = BatchJob(source, output, rank, part_pairs=pairs).run(engine=chosen)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"seconds": time.perf_counter() - started, "scoring": summary.seconds, "pairs": summary.pairs,
-                  "peak_mb": peak * (1 if sys.platform == "darwin" else 1024) / 1e6}))
+summary = BatchJob(source, output, rank, part_pairs=part_pairs).run(engine=engine)
+seconds = time.perf_counter() - started
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps({"seconds": seconds, "scoring": summary.seconds, "tokens": summary.tokens, "peak_mb": peak / 1e6}))
 """
 _SPARK = """
 import json, sys, time
 from pyspark.sql import SparkSession
 from crossrank.integrations.spark import rank_frame
 session = (SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+           .config("spark.driver.bindAddress", "127.0.0.1").config("spark.driver.host", "127.0.0.1")
            .config("spark.sql.execution.arrow.maxRecordsPerBatch", "1000").getOrCreate())
 session.sparkContext.setLogLevel("ERROR")
-frame = session.read.parquet(sys.argv[1])
-rank_frame(frame.limit(1), num_threads=1, document_cache=0).collect()
 started = time.perf_counter()
-rank_frame(frame, num_threads=1, document_cache=0).write.mode("overwrite").parquet(sys.argv[2])
+frame = rank_frame(session.read.parquet(sys.argv[1]), num_threads=1, document_cache=0)
+frame.write.mode("overwrite").parquet(sys.argv[2])
 print(json.dumps({"seconds": time.perf_counter() - started}))
 session.stop()
 """
 
 
 def engines(folder: Path, queries: int, rounds: int) -> dict[str, Any]:
-    """The same pairs through each engine, in turns: seconds, and over those in process."""
-    source = folder / "lists.parquet"
-    pq.write_table(lists(queries), source, row_group_size=max(1, queries // 8))
-    pairs = str(queries * DOCUMENTS // 8)
-    seconds: dict[str, list[float]] = {}
-    for number in range(rounds):
-        target = folder / f"out-{number}"
-        turns = {
-            "in process": lambda: run(_IN_PROCESS, str(source)),
-            "batch, local": lambda t=target: run(_BATCH, str(source), f"{t}-local", "local", "1", pairs),
-            "batch, Ray, 1 worker": lambda t=target: run(_BATCH, str(source), f"{t}-ray1", "ray", "1", pairs),
-            "batch, Ray, 2 workers": lambda t=target: run(_BATCH, str(source), f"{t}-ray2", "ray", "2", pairs),
-            "Spark, 1 task": lambda t=target: run(_SPARK, str(source), f"{t}-spark"),
-        }
-        for name, turn in turns.items():
-            seconds.setdefault(name, []).append(turn()["seconds"])
-    base = statistics.median(seconds["in process"])
-    count = queries * DOCUMENTS
-    return {
-        name: {
-            "seconds": statistics.median(took),
-            "pairs_per_second": count / statistics.median(took),
-            "over_in_process": statistics.median(took) / base - 1,
-        }
-        for name, took in seconds.items()
+    """Score the same pairs with each engine, in turns.
+
+    An input has 16 parts, so that two workers end at about the same time.
+    """
+    sizes = {"small": 16, "large": 16 + queries // 16 * 16}
+    for name, count in sizes.items():
+        pq.write_table(lists(count), folder / f"{name}.parquet", row_group_size=count // 16)
+    turns = {
+        "in process": lambda source, output: run(_IN_PROCESS, source),
+        "batch": lambda source, output: run(_BATCH, source, output, 10**6, 0),
+        "Ray, 1 worker": lambda source, output: run(_BATCH, source, output, 10**6, 1),
+        "Ray, 2 workers": lambda source, output: run(_BATCH, source, output, 10**6, 2),
+        "Spark, 1 task": lambda source, output: run(_SPARK, source, output),
     }
+    seconds: dict[str, dict[str, list[float]]] = {name: {"small": [], "large": []} for name in turns}
+    for number in range(rounds):
+        for name, turn in turns.items():
+            for size, took in seconds[name].items():
+                took.append(turn(folder / f"{size}.parquet", folder / f"{size}-{name}-{number}")["seconds"])
+    pairs = (sizes["large"] - sizes["small"]) * DOCUMENTS
+    rows = {}
+    for name, both in seconds.items():
+        small, large = (statistics.median(both[size]) for size in ("small", "large"))
+        rows[name] = {"pairs_per_second": pairs / (large - small), "start_seconds": small, "seconds": both}
+    base = rows["in process"]
+    for row in rows.values():
+        row["overhead"] = base["pairs_per_second"] / row["pairs_per_second"] - 1
+        row["start_seconds"] -= sizes["small"] * DOCUMENTS / base["pairs_per_second"]
+    return {"pairs": pairs, "systems": rows}
+
+
+def lists(queries: int, words: int = 60) -> pa.Table:
+    """Queries with twenty documents each."""
+    pairs = synthetic(queries * DOCUMENTS, queries=queries, words=words)
+    texts = [[text for _, text in pairs[start : start + DOCUMENTS]] for start in range(0, len(pairs), DOCUMENTS)]
+    return pa.table({"query": [query for query, _ in pairs[::DOCUMENTS]], "documents": texts})
 
 
 def skew(folder: Path, rounds: int) -> dict[str, Any]:
-    """Even rows, and rows of which one in a hundred is a hundred times as long; as many tokens are read of both."""
-    chosen = random.Random(0)
-    short, long = "flow wing heat", " ".join(["flow wing heat"] * 100)
-    # What is beyond the model's 449 tokens is cut, so both inputs are compared by the tokens that are read.
-    texts = {"skewed": [long if i % 100 == 0 else short for i in range(4000)]}
-    read = sum(min(449, text.count(" ") + 1) for text in texts["skewed"])
-    each = max(1, read // 4000)
-    texts["even"] = [" ".join(chosen.choices(["flow", "wing", "heat"], k=each)) for _ in range(4000)]
-    seconds: dict[str, list[float]] = {name: [] for name in texts}
-    tokens = {}
-    for name, rows in texts.items():
-        table = pa.table(
-            {"query": [f"query {i % 7}" for i in range(4000)], "text": [f"{i} {row}" for i, row in enumerate(rows)]}
-        )
-        pq.write_table(table, folder / f"{name}.parquet", row_group_size=1000)
+    """Compare even rows with rows of which one in a hundred has a hundred times the text."""
+    count, chosen = 8000, random.Random(0)
+    lengths = {"skewed": [300 if i % 100 == 0 else 3 for i in range(count)], "even": [6] * count}
+    tokens, seconds = {}, {name: list[float]() for name in lengths}
+    for name, words in lengths.items():
+        texts = [f"{i} {' '.join(chosen.choices(['flow', 'wing', 'heat'], k=k))}" for i, k in enumerate(words)]
+        table = pa.table({"query": [f"query {i % 7}" for i in range(count)], "text": texts})
+        pq.write_table(table, folder / f"{name}.parquet", row_group_size=2000)
     for number in range(rounds):
-        for name in texts:
-            output = folder / f"{name}-{number}"
-            answer = run(_BATCH, str(folder / f"{name}.parquet"), str(output), "local", "1", "1000")
+        for name in lengths:
+            answer = run(_BATCH, folder / f"{name}.parquet", folder / f"{name}-{number}", 2000, 0)
             seconds[name].append(answer["scoring"])
-            records = [json.loads(path.read_text()) for path in (output / "_parts").glob("*.json")]
-            tokens[name] = sum(record["tokens"] for record in records)
+            tokens[name] = answer["tokens"]
     rates = {name: tokens[name] / statistics.median(took) for name, took in seconds.items()}
-    return {"tokens": tokens, "tokens_per_second": rates, "skewed_costs": rates["even"] / rates["skewed"] - 1}
+    return {
+        "rows": count,
+        "tokens": tokens,
+        "tokens_per_second": rates,
+        "skewed_costs": rates["even"] / rates["skewed"] - 1,
+    }
 
 
 def growth(folder: Path, sizes: list[int]) -> dict[str, Any]:
-    """Microseconds a row and peak memory as the input grows, with a model that costs next to nothing."""
-    from benchmarks.checkpoint import prepared
-
+    """Measure microseconds a row and peak memory as the input grows, with a model that costs next to nothing."""
     tiny = prepared("tiny", folder)
     rows = {}
     for size in sizes:
         source = folder / f"growth-{size}.parquet"
-        with pq.ParquetWriter(
-            source, pa.schema([("id", pa.string()), ("query", pa.string()), ("text", pa.string())])
-        ) as w:
+        schema = pa.schema([("id", pa.int64()), ("query", pa.string()), ("text", pa.string())])
+        with pq.ParquetWriter(source, schema) as writer:
             for start in range(0, size, 10_000):
-                part = range(start, min(size, start + 10_000))
-                w.write_table(
-                    pa.table(
-                        {"id": [f"{i}" for i in part], "query": ["q"] * len(part), "text": [f"wing {i}" for i in part]}
-                    )
-                )
-        answer = run(_BATCH, str(source), str(folder / f"growth-out-{size}"), "local", "1", "20000", str(tiny))
+                numbers = range(start, min(size, start + 10_000))
+                columns = [list(numbers), [f"q{i % 100}" for i in numbers], [f"wing {i}" for i in numbers]]
+                writer.write_table(pa.table(columns, schema=schema))
+        answer = run(_BATCH, source, folder / f"growth-out-{size}", 20_000, 0, tiny)
         rows[str(size)] = {"us_a_row": answer["seconds"] / size * 1e6, "peak_mb": answer["peak_mb"]}
         source.unlink()
     return rows
 
 
+def commit() -> str:
+    """Name the commit, with a mark if files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument(
-        "--queries", type=int, default=400, help="with 20 documents each, for the engines (%(default)s)"
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each (%(default)s)")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="rows of the growth")
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "benchmarks" / f"scale-{time.time_ns()}")
-    parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--queries", type=int, default=160, help="with 20 documents each, for engines (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=1, help="turns of engines (%(default)s); skew has two more")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="rows, for growth")
+    parser.add_argument("--json", type=Path, default=RESULT, help="where the figures go (%(default)s)")
     args = parser.parse_args()
 
-    args.folder.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {}
-    if "engines" in args.parts:
-        results["engines"] = engines(args.folder, args.queries, args.rounds)
-    if "skew" in args.parts:
-        results["skew"] = skew(args.folder, args.rounds)
-    if "growth" in args.parts:
-        results["growth"] = growth(args.folder, args.sizes)
     facts = machine()
-    print(json.dumps(results, indent=2))
-    print(in_words(facts))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"machine": facts, **results}, indent=2) + "\n", encoding="utf-8")
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    results: dict[str, Any] = {"machine": facts, "versions": versions, "commit": commit()}
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        if "engines" in args.parts:
+            results["engines"] = engines(folder, args.queries, args.rounds)
+        if "skew" in args.parts:
+            results["skew"] = skew(folder, args.rounds + 2)
+        if "growth" in args.parts:
+            results["growth"] = growth(folder, args.sizes)
+    text = json.dumps(results, indent=2)
+    print(text, in_words(facts), sep="\n")
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -195,6 +195,33 @@ def test_of_a_slow_model_little_is_lost_by_an_interruption(large):
     assert model.calls == [100, *[300] * 29, 200]  # 300 pairs take it ten seconds
 
 
+def test_each_document_is_read_once_by_a_model_that_reads_documents_apart(tmp_path):
+    """Cranfield's shape: 225 queries share 1,400 documents; a document takes 10 ms to read, a pair 1 ms."""
+    documents = {f"d{i}": f"text number {i}" for i in range(1400)}
+    queries = {f"q{i}": f"which text has number {i}" for i in range(225)}
+    candidates = {f"q{i}": [f"d{(i * 61 + j * 13) % 1400}" for j in range(100)] for i in range(225)}
+    qrels = {query: {found[0]: 1} for query, found in candidates.items()}
+    shape = {"documents": documents, "queries": queries, "qrels": qrels, "candidates": candidates}
+
+    class Apart(Scores):
+        read = 0
+
+        def info(self):
+            return {**super().info(), "document_cache": {"bytes": 0}}
+
+        def score(self, pairs, *, show_progress_bar=None):
+            new = len({document for _, document in pairs})
+            self.read += new
+            result = super().score(pairs, show_progress_bar=show_progress_bar)
+            return replace(result, seconds=new * 0.01 + len(pairs) * 0.001)
+
+    model = Apart(shared_words)
+    evaluate(read_beir(write_beir(tmp_path, **shape)), [model])
+    assert sum(model.calls) == 22_500
+    # The first query, which shows the speed, is not counted.
+    assert model.read - model.calls[0] <= 1400
+
+
 def test_work_is_neither_lost_nor_mixed_with_another(large, tmp_path):
     evaluate(large, [Scores(shared_words)], work=tmp_path)
     with pytest.raises(InputError, match="Continue it with --resume"):

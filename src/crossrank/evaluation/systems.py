@@ -31,9 +31,10 @@ TOP = 10  # documents of a query that an evaluation keeps
 # model. An interrupted evaluation loses at most one call.
 GROUP = 2048
 _SECONDS = 10.0
-# A model that caches documents reads those that several queries share only once per call, so its calls are larger.
+# A model that reads documents apart reads those that several queries share once per call. So its calls are larger, and
+# what counts is how many different documents they have.
 GROUP_APART = 65536
-_SECONDS_APART = 60.0
+_SECONDS_APART = 120.0
 # Documents that a bi-encoder embeds per call.
 _EMBEDDED = 512
 # Kinds of scores that are probabilities.
@@ -170,25 +171,28 @@ def score_cross_encoder(
         "files": _files(facts),
         **_kept(facts),
     }
-    most, seconds = (GROUP_APART, _SECONDS_APART) if facts.get("document_cache") else (GROUP, _SECONDS)
+    apart = bool(facts.get("document_cache"))
+    most, seconds = (GROUP_APART, _SECONDS_APART) if apart else (GROUP, _SECONDS)
     texts = list(dataset.queries.values())
     names = list(dataset.queries)
     counts = np.minimum(candidates.counts, depth)
+    places = [candidates.documents[start : start + n] for start, n in zip(candidates.starts, counts, strict=False)]
     with WorkFile(work_path(work, dataset.name, name), settings, resume=resume) as file:
         left = [i for i, query in enumerate(names) if query not in file.done and counts[i]]
         with progress_of(int(counts.sum()), show_progress) as progress:
             progress(int(sum(counts[i] for i, query in enumerate(names) if query in file.done)))
             size = 1
             while left:
-                group, left = _group(left, counts, size)
-                numbers = [candidates.documents[candidates.starts[i] :][: counts[i]] for i in group]
-                read = {d: dataset.corpus.text(d) for d in np.unique(np.concatenate(numbers)).tolist()}
-                pairs = [(texts[i], read[d]) for i, found in zip(group, numbers, strict=True) for d in found.tolist()]
+                group, left = _group(left, places, most if apart else size, size)
+                read = {
+                    d: dataset.corpus.text(d) for d in np.unique(np.concatenate([places[i] for i in group])).tolist()
+                }
+                pairs = [(texts[i], read[d]) for i in group for d in places[i].tolist()]
                 result = model.score(pairs, show_progress_bar=progress)
                 rows = _rows([names[i] for i in group], [int(counts[i]) for i in group], result, name)
                 file.add(rows)
                 file.done.update((row.query, row) for row in rows)
-                size = int(min(most, len(pairs) * seconds / max(result.seconds, 1e-3)))
+                size = int(min(most, len(read if apart else pairs) * seconds / max(result.seconds, 1e-3)))
         return _collected(file.done, names, candidates, name, depth, facts)
 
 
@@ -305,10 +309,17 @@ def _collected(
     )
 
 
-def _group(queries: list[int], counts: NDArray[np.int64], most: int) -> tuple[list[int], list[int]]:
-    """Split off the first queries, at least one, with at most ``most`` pairs together."""
-    taken = max(1, int((np.cumsum(counts[queries]) <= most).sum()))
-    return queries[:taken], queries[taken:]
+def _group(
+    queries: list[int], places: Sequence[NDArray[np.int32]], most_pairs: int, most_documents: int
+) -> tuple[list[int], list[int]]:
+    """Split off the first queries, at least one, with at most so many pairs and different documents together."""
+    pairs, documents = 0, set[int]()
+    for taken, query in enumerate(queries):
+        pairs += len(places[query])
+        documents.update(places[query].tolist())
+        if taken and (pairs > most_pairs or len(documents) > most_documents):
+            return queries[:taken], queries[taken:]
+    return queries, []
 
 
 def _kept(facts: Mapping[str, object]) -> dict[str, object]:
