@@ -1,6 +1,6 @@
 """Prepared documents: what they save, and what their storage costs in agreement.
 
-    python -m benchmarks.prepared speed                   # 100 documents of Cranfield for one query
+    python -m benchmarks.prepared speed --json benchmarks/results/prepared.json  # 100 of Cranfield's for one query
     python -m benchmarks.prepared agreement --queries 40  # nDCG@10 and Kendall tau, by collection and storage
     python -m benchmarks.prepared growth                  # made-up states: lookup as the store grows
 
@@ -10,6 +10,7 @@ Needs ../shared/data, but for ``growth``. Reports go to standard output, with th
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import statistics
@@ -82,8 +83,8 @@ def _mean_ndcg(source: Source, asked: list[str], scores: list[Any]) -> float:
     return float(np.mean(values))
 
 
-def speed(rounds: int) -> None:
-    """Print milliseconds for 100 documents of Cranfield and one query, in turns."""
+def speed(rounds: int) -> dict[str, Any]:
+    """Measure milliseconds for 100 documents of Cranfield and one query, in turns."""
     source = read_collection("cranfield")
     asked = chosen(source, rounds + 1)
     with tempfile.TemporaryDirectory() as folder:
@@ -117,9 +118,17 @@ def speed(rounds: int) -> None:
                 if name == "unprepared":
                     expected = result.logits
                 assert np.abs(result.logits - expected).max() < 0.5, name
-    print(in_words(machine()))
     for name, values in took.items():
         print(f"{name:24} median {statistics.median(values):7.1f} ms   best {min(values):7.1f} ms")
+    rates = {name: 100_000 / statistics.median(values) for name, values in took.items()}
+    labels = {"unprepared": "crossrank, bundled model", "prepared, pages warm": "crossrank, bundled model, prepared"}
+    return {
+        "rounds": rounds,
+        "tokens": result.tokens / 100,
+        "milliseconds": took,
+        "pairs_per_second": rates,
+        "chart": {label: rates[name] for name, label in labels.items()},
+    }
 
 
 def _drop(folder: Path) -> None:
@@ -162,10 +171,14 @@ def main() -> None:
     parser.add_argument("--collections", nargs="+", default=list(COLLECTIONS))
     parser.add_argument("--storage", nargs="+", choices=STORAGE, default=list(STORAGE))
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=Path, help="write the figures of speed here")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     args = parser.parse_args()
     if args.what == "speed":
-        speed(rounds=12)
+        figures = {"machine": machine(), **speed(rounds=12)}
+        print(in_words(machine()))
+        if args.json:
+            args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     elif args.what == "agreement":
         print(in_words(machine()))
         agreement(args.collections, args.queries, args.threads, args.storage)

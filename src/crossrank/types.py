@@ -10,6 +10,12 @@ from numpy.typing import NDArray
 from crossrank.errors import InputError
 
 
+class PreparedId(str):
+    """The id of a prepared document, in place of its text: what the model has read of it is looked up by the id."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class PairScores:
     """Scores of pairs, in input order.

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from crossrank.errors import InputError
+from crossrank.types import PreparedId
 
 # ---- values ----------------------------------------------------------------------------------------------------------
 
@@ -206,14 +207,14 @@ def check_url(base_url: Any, example: str) -> str:
 
 
 def check_text(text: Any, what: str) -> str:
-    """Return a string.
+    """Return a string, and a :class:`~crossrank.types.PreparedId` as it is.
 
     :param what: Its name in the message, such as ``"documents[3]"``.
     :raises InputError: If it is not a string.
     """
     if not isinstance(text, str):
         raise InputError(f"{what} is {shown(text)}, not a string. Pass the text itself, or str(...) of it.")
-    return str(text)
+    return text if isinstance(text, PreparedId) else str(text)
 
 
 def check_documents(documents: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,17 @@ import pytest
 from scipy.stats import kendalltau
 
 import texts
-from crossrank import CrossEncoder, CrossRankError, InputError
+from crossrank import (
+    Context,
+    CrossEncoder,
+    CrossEncoderStage,
+    CrossRankError,
+    FirstStage,
+    InputError,
+    MemoryCache,
+    Reranker,
+    StageScores,
+)
 from crossrank.errors import PreparedError
 from crossrank.prepared.documents import PreparedDocuments
 
@@ -79,10 +90,56 @@ def test_by_id_as_by_text(folder: Path, tiny: Path) -> None:
     by_text = model.rank(QUERY, [DOCUMENTS[i] for i in ids], top_k=5)
     assert [row["id"] for row in by_id] == [ids[row["corpus_id"]] for row in by_text]
     np.testing.assert_allclose([r["score"] for r in by_id], [r["score"] for r in by_text], rtol=0, atol=1e-6)
-    with pytest.raises(PreparedError, match=r"ids\[1\] is 'nowhere'"):
+    with pytest.raises(PreparedError, match=r"The id 'nowhere' is not among the 40 documents"):
         model.rank_ids(QUERY, ["d0", "nowhere"])
     with pytest.raises(InputError, match="prepared"):
         encoder(tiny, None).rank_ids(QUERY, ["d0"])
+
+
+def test_a_pipeline_ranks_documents_that_have_only_an_id(folder: Path, tiny: Path) -> None:
+    model = encoder(tiny, folder)
+    cache = MemoryCache()
+    stages = [FirstStage(keep=30), CrossEncoderStage(model, keep=10), FirstStage(weight=0.0)]
+    reranker = Reranker(stages, cache=cache)
+    by_text = reranker.rank(QUERY, [{"text": text, "score": -i} for i, text in enumerate(DOCUMENTS.values())])
+    # Texts under some ids, so that ids and texts are mixed; ids that are the text of another document.
+    documents = [
+        {"_id": i, "score": -n} | ({"text": DOCUMENTS[i]} if n % 3 == 0 else {}) for n, i in enumerate(DOCUMENTS)
+    ]
+    by_id = reranker.rank(QUERY, documents)
+    assert [row.first_stage_position for row in by_id] == [row.first_stage_position for row in by_text]
+    np.testing.assert_allclose([r.score for r in by_id], [r.score for r in by_text], rtol=0, atol=1e-5)
+    assert by_id[0].document in documents
+    assert "prepared: 30 of 30" in by_id.stages[1].notes
+    limited = reranker.rank(QUERY, documents, deadline=60)
+    assert [row.first_stage_position for row in limited] == [row.first_stage_position for row in by_id]
+    with pytest.raises(PreparedError, match="The id 'nowhere' is not among"):
+        Reranker(model).rank(QUERY, [{"id": "d0"}, {"id": "nowhere"}])
+
+
+def test_scores_of_ids_are_not_kept_as_scores_of_texts(tiny: Path, tmp_path: Path) -> None:
+    documents = prepare(tmp_path / "p", tiny)
+    documents.add(["wing"], ["flow over a swept wing at high speed"])
+    reranker = Reranker(encoder(tiny, documents), cache=MemoryCache())
+    by_id, by_text = (reranker.rank(QUERY, [given])[0].score for given in ({"id": "wing"}, "wing"))
+    assert by_id == pytest.approx(float(encoder(tiny, documents).score_ids(QUERY, ["wing"]).scores[0]))
+    assert by_text == pytest.approx(float(encoder(tiny, documents).score([(QUERY, "wing")]).scores[0]))
+    assert by_id != pytest.approx(by_text)
+
+
+def test_a_stage_that_needs_texts_gets_no_ids(folder: Path, tiny: Path) -> None:
+    class Longest:
+        name, keep, threshold = "longest", None, None
+
+        def warm_up(self) -> None: ...
+
+        def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
+            return StageScores(np.array([len(text) for text in documents], np.float64), kind="length")
+
+    long = CrossEncoderStage(encoder(tiny, folder), long_documents="max")
+    for stages in ([CrossEncoderStage(encoder(tiny, folder)), Longest()], long, encoder(tiny, None)):
+        with pytest.raises(InputError, match=r"documents\[0\] .* has no text"):
+            Reranker(stages).rank(QUERY, [{"id": "d0"}])
 
 
 def test_only_what_is_new_or_changed_is_read(tiny: Path, tmp_path: Path) -> None:

@@ -197,16 +197,17 @@ assert model.rank_ids("house", ["a", "b"]) == wanted
     )
 
 
-def score(model: CrossEncoder) -> list[float]:
-    return model.predict(PAIRS).tolist()
+def score(model: CrossEncoder, pairs: list[tuple[str, str]]) -> list[float]:
+    return model.predict(pairs).tolist()
 
 
 def test_pools_of_processes(tiny_bert: Path) -> None:
     model = CrossEncoder(tiny_bert, precision="float32").load()
-    wanted = [score(model)] * 2
+    # The pairs are sent, too: what a process has imported changes which docstrings it finds.
+    wanted = [score(model, PAIRS)] * 2
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.map(score, [model, model]) == wanted
-    pooled = joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(score)(model) for _ in range(2))
+        assert pool.starmap(score, [(model, PAIRS)] * 2) == wanted
+    pooled = joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(score)(model, PAIRS) for _ in range(2))
     assert pooled == wanted
     # Closures, as Spark and Ray send them.
     assert pickle.loads(cloudpickle.dumps(lambda: model.predict(PAIRS).tolist()))() == wanted[0]

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from crossrank.data.columns import roles_of
-from crossrank.errors import CrossRankError, InputError
+from crossrank.errors import CrossRankError, InputError, PreparedError
 from crossrank.ranking.documents import DocumentReader
 from crossrank.ranking.reranker import Reranker
 from crossrank.scoring.cross_encoder import CrossEncoder
+from crossrank.types import PreparedId
 from crossrank.validation import check_top_k
 
 # The columns that are added.
@@ -93,9 +94,11 @@ class RankBatch:
             **settings,
         }
         self.top_k = top_k
-        self._reader = DocumentReader(text)
         self._model = CrossEncoder(model, **settings) if pipeline is None else None
         self._reranker = None if pipeline is None else Reranker.from_file(pipeline)
+        self._prepared = None if self._model is None else self._model.prepared
+        by_id = self._prepared is not None if self._reranker is None else self._reranker.takes_ids
+        self._reader = DocumentReader(text, ids=by_id)
         self.counts = Counts()
 
     def __reduce__(self) -> Any:
@@ -225,7 +228,9 @@ class RankBatch:
             else:
                 try:
                     row = [candidate.text for candidate in self._reader.read(given if lists else [given])]
-                except InputError as problem:
+                    if self._prepared is not None:
+                        self._prepared.stored([text for text in row if isinstance(text, PreparedId)])
+                except (InputError, PreparedError) as problem:
                     error = str(problem)
             texts.append(row)
             errors.append(error)

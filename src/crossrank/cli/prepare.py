@@ -31,7 +31,6 @@ examples:
   crossrank rerank "refund policy" docs.jsonl --prepared prepared/
   crossrank prepare ./scifact -o prepared/ --prune
 """
-_ID_FIELDS = ("_id", "id", "docno")
 _FILES = (".jsonl", ".ndjson", ".json", ".txt", ".parquet")
 # Documents that are handed over at a time.
 _CHUNK = 4096
@@ -178,10 +177,9 @@ def _of_parquet(path: Path, args: argparse.Namespace) -> Iterator[tuple[str, str
 
 
 def _identifier(row: Any, field: str | None, otherwise: str) -> str:
-    for name in (field,) if field else _ID_FIELDS:
-        value = row.get(name)
-        if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
-            return str(value)
-    if field:
+    from crossrank.data.text_lines import document_id
+
+    found = document_id(row, (field,)) if field else document_id(row)
+    if found is None and field:
         raise InputError(f"{otherwise}: there is no id in the field {field!r}. Give each document one.")
-    return otherwise
+    return found or otherwise

@@ -15,6 +15,7 @@ from crossrank.data.streams import Document, read_documents
 from crossrank.data.text_lines import TEXT_FIELDS
 from crossrank.errors import InputError
 from crossrank.scoring.aggregation import AGGREGATIONS
+from crossrank.types import PreparedId
 from crossrank.validation import check_threshold
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ input:
   ends in .jsonl, .ndjson or .json each line is a JSON object. Its text is the
   field that --field names, else the first of these fields that it has:
   {", ".join(TEXT_FIELDS)}.
+  With --prepared, an object without a text is found by its _id, id or docno.
   Standard input is read as JSON lines if it starts with a brace.
 
 output:
@@ -100,7 +102,7 @@ def execute(args: argparse.Namespace) -> int:
     reranker = _from_file(args) if model is None else _of_one_model(model, args)
     # 3) Read the documents.
     report = Report()
-    documents = _read(args, report)
+    documents = _read(args, report, ids=reranker.takes_ids)
     if not documents:
         complain("warning", f"there are no documents in {', '.join(args.files)}.")
     elif model is not None and args.label is None and model.num_labels > 1:
@@ -160,19 +162,19 @@ def _of_one_model(model: CrossEncoder, args: argparse.Namespace) -> Reranker:
 
 def _given(document: Document, args: argparse.Namespace) -> Any:
     """The input of the stages: all fields of a JSON object, because a pipeline's template may use them."""
-    if not (document.is_record and args.pipeline):
+    if isinstance(document.text, PreparedId) or not (document.is_record and args.pipeline):
         return document.text
     record: dict[str, Any] = json.loads(document.line.text)
     # --field decides what "text" is; a template in the pipeline's file still applies.
     return {**record, "text": document.text} if args.field else record
 
 
-def _read(args: argparse.Namespace, report: Report) -> list[Document]:
+def _read(args: argparse.Namespace, report: Report, *, ids: bool) -> list[Document]:
     documents: list[Document] = []
     for name in args.files:
         if name == "-" and sys.stdin is not None and sys.stdin.isatty():
             complain("note", "reading documents from the terminal, one a line; Ctrl-D ends the input.")
-        for item in read_documents(name, args.format, args.field):
+        for item in read_documents(name, args.format, args.field, ids=ids):
             if isinstance(item, Document):
                 documents.append(item)
             elif args.skip_bad:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from crossrank.data.text_lines import TEXT_FIELDS, LineError, Place, RowError, cut, json_kind, record
+from crossrank.data.text_lines import TEXT_FIELDS, LineError, Place, RowError, cut, document_id, json_kind, record
 from crossrank.errors import InputError
+from crossrank.types import PreparedId
 
 # A file without line ends, such as a disk image, must not fill the memory.
 LONGEST_LINE = 64 << 20
@@ -75,13 +76,16 @@ class Pause:
     """No more input for now: lines collected so far should be processed."""
 
 
-def read_documents(name: str, form: str | None, field: str | None) -> Iterator[Document | RowError]:
+def read_documents(
+    name: str, form: str | None, field: str | None, *, ids: bool = False
+) -> Iterator[Document | RowError]:
     """Read a file with one document per line. Blank lines are ignored.
 
     :param name: A file, or ``"-"``.
     :param form: ``"lines"`` or ``"jsonl"``; ``None`` decides by the file's extension, and on standard input by its
         start.
     :param field: The field of a JSON object that holds the text; ``None`` tries :data:`TEXT_FIELDS`.
+    :param ids: Take the id of a JSON object that has no text, as a :class:`~crossrank.types.PreparedId`.
     :raises InputError: If there is no such file.
     """
     fields = (field,) if field else TEXT_FIELDS
@@ -91,7 +95,7 @@ def read_documents(name: str, form: str | None, field: str | None) -> Iterator[D
         elif isinstance(line, Line) and not line.is_blank:
             form = form or _form_of(line, "lines")
             try:
-                text = _field(line, _record(line), fields, "--field") if form == "jsonl" else line.text
+                text = line.text if form != "jsonl" else _text_or_id(line, fields, ids=ids)
             except RowError as bad:
                 yield bad
             else:
@@ -212,6 +216,13 @@ def _record(line: Line) -> Mapping[str, Any]:
         return record(Place(Path(line.file), line.number), line.text)
     except LineError as error:
         raise RowError.of(line.file, line.number, error) from error
+
+
+def _text_or_id(line: Line, names: tuple[str, ...], *, ids: bool) -> str:
+    row = _record(line)
+    if ids and not any(name in row for name in names) and (identifier := document_id(row)) is not None:
+        return PreparedId(identifier)
+    return _field(line, row, names, "--field")
 
 
 def _field(line: Line, fields: Mapping[str, Any], names: tuple[str, ...], option: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from crossrank.validation import encodable
 _KINDS = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
 # Fields that may hold the text of a document in a JSON object; the first that exists is used.
 TEXT_FIELDS = ("text", "content", "contents", "page_content", "passage", "body", "document")
+# Fields that may hold its id.
+ID_FIELDS = ("_id", "id", "docno")
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,15 @@ def text_of(place: Place, row: Mapping[str, Any]) -> str:
         has = ", ".join(map(repr, list(row)[:12])) or "none"
         raise LineError(place, f"its text or title is missing or not a string; its fields: {has}", "Give it as 'text'.")
     return encodable(f"{title} {text}".strip())
+
+
+def document_id(row: Mapping[str, Any], names: Sequence[str] = ID_FIELDS) -> str | None:
+    """Give the id of a document, if it has one: a string or a whole number."""
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
+            return str(value)
+    return None
 
 
 def cut(text: str, most: int = 40) -> str:

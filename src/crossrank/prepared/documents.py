@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crossrank.checkpoint.source import resolve
+from crossrank.data.text_lines import cut
 from crossrank.engines.load import LoadedModel, load_model
 from crossrank.engines.settings import check_settings
 from crossrank.errors import InputError, PreparedError
@@ -274,13 +275,13 @@ class PreparedDocuments:
             row = store.by_id(_checked_id(identifier, i))
             if row is None:
                 raise PreparedError(
-                    f"ids[{i}] is {shown(identifier)}, which is not among the {len(self)} documents of "
-                    f"{str(self.folder)!r}. Add it with crossrank prepare, or call refresh() if another process has."
+                    f"The id {cut(identifier)} is not among the {len(self)} documents of {str(self.folder)!r}. Add "
+                    "the document with crossrank prepare, or call refresh() if another process has added it."
                 )
             if store.data(row) is None:
                 raise PreparedError(
-                    f"ids[{i}] is {shown(identifier)}, which is damaged in {str(store.segment_path(row.segment))!r}. "
-                    f"Run: crossrank prepare FILE -o {self.folder} --repair"
+                    f"The document with the id {cut(identifier)} is damaged in "
+                    f"{str(store.segment_path(row.segment))!r}. Run: crossrank prepare FILE -o {self.folder} --repair"
                 )
             found.append(StoredText(row))
         return found

@@ -87,6 +87,12 @@ class CrossEncoderStage:
         self._estimate = ThroughputEstimate()
         self._threads = DeadlineThreads()
 
+    @property
+    def takes_ids(self) -> bool:
+        """Whether a document may be the id of a prepared one."""
+        prepared = isinstance(self.model, CrossEncoder) and self.model.prepared is not None
+        return prepared and self.long_documents.strategy == "truncate"
+
     def __repr__(self) -> str:
         return f"CrossEncoderStage({self.model!r}, keep={self.keep}, threshold={self.threshold})"
 

@@ -9,9 +9,10 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any
 
-from crossrank.data.text_lines import TEXT_FIELDS
+from crossrank.data.text_lines import TEXT_FIELDS, document_id
 from crossrank.errors import InputError
 from crossrank.ranking.template import Template, as_text
+from crossrank.types import PreparedId
 from crossrank.validation import shown
 
 # Where LangChain and LlamaIndex, Haystack, and vector stores keep a document's other fields.
@@ -49,10 +50,11 @@ class DocumentReader:
         ``"{title} ({year}): {text}"``, in which ``{text}`` is the document's text, whatever its field is called.
     :param score: A function from a document to its first-stage score, higher is better, or a field's name. By default
         the second element of a tuple, else the field ``score``.
+    :param ids: Take the id of a dictionary that has no text, as a :class:`~crossrank.types.PreparedId`.
     :raises InputError: If one of them can't be used.
     """
 
-    def __init__(self, text: TextOf | None = None, score: ScoreOf | None = None) -> None:
+    def __init__(self, text: TextOf | None = None, score: ScoreOf | None = None, *, ids: bool = False) -> None:
         if not (text is None or callable(text) or (isinstance(text, str) and text)):
             raise InputError(
                 f"text={text!r} is not a function, a field's name, or a template such as '{{title}}: {{text}}'."
@@ -61,6 +63,7 @@ class DocumentReader:
             raise InputError(f"score={score!r} is not a function or a field's name.")
         self._text = Template(text) if isinstance(text, str) and ("{" in text or "}" in text) else text
         self._score = score
+        self._ids = ids
 
     def read(self, documents: Iterable[Any]) -> list[Candidate]:
         """Read a list of documents.
@@ -98,6 +101,9 @@ class DocumentReader:
         where = f"documents[{i}]"
         if self._text is None:
             text = _default_text(document)
+            if text is None and self._ids and isinstance(document, Mapping):
+                identifier = document_id(document)
+                text = None if identifier is None else PreparedId(identifier)
             if text is None:
                 raise InputError(
                     f"{where} is {shown(document)} and has no text in {', '.join(TEXT_FIELDS)}{_fields_of(document)}. "

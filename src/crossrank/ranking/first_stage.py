@@ -104,6 +104,11 @@ class FirstStage:
         self._bounds = bounds
         self._k = k
 
+    @property
+    def takes_ids(self) -> bool:
+        """True: it reads no text."""
+        return True
+
     def __repr__(self) -> str:
         return f"FirstStage({self._weight}, fusion={self._fusion!r})"
 

@@ -87,7 +87,8 @@ class Reranker:
             StageCall(name, stage, cache, self.breakers.get(name))
             for name, stage in zip(self.names, self.stages, strict=True)
         ]
-        self._reader = DocumentReader(text, score)
+        self.takes_ids = all(getattr(stage, "takes_ids", False) for stage in self.stages)
+        self._reader = DocumentReader(text, score, ids=self.takes_ids)
 
     def __repr__(self) -> str:
         return f"Reranker([{', '.join(self.names)}], on_error={self.on_error!r}, deadline={self.deadline})"

@@ -14,6 +14,7 @@ from crossrank.ranking.breaker import CircuitBreaker
 from crossrank.ranking.cache.score_cache import CachedScore, ScoreCache, join_scores, key_of, split_scores
 from crossrank.ranking.deadline import Deadline, DeadlineThreads
 from crossrank.ranking.stage import AsyncStage, CacheableStage, Context, Stage, StageScores
+from crossrank.types import PreparedId
 
 T = TypeVar("T")
 # Runs a slow function: :func:`run_here`, or ``asyncio.to_thread``, which keeps the event loop free.
@@ -49,7 +50,8 @@ class StageCall:
         """
         stage, cache, fingerprint = self.stage, self._cache, None
         everything = list(range(len(texts)))
-        if cache is not None and isinstance(stage, CacheableStage):
+        by_id = any(isinstance(text, PreparedId) for text in texts)  # tomorrow an id may stand for another text
+        if cache is not None and not by_id and isinstance(stage, CacheableStage):
             fingerprint = await run(lambda: self._threads.run_within(context.deadline, stage.fingerprint))
         if cache is None or fingerprint is None or not isinstance(stage, CacheableStage):
             return await self._ask(query, texts, context, everything, run), None

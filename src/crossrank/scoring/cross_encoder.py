@@ -39,7 +39,7 @@ from crossrank.scoring.pickling import Reloadable
 from crossrank.scoring.score_scale import ScoreScale, find_label
 from crossrank.tokenization.batching import Batch, make_batches
 from crossrank.tokenization.pair_encoder import EncodedPairs, Encoder
-from crossrank.types import PairScores
+from crossrank.types import PairScores, PreparedId
 from crossrank.validation import (
     check_batch_size,
     check_documents,
@@ -187,7 +187,8 @@ class CrossEncoder(Reloadable):
     ) -> PairScores:
         """Score pairs and say how it was done.
 
-        :param pairs: ``(query, document)`` pairs; a pair that occurs twice is scored once.
+        :param pairs: ``(query, document)`` pairs; a pair that occurs twice is scored once. The document may be the
+            :class:`~crossrank.types.PreparedId` of one that is prepared.
         :param batch_size: The most pairs of one forward pass; by default as many as fit a budget of tokens.
         :param show_progress_bar: By default shown on a terminal when it takes over two seconds. A function is called
             instead with the number of pairs that were just done.
@@ -195,17 +196,8 @@ class CrossEncoder(Reloadable):
         :raises InputError: If something is not a pair of strings.
         :raises ModelError: If the model can't be loaded.
         """
-        return self._score(check_pairs(pairs), batch_size, show_progress_bar, activation_fn)
-
-    def _score(
-        self,
-        texts: Sequence[tuple[str, Any]],
-        batch_size: int | None = None,
-        show_progress_bar: bool | Callable[[int], object] | None = None,
-        activation_fn: ActivationLike | None = None,
-    ) -> PairScores:
-        """Score checked pairs; a document may be a text, or stand for a prepared one."""
         # 1) Check what was given; the first call loads the model.
+        texts = self._with_prepared(check_pairs(pairs))
         most_pairs = check_batch_size(batch_size)
         scale = self.scale(activation_fn)
         scale.check_activation()
@@ -243,6 +235,19 @@ class CrossEncoder(Reloadable):
             seconds=time.perf_counter() - started,
             **known,
         )
+
+    def _with_prepared(self, pairs: list[tuple[str, str]]) -> Sequence[tuple[str, Any]]:
+        """Put what is on disk in the place of ids."""
+        ids = [document for _, document in pairs if isinstance(document, PreparedId)]
+        if not ids:
+            return pairs
+        if self.prepared is None:
+            raise InputError(
+                "Documents can be ranked by their ids only if they are prepared: CrossEncoder(prepared='prepared/')."
+            )
+        self._load()  # refuses documents that were prepared for another model
+        stored = iter(self.prepared.stored(ids))
+        return [(query, next(stored) if isinstance(document, PreparedId) else document) for query, document in pairs]
 
     # The steps of `score` one by one, for those who schedule them: the server puts batches of many requests in turn.
 
@@ -461,13 +466,8 @@ class CrossEncoder(Reloadable):
         :raises PreparedError: If an id was not prepared; the message names it.
         :raises InputError: If the model was made without ``prepared``.
         """
-        self._load()
-        if self._documents.prepared is None:
-            raise InputError(
-                "Documents can be ranked by their ids only where they are prepared: CrossEncoder(prepared='prepared/')."
-            )
-        stored = self._documents.prepared.stored(ids)
-        return self._score([(query, one) for one in stored], None, show_progress_bar, activation_fn)
+        pairs = [(query, PreparedId(one)) for one in check_documents(ids)]
+        return self.score(pairs, show_progress_bar=show_progress_bar, activation_fn=activation_fn)
 
     # ---- the model ---------------------------------------------------------------------------------------------
 
