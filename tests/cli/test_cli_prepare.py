@@ -79,6 +79,38 @@ def test_batch_takes_prepared_documents(
     assert np.abs(scores["prepared"] - scores["plain"]).max() > 1e-3
 
 
+def test_documents_that_have_only_an_id(
+    capsys: pytest.CaptureFixture[str], tiny: Path, docs: Path, tmp_path: Path
+) -> None:
+    prepare(capsys, tiny, docs, "-o", tmp_path / "p")
+    ids = tmp_path / "ids.jsonl"
+    ids.write_text("".join(json.dumps({"id": i}) + "\n" for i in DOCUMENTS))
+    common = ("--model", tiny, "--precision", "float32", "--prepared", tmp_path / "p")
+    by_text, by_id = (
+        [json.loads(line) for line in run(capsys, "rerank", "wings", file, *common, "--json")[1].splitlines()]
+        for file in (docs, ids)
+    )
+    assert [row["corpus_id"] for row in by_id] == [row["corpus_id"] for row in by_text]
+    assert by_id[0]["document"] == {"id": by_text[0]["document"]["id"]}
+    # A batch job sets a row with an unknown id aside.
+    rows = [{"query": "wings", "documents": [{"id": i} for i in some]} for some in (["d0", "d1"], ["d2", "nowhere"])]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = run(capsys, "batch", tmp_path / "in.jsonl", tmp_path / "out.parquet", *common)
+    assert code == 3, err
+    [row] = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    scores = {row["document"]["id"]: row["score"] for row in by_text}
+    assert row["rerank_scores"] == pytest.approx([scores["d0"], scores["d1"]], abs=1e-5)
+    assert "The id 'nowhere' is not among the 30 documents" in (tmp_path / "out.parquet.bad.jsonl").read_text()
+    with ids.open("a") as file:
+        file.write('{"id": "nowhere"}\n')
+    code, _, err = run(capsys, "rerank", "wings", ids, *common)
+    assert code == 1
+    assert "The id 'nowhere' is not among" in err
+    code, _, err = run(capsys, "rerank", "wings", ids, "--model", tiny)
+    assert code == 1
+    assert "it has no field" in err
+
+
 def test_a_pipeline_file_names_prepared_documents(
     capsys: pytest.CaptureFixture[str], tiny: Path, docs: Path, tmp_path: Path
 ) -> None:
