@@ -1,6 +1,6 @@
-"""Draw the charts of README and docs, and the tables of docs/benchmarks.md, from the results of benchmark runs.
+"""Draw the charts of README and docs, and the tables of docs/benchmarks.md and docs/scale.md, from benchmark results.
 
-    python scripts/charts.py     # benchmarks/results/*.json -> docs/assets/*.svg, docs/benchmarks.md
+    python scripts/charts.py     # benchmarks/results/*.json -> docs/assets/*.svg, docs/benchmarks.md, docs/scale.md
 
 Plain SVG keeps text sharp and files small. Every chart names the processor and the command.
 """
@@ -8,6 +8,7 @@ Plain SVG keeps text sharp and files small. Every chart names the processor and 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def read(name: str) -> dict[str, Any]:
     return found
 
 
-def throughput_rows(throughput: Mapping[str, Any], prepared: Mapping[str, Any] | None) -> list[Row]:
+def throughput_rows(throughput: Mapping[str, Any], prepared: Mapping[str, Any]) -> list[Row]:
     """Pairs a second on Cranfield."""
     systems = throughput["workloads"]["cranfield"]["systems"]
     names = {
@@ -93,8 +94,7 @@ def throughput_rows(throughput: Mapping[str, Any], prepared: Mapping[str, Any] |
         for name, label in names.items()
         if name in systems
     ]
-    if prepared is not None:
-        rows += [(label, value, True) for label, value in prepared["chart"].items()]
+    rows += [(label, value, True) for label, value in prepared["chart"].items()]
     return sorted(rows, key=lambda row: -row[1])
 
 
@@ -111,6 +111,65 @@ def throughput_table(throughput: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+PAIRS = 1e8
+# Layers, hidden size and tokens of a pair, for the work on a GPU.
+GPU_MODELS = {
+    "MiniLM-L6 (6 layers, 384)": (6, 384, 231),
+    "BGE base (12 layers, 768)": (12, 768, 231),
+    "BGE large (24 layers, 1024)": (24, 1024, 231),
+}
+# Dense bfloat16 operations a second by the makers' data sheets, and the share that is assumed to be reached.
+GPUS = {"L4": 121e12, "A100": 312e12, "H100": 989e12}
+SHARE = 0.3
+
+
+def planning_table(throughput: Mapping[str, Any], prepared: Mapping[str, Any]) -> str:
+    """Hours and machines for a hundred million pairs."""
+    works = throughput["workloads"]
+    rates = {
+        f"MiniLM-L6, {works[name]['tokens']:.0f} tokens": works[name]["systems"]["crossrank"]["pairs_per_second"]
+        for name in ("cranfield", "wikiqa")
+    }
+    of = prepared["pairs_per_second"]
+    rates["the bundled model, Cranfield"] = of["unprepared"]
+    rates["the bundled model, Cranfield, prepared"] = of["prepared, pages warm"]
+    lines = ["| | pairs/s | hours on one machine | machines for one day |", "|---|---:|---:|---:|"]
+    for name, rate in rates.items():
+        hours = PAIRS / rate / 3600
+        lines.append(f"| {name} | {number(rate)} | {number(hours)} | {math.ceil(hours / 24)} |")
+    return "\n".join(lines)
+
+
+def gpu_table() -> str:
+    """Hours for a hundred million pairs on one GPU, calculated from the operations of a pair."""
+    lines = [f"| | operations a pair |{''.join(f' {name} |' for name in GPUS)}", f"|---|---:|{'---:|' * len(GPUS)}"]
+    for name, (layers, hidden, tokens) in GPU_MODELS.items():
+        # 12 hidden² weights a layer, twice for multiply and add; attention is two products of tokens² by hidden.
+        work = layers * (24 * hidden**2 * tokens + 4 * tokens**2 * hidden)
+        hours = [PAIRS * work / (SHARE * peak) / 3600 for peak in GPUS.values()]
+        lines.append(f"| {name} | {number(work / 1e9)} G |{''.join(f' {number(value)} h |' for value in hours)}")
+    return "\n".join(lines)
+
+
+def engines_table(scale: Mapping[str, Any]) -> str:
+    """What engines cost besides the scoring."""
+    lines = ["| | pairs/s | more time than in process | start |", "|---|---:|---:|---:|"]
+    for name, row in scale["engines"]["systems"].items():
+        # Two workers are to be compared with one, not with the process.
+        over = f"{100 * row['overhead']:.0f} %" if "2" not in name else ""
+        lines.append(f"| {name} | {number(row['pairs_per_second'])} | {over} | {max(0, row['start_seconds']):.1f} s |")
+    return "\n".join(lines)
+
+
+def growth_table(scale: Mapping[str, Any]) -> str:
+    """What a row costs besides the scoring, as inputs grow."""
+    lines = ["| rows | microseconds a row | peak memory |", "|---:|---:|---:|"]
+    for size, row in scale["growth"].items():
+        lines.append(f"| {int(size):,} | {row['us_a_row']:.0f} | {row['peak_mb']:.0f} MB |")
+    skewed = f"{100 * scale['skew']['skewed_costs']:.0f} %"
+    return "\n".join([*lines, "", f"Uneven rows cost {skewed} more time a token than even ones."])
+
+
 def with_tables(page: str, tables: Mapping[str, str]) -> str:
     """The page with each table between its ``<!-- NAME -->`` and ``<!-- end -->``."""
     for name, table in tables.items():
@@ -122,22 +181,29 @@ def with_tables(page: str, tables: Mapping[str, str]) -> str:
 
 def main() -> None:
     ASSETS.mkdir(parents=True, exist_ok=True)
-    throughput = read("throughput")
-    prepared = read("prepared") if (RESULTS / "prepared.json").is_file() else None
+    throughput, prepared = read("throughput"), read("prepared")
     rows = throughput_rows(throughput, prepared)
     tokens = throughput["workloads"]["cranfield"]["tokens"]
-    command = "python -m benchmarks.throughput" + (" and benchmarks.prepared" if prepared else "")
     caption = [
         f"Cranfield abstracts, {tokens:.0f} tokens a pair. {processor(throughput['machine'])}.",
-        f"{command}; details in docs/benchmarks.md.",
+        "python -m benchmarks.throughput and benchmarks.prepared; details in docs/benchmarks.md.",
     ]
-    page = ROOT / "docs" / "benchmarks.md"
-    page.write_text(
-        with_tables(page.read_text(encoding="utf-8"), {"throughput": throughput_table(throughput)}), encoding="utf-8"
-    )
+    write_tables("benchmarks", {"throughput": throughput_table(throughput)})
+    tables = {"planning": planning_table(throughput, prepared), "gpus": gpu_table()}
+    if (RESULTS / "scale.json").is_file():
+        scale = read("scale")
+        tables["engines"] = f"{engines_table(scale)}\n\n{processor(scale['machine'])}, commit {scale['commit']}."
+        tables["growth"] = growth_table(scale)
+    write_tables("scale", tables)
     for name, theme in THEMES.items():
         chart = bars("Query-document pairs a second", rows, caption, "", theme)
         (ASSETS / f"throughput-{name}.svg").write_text(chart, encoding="utf-8")
+
+
+def write_tables(name: str, tables: Mapping[str, str]) -> None:
+    """Put tables into a page of docs/."""
+    page = ROOT / "docs" / f"{name}.md"
+    page.write_text(with_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 
 if __name__ == "__main__":

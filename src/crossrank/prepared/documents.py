@@ -163,7 +163,9 @@ class PreparedDocuments:
                 at += len(group)
                 progress(len(group))
                 size = max(1, min(_MOST_TEXTS, int(len(group) * _SECONDS / max(1e-3, time.perf_counter() - before))))
-            if store.stats()["bytes_unused"] > max(64 << 20, store.stats()["bytes"]):
+            store.refresh()
+            facts = store.stats()
+            if facts["bytes_unused"] > max(64 << 20, facts["bytes"]):
                 writer.compact()
         return Added(read, len(wanted) - read, tokens, time.perf_counter() - started)
 

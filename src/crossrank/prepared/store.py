@@ -76,6 +76,7 @@ class Store:
         self.folder = folder
         self._lock = threading.RLock()
         self._maps: dict[int, memoryview] = {}
+        self._stats: dict[str, int] | None = None
         self._checked: set[tuple[int, int]] = set()
         if not (folder / DIRECTORY).is_file():
             raise PreparedError(
@@ -128,17 +129,19 @@ class Store:
         :raises PreparedError: If the directory is damaged.
         """
         with self._lock:
+            self._stats = None
             for _ in range(5):
+                there = self.segments()
                 try:
                     if self._connection.in_transaction:
                         self._connection.rollback()
                     self._connection.execute("BEGIN")
                     # The transaction begins with the first row that is read.
-                    used = [row[0] for row in self._connection.execute("SELECT DISTINCT segment FROM documents")]
+                    self._connection.execute("SELECT id FROM documents LIMIT 1").fetchone()
                 except sqlite3.DatabaseError as error:
                     raise self._damaged(error) from error
-                self._maps = {number: data for number in used if (data := self.mapped(number)) is not None}
-                if len(self._maps) == len(used):
+                self._maps = {number: data for number in self.segments() if (data := self.mapped(number)) is not None}
+                if there.keys() <= self._maps.keys():
                     break  # else a compaction came between the two: look again
 
     def reopen(self) -> None:
@@ -157,8 +160,7 @@ class Store:
             self._connection.close()
 
     def __len__(self) -> int:
-        with self._lock:
-            return int(self._connection.execute("SELECT count(*) FROM documents").fetchone()[0])
+        return self.stats()["documents"]
 
     def by_digest(self, digest: bytes) -> Row | None:
         """Find a document by its text's digest."""
@@ -193,26 +195,33 @@ class Store:
             self._checked.add(place)
         return found
 
+    def segments(self) -> dict[int, Path]:
+        """Find the segments in the folder, by number."""
+        paths = sorted(self.folder.iterdir())
+        return {int(found[1]): path for path in paths if (found := _SEGMENT.fullmatch(path.name))}
+
     def segment_path(self, number: int) -> Path:
         """Where a segment lies."""
         return self.folder / f"segment-{number:06d}.bin"
 
     def stats(self) -> dict[str, int]:
-        """Documents, tokens, bytes of documents and of files."""
+        """Count documents, tokens, bytes of documents and of files; once after each refresh, for it reads every row."""
         with self._lock:
-            count, tokens = self._connection.execute("SELECT count(*), total(tokens) FROM documents").fetchone()
-            (live,) = self._connection.execute(
-                "SELECT total(size) FROM (SELECT DISTINCT segment, start, size FROM documents)"
-            ).fetchone()
-        segments = [path.stat().st_size for path in self.folder.glob("segment-*.bin")]
-        return {
-            "documents": count,
-            "tokens": int(tokens),
-            "bytes": int(live),
-            "bytes_on_disk": sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file()),
-            "bytes_unused": sum(segments) - int(live),
-            "segments": len(segments),
-        }
+            if self._stats is None:
+                count, tokens = self._connection.execute("SELECT count(*), total(tokens) FROM documents").fetchone()
+                (live,) = self._connection.execute(
+                    "SELECT total(size) FROM (SELECT DISTINCT segment, start, size FROM documents)"
+                ).fetchone()
+                segments = [path.stat().st_size for path in self.segments().values()]
+                self._stats = {
+                    "documents": count,
+                    "tokens": int(tokens),
+                    "bytes": int(live),
+                    "bytes_on_disk": sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file()),
+                    "bytes_unused": sum(segments) - int(live),
+                    "segments": len(segments),
+                }
+            return dict(self._stats)
 
     # ---- writing -----------------------------------------------------------------------------------------------
 
@@ -227,6 +236,8 @@ class Store:
                 connection = self._connect()
                 try:
                     connection.execute("PRAGMA synchronous = NORMAL")
+                    # 64 MB, because the digests of new documents lie anywhere in their index.
+                    connection.execute("PRAGMA cache_size = -64000")
                     yield Writer(self, connection)
                 finally:
                     # Closing rolls back what is open; the last one to close tidies the write-ahead log up.
@@ -271,7 +282,7 @@ class Store:
                 known = self._maps.get(number)
                 if known is not None and len(known) == size:
                     return known
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if size else None
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
         except FileNotFoundError:
             return None
 
@@ -291,8 +302,7 @@ class Writer:
     def __init__(self, store: Store, connection: sqlite3.Connection) -> None:
         self._store = store
         self._connection = connection
-        numbers = [int(found[1]) for path in store.folder.iterdir() if (found := _SEGMENT.fullmatch(path.name))]
-        self._number = max(numbers, default=1)
+        self._number = max(store.segments(), default=1)
 
     def add(self, documents: Sequence[tuple[str, bytes, int, int, bytes]]) -> None:
         """Add documents, all or none; one whose id is there is replaced.
@@ -341,10 +351,7 @@ class Writer:
         live: dict[int, dict[int, list[Row]]] = {}
         for row in _all_rows(self._connection):
             live.setdefault(row.segment, {}).setdefault(row.start, []).append(row)
-        segments = {
-            int(found[1]): path for path in self._store.folder.iterdir() if (found := _SEGMENT.fullmatch(path.name))
-        }
-        for number, path in sorted(segments.items()):
+        for number, path in self._store.segments().items():
             places = live.get(number, {})
             size = path.stat().st_size
             if size - sum(rows[0].size for rows in places.values()) <= wasted * size:
