@@ -194,7 +194,8 @@ def test_the_page_of_the_configuration_names_each_setting_of_the_server() -> Non
     from crossrank.server.settings import Settings
 
     page = (DOCS / "reference" / "configuration.md").read_text(encoding="utf-8").partition("## The server")[2]
-    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(Settings.model_fields)
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (.*) \|$", page, re.MULTILINE))
+    assert rows == {name: field.description for name, field in Settings.model_fields.items()}
 
 
 def test_the_page_of_errors_names_each_error() -> None:

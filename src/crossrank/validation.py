@@ -17,6 +17,18 @@ import numpy as np
 from crossrank.errors import InputError
 from crossrank.types import PreparedId
 
+
+class FieldError(InputError):
+    """A request's body that can't be used.
+
+    :param field: The part of the body that is meant.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 # ---- values ----------------------------------------------------------------------------------------------------------
 
 

@@ -15,9 +15,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from crossrank.errors import InputError
-from crossrank.feedback.judgement import FeedbackError, Judgement, labels_of_order, read_judgement
+from crossrank.feedback.judgement import Judgement, labels_of_order, read_judgement
 from crossrank.feedback.store import KeyReusedError, Ranking, Store, StoreError, UnknownRankingError, open_store
 from crossrank.feedback.tables import Base
+from crossrank.validation import FieldError
 
 NASTY = (
     "'; DROP TABLE rankings; --",
@@ -100,12 +101,12 @@ def test_what_was_not_shown_is_not_judged(url: str) -> None:
     with pytest.raises(UnknownRankingError, match="'r2'"):
         store.add_judgement(Judgement("r2", clicked=(1,)))
     for judgement in (Judgement("r1", (4,)), Judgement("r1", helpful={9: True}), Judgement("r1", stars={4: 1})):
-        with pytest.raises(FeedbackError, match="0 to 3"):
+        with pytest.raises(FieldError, match="0 to 3"):
             store.add_judgement(judgement)
-    with pytest.raises(FeedbackError, match="not among those shown"):
+    with pytest.raises(FieldError, match="not among those shown"):
         store.add_judgement(Judgement("r1", clicked=(2,)))
     for order in ((0, 1), (0, 1, 3, 2), (0, 1, 1)):
-        with pytest.raises(FeedbackError):
+        with pytest.raises(FieldError):
             store.add_judgement(Judgement("r1", order=order))
     assert everything(store) == [("r1", [])]
 
@@ -326,7 +327,7 @@ def test_a_database_that_is_not_there() -> None:
     ],
 )
 def test_bodies_that_can_not_be_used(body: dict[str, Any], field: str | None) -> None:
-    with pytest.raises(FeedbackError) as raised:
+    with pytest.raises(FieldError) as raised:
         read_judgement(json.loads(json.dumps(body)))
     assert raised.value.field == field
     assert len(str(raised.value)) < 300

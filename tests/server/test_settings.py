@@ -37,7 +37,7 @@ def test_which_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert shown["preload"] == {"value": True, "from": str(file)}
     assert shown["models"]["value"] == {"a": "x", "b": {"label": "yes"}}
     assert shown["pipelines"]["value"] == {"p": "one.toml", "q": "two.toml"}
-    assert shown["max_model_bytes"]["value"] == 1536 * 2**20
+    assert shown["max_model_bytes"]["value"] == 1_500_000_000
     assert shown["watch_seconds"] == {"value": 2.0, "from": "default"}
     assert main(["serve", "--config", str(file), "--print-config"]) == 0
     assert "environment, CROSSRANK_PORT" in capsys.readouterr().out

@@ -7,21 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crossrank.errors import InputError, did_you_mean
+from crossrank.errors import did_you_mean
+from crossrank.validation import FieldError, shown
 
 LONGEST_KEY, LONGEST_TEXT = 128, 10_000
 FIELDS = ("request_id", "clicked", "helpful", "stars", "order", "missing", "comment", "user")
-
-
-class FeedbackError(InputError):
-    """Feedback that can't be used.
-
-    :param field: The part of the body that is meant.
-    """
-
-    def __init__(self, message: str, field: str | None = None) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 @dataclass(frozen=True)
@@ -50,22 +40,22 @@ class Judgement:
 
         :param documents: How many documents the request had.
         :param shown: Those that were shown, from the top.
-        :raises FeedbackError: If it speaks of documents that are not there.
+        :raises FieldError: If it speaks of documents that are not there.
         """
         named = {"clicked": self.clicked, "helpful": self.helpful, "stars": self.stars, "order": self.order}
         seen = set(shown)
         for field, indices in named.items():
             for index in indices or ():
                 if not 0 <= index < documents:
-                    raise FeedbackError(
+                    raise FieldError(
                         f"{field} names document {index}, but the request had {documents}: 0 to {documents - 1}. "
                         "Send the index of results[].index.",
                         field,
                     )
                 if index not in seen:
-                    raise FeedbackError(f"{field} names document {index}, which was not among those shown.", field)
+                    raise FieldError(f"{field} names document {index}, which was not among those shown.", field)
         if self.order is not None and sorted(self.order) != sorted(shown):
-            raise FeedbackError(
+            raise FieldError(
                 f"order has {len(self.order)} documents and is no permutation of the {len(shown)} shown. Send each of "
                 f"their indices once.",
                 "order",
@@ -76,16 +66,16 @@ def read_judgement(body: Mapping[str, Any]) -> Judgement:
     """Read the body of a request.
 
     :param body: A JSON object without nulls.
-    :raises FeedbackError: If a field can't be used.
+    :raises FieldError: If a field can't be used.
     """
     for name in body:
         if name not in FIELDS:
-            raise FeedbackError(
+            raise FieldError(
                 f"{name[:40]!r} is no field of feedback.{did_you_mean(name, FIELDS)} Fields are: {', '.join(FIELDS)}.",
                 name[:40],
             )
     if "request_id" not in body:
-        raise FeedbackError("request_id is missing. Send the id that the ranking's answer had.", "request_id")
+        raise FieldError("request_id is missing. Send the id that the ranking's answer had.", "request_id")
     judgement = Judgement(
         request_id=_key(body, "request_id") or "",
         clicked=_indices(body, "clicked"),
@@ -97,19 +87,17 @@ def read_judgement(body: Mapping[str, Any]) -> Judgement:
         user=_key(body, "user"),
     )
     if all(body.get(name) is None for name in FIELDS[1:-1]):
-        raise FeedbackError(f"There is no feedback in the body. Send one of: {', '.join(FIELDS[1:-1])}.")
+        raise FieldError(f"There is no feedback in the body. Send one of: {', '.join(FIELDS[1:-1])}.")
     return judgement
 
 
 def read_key(value: object, name: str) -> str:
     """Read a short identifier.
 
-    :raises FeedbackError: If it is none.
+    :raises FieldError: If it is none.
     """
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_KEY or not value.isprintable():
-        raise FeedbackError(
-            f"{name} is {_short(value)}. Send a printable string of 1 to {LONGEST_KEY} characters.", name
-        )
+        raise FieldError(f"{name} is {shown(value)}. Send a printable string of 1 to {LONGEST_KEY} characters.", name)
     return value
 
 
@@ -122,9 +110,9 @@ def _text(body: Mapping[str, Any], name: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise FeedbackError(f"{name} is {_short(value)}, not a text. Send a string.", name)
+        raise FieldError(f"{name} is {shown(value)}, not a text. Send a string.", name)
     if len(value) > LONGEST_TEXT:
-        raise FeedbackError(f"{name} has {len(value)} characters; the most are {LONGEST_TEXT}. Shorten it.", name)
+        raise FieldError(f"{name} has {len(value)} characters; the most are {LONGEST_TEXT}. Shorten it.", name)
     return value
 
 
@@ -133,10 +121,10 @@ def _indices(body: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
     if given is None:
         return None
     if not isinstance(given, list):
-        raise FeedbackError(f"{name} is {_short(given)}, not a list. Send indices, such as [0, 2].", name)
+        raise FieldError(f"{name} is {shown(given)}, not a list. Send indices, such as [0, 2].", name)
     indices = tuple(_index(one, name) for one in given)
     if len(set(indices)) < len(indices):
-        raise FeedbackError(f"{name} has an index twice. Send each once.", name)
+        raise FieldError(f"{name} has an index twice. Send each once.", name)
     return indices
 
 
@@ -144,7 +132,7 @@ def _helpful(body: Mapping[str, Any]) -> dict[int, bool] | None:
     found = _by_index(body, "helpful")
     for index, value in (found or {}).items():
         if not isinstance(value, bool):
-            raise FeedbackError(f"helpful of document {index} is {_short(value)}. Send true or false.", "helpful")
+            raise FieldError(f"helpful of document {index} is {shown(value)}. Send true or false.", "helpful")
     return found
 
 
@@ -152,7 +140,7 @@ def _stars(body: Mapping[str, Any]) -> dict[int, float] | None:
     found = _by_index(body, "stars")
     for index, value in (found or {}).items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= 5:
-            raise FeedbackError(f"stars of document {index} are {_short(value)}. Send a number from 1 to 5.", "stars")
+            raise FieldError(f"stars of document {index} are {shown(value)}. Send a number from 1 to 5.", "stars")
     return found
 
 
@@ -161,10 +149,10 @@ def _by_index(body: Mapping[str, Any], name: str) -> dict[int, Any] | None:
     if given is None:
         return None
     if not isinstance(given, dict):
-        raise FeedbackError(f'{name} is {_short(given)}, not an object. Send {{"0": ...}}, by index.', name)
+        raise FieldError(f'{name} is {shown(given)}, not an object. Send {{"0": ...}}, by index.', name)
     found = {_index(key, name): value for key, value in given.items() if value is not None}
     if len(found) < sum(value is not None for value in given.values()):
-        raise FeedbackError(f"{name} has an index twice. Send each once.", name)
+        raise FieldError(f"{name} has an index twice. Send each once.", name)
     return found
 
 
@@ -172,13 +160,8 @@ def _index(value: object, name: str) -> int:
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 9:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**9:
-        raise FeedbackError(f"{name} has {_short(value)} for an index. Send whole numbers from 0.", name)
+        raise FieldError(f"{name} has {shown(value)} for an index. Send whole numbers from 0.", name)
     return value
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:40] + "..."
 
 
 # ---- labels

@@ -152,7 +152,7 @@ class Store:
         :returns: The number of the judgement.
         :raises UnknownRankingError: If no such ranking is stored.
         :raises KeyReusedError: If the key came with another judgement.
-        :raises FeedbackError: If it speaks of documents that were not shown.
+        :raises FieldError: If it speaks of documents that were not shown.
         :raises StoreError: If it can't be written; then it was not.
         """
         try:

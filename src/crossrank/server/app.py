@@ -17,14 +17,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from crossrank.errors import CrossRankError
-from crossrank.server.dialects import DEFAULT, DIALECTS
+from crossrank.server import openapi
+from crossrank.server.dialects import DEFAULT
 from crossrank.server.keys import Keys
 from crossrank.server.logs import log
 from crossrank.server.metrics import Metrics
 from crossrank.server.models import ModelStore
-from crossrank.server.routes import facts, page
+from crossrank.server.routes import facts, feedback, page
 from crossrank.server.routes.explain import cut, explain
-from crossrank.server.routes.reading import HttpError
 from crossrank.server.routes.rerank import answer_post, failure_of
 from crossrank.server.scheduler import Scheduler
 from crossrank.server.settings import Settings
@@ -64,12 +64,14 @@ GET_PATHS: dict[str, Callable[[Request, State], Awaitable[Response]]] = {
     "/v1/models/{name:path}": facts.one_model,
     "/metrics": facts.metrics,
     "/page/facts": page.facts,
-    "/v1/feedback/stats": page.feedback_stats,
+    "/v1/feedback/stats": feedback.stats,
 }
-POST_PATHS: dict[str, Callable[[Request, State], Awaitable[Response]]] = {
-    "/v1/explain": explain,
-    "/v1/cut": cut,
-    "/v1/rollback": page.rollback,
+POST_PATHS: dict[str, tuple[Callable[[Request, State], Awaitable[Response]], dict[str, Any]]] = {
+    "/v1/explain": (explain, openapi.OBJECT),
+    "/v1/cut": (cut, openapi.OBJECT),
+    "/v1/rollback": (page.rollback, openapi.OBJECT),
+    "/v1/feedback": (feedback.give, openapi.FEEDBACK),
+    "/admin/reload": (facts.reload, openapi.RELOAD),
 }
 # For probes and scrapers, which send no key.
 _WITHOUT_KEY = frozenset({"/health", "/ping", "/ready", "/.well-known/live", "/.well-known/ready", "/metrics"})
@@ -122,7 +124,7 @@ def make_app(settings: Settings, version: str) -> FastAPI:
             _posting(state),
             methods=["POST"],
             summary="Rank documents; the body tells the format",
-            openapi_extra=_BODIES,
+            openapi_extra=openapi.RANK,
             include_in_schema=path in RANK_PATHS,
             operation_id=f"post{path.replace('/', '_')}",
         )
@@ -132,34 +134,20 @@ def make_app(settings: Settings, version: str) -> FastAPI:
             _guarded(answer, state, needs_key=path not in _WITHOUT_KEY),
             methods=["GET"],
             summary=(answer.__doc__ or "").partition("\n")[0],
-            openapi_extra=_NAME if "{name" in path else None,
+            openapi_extra=openapi.NAME if "{name" in path else None,
             operation_id=f"get{path.replace('/', '_').replace('{name:path}', 'name').replace('.', '_')}",
         )
-    for path, answer in POST_PATHS.items():
+    for path, (answer, extra) in POST_PATHS.items():
         app.add_api_route(
             path,
             _guarded(answer, state, needs_key=True),
             methods=["POST"],
             summary=(answer.__doc__ or "").partition(":")[0],
-            openapi_extra={"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}},
+            openapi_extra=extra,
+            status_code=int(next(iter(extra.get("responses", ("200",))))),
         )
     for path, name in page.FILES.items():
         app.add_api_route(path, _guarded(page.file(name), state, needs_key=False), include_in_schema=False)
-    app.add_api_route(
-        "/admin/reload",
-        _guarded(facts.reload, state, needs_key=True),
-        methods=["POST"],
-        summary=(facts.reload.__doc__ or "").partition(":")[0],
-        openapi_extra={"parameters": [{"name": "model", "in": "query", "schema": {"type": "string"}}]},
-    )
-    app.add_api_route(
-        "/v1/feedback",
-        _guarded(_feedback, state, needs_key=True),
-        methods=["POST"],
-        summary=(_feedback.__doc__ or "").partition("\n")[0],
-        openapi_extra=_FEEDBACK,
-        status_code=201,
-    )
     app.add_exception_handler(HTTPException, _http_exception)
     return app
 
@@ -187,13 +175,6 @@ def _guarded(
             return JSONResponse(said, failure.status, failure.headers)
 
     return get
-
-
-async def _feedback(request: Request, state: State) -> Response:
-    """Say what somebody thinks of a ranking that was stored."""
-    if state.feedback is None:
-        raise HttpError(404, "This server keeps no feedback. Start it with --feedback sqlite:///feedback.db.")
-    return await state.feedback.answer(request)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
@@ -241,82 +222,3 @@ async def _warm(state: State) -> None:
         await state.store.load(entry)
     except CrossRankError as error:
         log.error("the default model can't be loaded", extra={"facts": {"model": entry.name, "why": str(error)}})
-
-
-# The documentation of the bodies: all fields that a dialect reads, and each dialect's example.
-_TEXT = {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"text": {"type": "string"}}}]}
-_TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT}]}
-_COUNT = {"type": ["integer", "null"]}
-_FLAG = {"type": ["boolean", "null"]}
-_FIELDS: dict[str, Any] = {
-    "query": _TEXT,
-    **dict.fromkeys(("documents", "texts", "passages", "queries", "text_1", "text_2"), _TEXTS),
-    "model": {"type": ["string", "null"]},
-    **dict.fromkeys(("top_n", "top_k"), _COUNT),
-    **dict.fromkeys(("return_documents", "return_text", "raw_scores", "truncate", "truncation"), _FLAG),
-    "rank_fields": {"type": "array", "items": {"type": "string"}},
-}
-_BODIES: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"type": "object", "properties": _FIELDS},
-                "examples": {dialect.name: {"value": dict(dialect.example)} for dialect in DIALECTS},
-            }
-        },
-    },
-    "responses": {
-        str(status): {"description": text, "content": {"application/json": {"schema": {}}}}
-        for status, text in {
-            200: "The answer, in the format of the body",
-            400: "Not JSON",
-            401: "No known API key",
-            404: "An unknown model, with --strict-models",
-            408: "The body came too slowly",
-            413: "Too many documents or bytes",
-            422: "A field can't be used",
-            424: "The model can't be loaded",
-            429: "Too much waits; Retry-After says how long",
-            503: "A model's files can't be downloaded, or a pipeline's stage failed",
-        }.items()
-    },
-}
-_FEEDBACK: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["request_id"],
-                    "properties": {
-                        "request_id": {"type": "string"},
-                        "clicked": {"type": "array", "items": {"type": "integer"}},
-                        "helpful": {"type": "object", "additionalProperties": {"type": "boolean"}},
-                        "stars": {"type": "object", "additionalProperties": {"type": "number"}},
-                        "order": {"type": "array", "items": {"type": "integer"}},
-                        "missing": {"type": "string"},
-                        "comment": {"type": "string"},
-                        "user": {"type": "string"},
-                    },
-                },
-                "example": {"request_id": "...", "clicked": [1], "helpful": {"1": True}, "user": "u-17"},
-            }
-        },
-    },
-    "responses": {
-        str(status): {"description": text, "content": {"application/json": {"schema": {}}}}
-        for status, text in {
-            201: "It is written",
-            400: "Not JSON",
-            401: "No known API key",
-            404: "No such ranking is stored, or the server keeps no feedback",
-            408: "The body came too slowly",
-            413: "More than 1 MiB",
-            422: "A field can't be used",
-            503: "The database can't be written; Retry-After says when to try again",
-        }.items()
-    },
-}
-_NAME = {"parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]}

@@ -10,13 +10,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from crossrank.feedback.judgement import FeedbackError, read_judgement, read_key
+from crossrank.feedback.judgement import read_judgement, read_key
 from crossrank.feedback.store import KeyReusedError, Ranking, StoreError, UnknownRankingError, open_store
 from crossrank.feedback.writer import Writer
 from crossrank.server.dialects.body import Body, Question, flag
 from crossrank.server.logs import log
 from crossrank.server.routes.reading import HttpError, read_body
 from crossrank.server.settings import Settings
+from crossrank.validation import FieldError
 
 if TYPE_CHECKING:
     from crossrank.server.routes.rerank import Outcome
@@ -132,7 +133,7 @@ class Collector:
             key = None if given is None else read_key(given, KEY_HEADER)
             written = asyncio.wrap_future(self._writer.judge(judgement, key))
             number = await asyncio.wait_for(written, _WAIT_SECONDS)
-        except (FeedbackError, KeyReusedError) as error:
+        except (FieldError, KeyReusedError) as error:
             status = 422
             raise HttpError(status, str(error), getattr(error, "field", KEY_HEADER)) from None
         except UnknownRankingError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,9 +19,9 @@ from pydantic_settings import (
 )
 
 from crossrank.errors import InputError
+from crossrank.prepared.known_documents import parse_bytes
 
 PREFIX = "CROSSRANK_"
-_UNITS = {"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
 
 
 def _named(given: Any) -> Any:
@@ -34,14 +35,6 @@ def _named(given: Any) -> Any:
             for name, sep, value in pairs}  # fmt: skip
 
 
-def _bytes(given: Any) -> Any:
-    if not isinstance(given, str):
-        return given
-    digits = given.strip().lower().rstrip("bkmg ")
-    unit = given.strip().lower()[len(digits) :].strip()
-    return int(float(digits) * _UNITS[unit]) if digits.replace(".", "", 1).isdigit() and unit in _UNITS else given
-
-
 def _file(path: Path) -> Path:
     if not path.is_file():
         raise ValueError(f"there is no file {str(path)!r}")
@@ -49,7 +42,7 @@ def _file(path: Path) -> Path:
 
 
 Named = Annotated[dict[str, str | dict[str, Any]], NoDecode, BeforeValidator(_named)]
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(partial(parse_bytes, "value")), Field(gt=0)]
 ExistingFile = Annotated[Path, AfterValidator(_file)]
 Count = Annotated[int, Field(gt=0)]
 
@@ -77,7 +70,7 @@ class Settings(BaseSettings):
     max_length: Count | None = Field(None, description="most tokens of a pair; by default all that the model reads")
     num_threads: Count | None = Field(None, description="threads to use; by default all that the process may use")
     max_documents: Count = Field(10_000, description="most documents of a request")
-    max_body_bytes: Bytes = Field(32 << 20, description="largest request body, such as 64MB")
+    max_body_bytes: Bytes = Field(32_000_000, description="largest request body, such as 64MB")
     max_query_characters: Count = Field(32_768, description="longest query")
     max_document_characters: Count = Field(200_000, description="characters read of a document; the rest counts as cut")
     max_queue_tokens: Count = Field(

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from crossrank.server.dialects import nvidia, rerank, score, tei, voyage, weaviate
-from crossrank.server.dialects.body import BodyError, Dialect
+from crossrank.server.dialects.body import Dialect
+from crossrank.validation import FieldError
 
 # The first that matches is taken, so the special ones come before the general one.
 DIALECTS: tuple[Dialect, ...] = (
@@ -27,12 +28,12 @@ DEFAULT = rerank.DIALECT
 def dialect_of(body: Mapping[str, Any]) -> Dialect:
     """Find the dialect of a body without nulls.
 
-    :raises BodyError: If it is in none.
+    :raises FieldError: If it is in none.
     """
     for dialect in DIALECTS:
         if dialect.matches(body):
             return dialect
-    raise BodyError(
+    raise FieldError(
         "The body has neither 'documents' (Cohere, Jina, vLLM, Voyage) nor 'texts' (TEI) nor 'passages' (NVIDIA) nor "
         "'text_1' (vLLM's scores). Send the documents to rank under one of them.",
         "documents",

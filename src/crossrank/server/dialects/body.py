@@ -6,18 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from crossrank.validation import FieldError
+
 Body = Mapping[str, Any]
-
-
-class BodyError(Exception):
-    """A body that can't be used.
-
-    :param field: The part of the body that is meant.
-    """
-
-    def __init__(self, message: str, field: str | None = None) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 @dataclass(frozen=True)
@@ -95,7 +86,23 @@ class Dialect:
         return not self.keys.isdisjoint(body) and (self.needs is None or self.needs in body)
 
 
+def detail(status: int, message: str, field: str | None) -> dict[str, Any]:
+    """An error as a string under ``detail``, as many clients read it."""
+    return {"detail": message}
+
+
 # ---- reading fields; nulls are gone before -----------------------------------------------------------------------
+
+
+def question(body: Body, name: str, **options: Any) -> Question:
+    """Read one query with a list of documents.
+
+    :param name: The documents' field.
+    :param options: What else the dialect read, as :class:`Question` has it.
+    """
+    query, documents = text(body, "query"), texts(body, name)
+    pairs = [(query, document) for document in documents]
+    return Question(pairs, documents, **{"model": name_of_model(body), "top_n": count(body, "top_n"), **options})
 
 
 def text(body: Body, name: str) -> str:
@@ -104,9 +111,9 @@ def text(body: Body, name: str) -> str:
     if isinstance(value, dict):
         value = value.get("text")
     if not isinstance(value, str):
-        raise BodyError(f"{name} is {'missing' if name not in body else 'no string'}. Send the text.", name)
+        raise FieldError(f"{name} is {'missing' if name not in body else 'no string'}. Send the text.", name)
     if not value.strip():
-        raise BodyError(f"{name} is empty. Send the text to rank by.", name)
+        raise FieldError(f"{name} is empty. Send the text to rank by.", name)
     return value
 
 
@@ -124,7 +131,7 @@ def items(body: Body, name: str) -> list[Any]:
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list):
-        raise BodyError(f"{name} is {'missing' if name not in body else 'no list'}. Send a list of strings.", name)
+        raise FieldError(f"{name} is {'missing' if name not in body else 'no list'}. Send a list of strings.", name)
     return value
 
 
@@ -138,8 +145,8 @@ def document_text(item: Any, name: str, fields: Sequence[str] = ()) -> str:
         for key in ("text", "content", "page_content", "document"):
             if isinstance(item.get(key), str):
                 return str(item[key])
-        raise BodyError(f"{name} has no field 'text'. Send a string, or an object with 'text'.", name)
-    raise BodyError(f"{name} is of type {type(item).__name__}, not a string. Send its text.", name)
+        raise FieldError(f"{name} has no field 'text'. Send a string, or an object with 'text'.", name)
+    raise FieldError(f"{name} is of type {type(item).__name__}, not a string. Send its text.", name)
 
 
 def name_of_model(body: Body) -> str | None:
@@ -158,7 +165,7 @@ def count(body: Body, name: str) -> int | None:
     if value is None or value == 0:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise BodyError(f"{name} is {str(value)[:40]!r}, not a positive number. Leave it out for all documents.", name)
+        raise FieldError(f"{name} is {str(value)[:40]!r}, not a positive number. Leave it out for all documents.", name)
     return value
 
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossrank.server.dialects.body import Answer, Body, Dialect, Question, count, name_of_model, text, texts
+from crossrank.server.dialects.body import Answer, Body, Dialect, Question, detail, question
 
 
 def parse(body: Body) -> Question:
     """``truncate`` is not read: what is too long is always cut, and said."""
-    query, documents = text(body, "query"), texts(body, "passages")
-    return Question(
-        pairs=[(query, document) for document in documents],
-        documents=documents,
-        model=name_of_model(body),
-        top_n=count(body, "top_n"),
-    )
+    return question(body, "passages")
 
 
 def render(answer: Answer) -> dict[str, Any]:
@@ -27,16 +21,11 @@ def render(answer: Answer) -> dict[str, Any]:
     }
 
 
-def error(status: int, message: str, field: str | None) -> dict[str, Any]:
-    """A string under ``detail``."""
-    return {"detail": message}
-
-
 DIALECT = Dialect(
     name="nvidia",
     keys=frozenset({"passages"}),
     parse=parse,
     render=render,
-    error=error,
+    error=detail,
     example={"model": "bundled", "query": {"text": "undo a commit"}, "passages": [{"text": "git reset"}]},
 )

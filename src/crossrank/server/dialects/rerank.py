@@ -7,7 +7,6 @@ from typing import Any
 from crossrank.server.dialects.body import (
     Answer,
     Body,
-    BodyError,
     Dialect,
     Question,
     count,
@@ -18,6 +17,7 @@ from crossrank.server.dialects.body import (
     text,
     texts,
 )
+from crossrank.validation import FieldError
 
 
 def parse(body: Body) -> Question:
@@ -25,7 +25,7 @@ def parse(body: Body) -> Question:
     query = text(body, "query")
     fields = body.get("rank_fields", [])
     if not isinstance(fields, list) or not all(isinstance(name, str) for name in fields):
-        raise BodyError("rank_fields is no list of strings. Send the names of the fields to read.", "rank_fields")
+        raise FieldError("rank_fields is no list of strings. Send the names of the fields to read.", "rank_fields")
     return Question(
         pairs=[(query, document) for document in texts(body, "documents", fields)],
         documents=items(body, "documents"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from crossrank.server.dialects import rerank
-from crossrank.server.dialects.body import Answer, Body, BodyError, Dialect, Question, flag, name_of_model, texts
+from crossrank.server.dialects.body import Answer, Body, Dialect, Question, flag, name_of_model, texts
+from crossrank.validation import FieldError
 
 _NAMES = (("queries", "documents"), ("queries", "items"), ("text_1", "text_2"), ("data_1", "data_2"))
 
@@ -17,7 +18,7 @@ def parse(body: Body) -> Question:
     if len(queries) == 1:
         queries *= len(documents)
     if len(queries) != len(documents):
-        raise BodyError(
+        raise FieldError(
             f"{first} has {len(queries)} texts and {second} has {len(documents)}. Send one query, or one for each.",
             first,
         )

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossrank.server.dialects.body import Answer, Body, Dialect, Question, count, flag, name_of_model, text, texts
+from crossrank.server.dialects.body import Answer, Body, Dialect, Question, flag, question
 
 _TYPES = {401: "Unauthorized", 422: "Validation", 424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
 
 
 def parse(body: Body) -> Question:
     """``truncate`` is not read: what is too long is always cut, and said."""
-    query, documents = text(body, "query"), texts(body, "texts")
-    return Question(
-        pairs=[(query, document) for document in documents],
-        documents=documents,
-        model=name_of_model(body),
-        top_n=count(body, "top_n"),
-        return_documents=flag(body, "return_text"),
-        raw=flag(body, "raw_scores"),
-    )
+    return question(body, "texts", return_documents=flag(body, "return_text"), raw=flag(body, "raw_scores"))
 
 
 def render(answer: Answer) -> list[dict[str, Any]]:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossrank.server.dialects.body import Answer, Body, Dialect, Question, count, flag, name_of_model, text, texts
+from crossrank.server.dialects.body import Answer, Body, Dialect, Question, count, detail, flag, question
 
 
 def parse(body: Body) -> Question:
     """``truncation`` is not obeyed: what is too long is always cut, and said."""
-    query, documents = text(body, "query"), texts(body, "documents")
-    return Question(
-        pairs=[(query, document) for document in documents],
-        documents=documents,
-        model=name_of_model(body),
-        top_n=count(body, "top_k") or count(body, "top_n"),
-        return_documents=flag(body, "return_documents"),
-    )
+    top_k = count(body, "top_k") or count(body, "top_n")
+    return question(body, "documents", top_n=top_k, return_documents=flag(body, "return_documents"))
 
 
 def render(answer: Answer) -> dict[str, Any]:
@@ -35,17 +29,12 @@ def render(answer: Answer) -> dict[str, Any]:
     }
 
 
-def error(status: int, message: str, field: str | None) -> dict[str, Any]:
-    """Voyage reads ``detail``."""
-    return {"detail": message}
-
-
 DIALECT = Dialect(
     name="voyage",
     keys=frozenset({"top_k", "truncation"}),
     needs="documents",
     parse=parse,
     render=render,
-    error=error,
+    error=detail,
     example={"query": "how do I undo a commit", "documents": ["git reset", "git log"], "top_k": 1, "truncation": True},
 )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossrank.server.dialects.body import Answer, Body, Dialect, Question, text, texts
+from crossrank.server.dialects.body import Answer, Body, Dialect, Question, question
 
 
 def parse(body: Body) -> Question:
     """``property`` names what Weaviate read the texts from; only that it is there matters."""
-    query, documents = text(body, "query"), texts(body, "documents")
-    return Question(pairs=[(query, document) for document in documents], documents=documents)
+    return question(body, "documents", top_n=None)
 
 
 def render(answer: Answer) -> dict[str, Any]:

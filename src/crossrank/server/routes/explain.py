@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from crossrank.evaluation.explain import explain as explain_pair
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.server.dialects.body import Body, document_text, name_of_model, text, texts
-from crossrank.server.routes.reading import HttpError, read_body
+from crossrank.server.routes.reading import HttpError, check_limits, read_body
 from crossrank.validation import encodable
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ _BUDGET = 128
 async def explain(request: Request, state: State) -> Response:
     """Say which words of a query and a document a score rests on: ``{"query": ..., "document": ...}``."""
     body = await read_body(request, state.settings.max_body_bytes, state.settings.body_seconds)
-    query = _query(body, state)
+    query = text(body, "query")
+    check_limits([query], [], state.settings)
     document = document_text(body.get("document"), "document")[: state.settings.max_document_characters]
     async with state.explanations, _model(body, state) as (model, facts):
         found = await asyncio.to_thread(explain_pair, model, query, document, budget=_BUDGET)
@@ -39,22 +40,12 @@ async def explain(request: Request, state: State) -> Response:
 async def cut(request: Request, state: State) -> Response:
     """Say how far the model reads documents, in characters: ``{"query": ..., "documents": [...]}``."""
     body = await read_body(request, state.settings.max_body_bytes, state.settings.body_seconds)
-    query, documents = _query(body, state), texts(body, "documents")
-    if len(documents) > state.settings.max_documents:
-        raise HttpError(413, f"There are {len(documents)} documents; max_documents is {state.settings.max_documents}.")
+    query, documents = text(body, "query"), texts(body, "documents")
+    check_limits([query], documents, state.settings)
     most = state.settings.max_document_characters
     async with state.explanations, _model(body, state) as (model, facts):
         read = await asyncio.to_thread(_characters_read, model, query, [one[:most] for one in documents])
     return JSONResponse({**facts, "read": read})
-
-
-def _query(body: Body, state: State) -> str:
-    query = text(body, "query")
-    if len(query) > state.settings.max_query_characters:
-        raise HttpError(
-            422, f"The query has {len(query)} characters; the most are {state.settings.max_query_characters}.", "query"
-        )
-    return query
 
 
 @asynccontextmanager

@@ -64,15 +64,6 @@ async def facts(request: Request, state: State) -> Response:
     )
 
 
-async def feedback_stats(request: Request, state: State) -> Response:
-    """How much feedback there is, of what kind, and which versions it speaks of."""
-    if state.feedback is None:
-        raise HttpError(404, "This server keeps no feedback. Start it with --feedback sqlite:///feedback.db.")
-    from crossrank.feedback.summary import summary  # here, because it needs the extra 'feedback'
-
-    return JSONResponse(await asyncio.to_thread(summary, state.feedback.store))
-
-
 async def rollback(request: Request, state: State) -> Response:
     """Put an earlier version of a registry's model to use: ``{"model": NAME, "to": VERSION}``. It takes an API key."""
     if not state.keys.required:

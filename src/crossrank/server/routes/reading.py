@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
 
 from crossrank.errors import InputError
+from crossrank.server.settings import Settings
 
 
 class HttpError(Exception):
@@ -70,6 +72,28 @@ def parse_body(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise HttpError(400, f'The body is a JSON {type(body).__name__}, not an object. Send {{"query": ...}}.')
     return {name: value for name, value in body.items() if value is not None}
+
+
+def check_limits(queries: Sequence[str], documents: Sequence[Any], settings: Settings) -> None:
+    """Refuse more documents or a longer query than the server takes.
+
+    :raises HttpError: If there is one; the message names the limit.
+    """
+    if len(documents) > settings.max_documents:
+        raise HttpError(
+            413,
+            f"There are {len(documents)} documents; max_documents is {settings.max_documents}. Send them in several "
+            "requests, or start the server with a larger --max-documents.",
+            "documents",
+        )
+    longest = max(map(len, queries), default=0)
+    if longest > settings.max_query_characters:
+        raise HttpError(
+            422,
+            f"The query has {longest} characters; max_query_characters is {settings.max_query_characters}. Shorten it, "
+            "or start the server with a larger --max-query-characters.",
+            "query",
+        )
 
 
 def _too_large(most: int) -> HttpError:

@@ -21,12 +21,13 @@ from crossrank.ranking.reranker import Reranker
 from crossrank.scoring.activation import sigmoid
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.server.dialects import DEFAULT, dialect_of
-from crossrank.server.dialects.body import Answer, BodyError, Question, flag
+from crossrank.server.dialects.body import Answer, Question, flag
 from crossrank.server.keys import KeyBusyError, KeyRefusedError
 from crossrank.server.logs import log
 from crossrank.server.models import Loaded, UnknownModelError
-from crossrank.server.routes.reading import HttpError, read_body
+from crossrank.server.routes.reading import HttpError, check_limits, read_body
 from crossrank.server.scheduler import QueueFullError
+from crossrank.validation import FieldError
 
 if TYPE_CHECKING:
     from crossrank.server.app import State
@@ -93,7 +94,7 @@ def failure_of(error: Exception) -> HttpError:
     match error:
         case HttpError():
             return error
-        case BodyError():
+        case FieldError():
             return HttpError(422, str(error), error.field)
         case KeyRefusedError():
             return HttpError(401, str(error), www_authenticate="Bearer")
@@ -122,7 +123,7 @@ async def _answer(
     dialect = dialect_of(body)
     note["dialect"], note["said"] = dialect.name, dialect
     question = dialect.parse(body)
-    _check_limits(question, state)
+    check_limits([query for query, _ in question.pairs], question.documents, settings)
     entry, warning = state.store.find(question.model)
     note |= {"model": entry.name, "documents": len(question.pairs)}
     if settings.log_texts and question.pairs:
@@ -200,25 +201,6 @@ def _deadline(request: Request, default_ms: int | None, started: float) -> float
             422, f"X-Request-Timeout-Ms is {given[:40]!r}. Send milliseconds, from 1 to {_MOST_MS}.", TIMEOUT_HEADER
         )
     return started + milliseconds / 1000
-
-
-def _check_limits(question: Question, state: State) -> None:
-    settings = state.settings
-    if len(question.pairs) > settings.max_documents:
-        raise HttpError(
-            413,
-            f"There are {len(question.pairs)} documents; max_documents is {settings.max_documents}. Send them in "
-            "several requests, or start the server with a larger --max-documents.",
-            "documents",
-        )
-    longest = max((len(query) for query, _ in question.pairs), default=0)
-    if longest > settings.max_query_characters:
-        raise HttpError(
-            422,
-            f"The query has {longest} characters; max_query_characters is {settings.max_query_characters}. Shorten it, "
-            "or start the server with a larger --max-query-characters.",
-            "query",
-        )
 
 
 async def _gone(request: Request) -> None:
