@@ -6,7 +6,7 @@
     python -m benchmarks.server --fairness                        # 5 documents beside a stream of 1,000
 
 infinity is in an environment of its own: `pip install torch 'infinity-emb[server,torch,optimum]' 'transformers<4.49'
-'optimum[onnxruntime]<1.28' 'datasets<4' 'pyarrow<21' 'numpy<2'`. One server runs at a time, on loopback. All get the
+'optimum-onnx[onnxruntime]' 'datasets<4' 'pyarrow<21' 'numpy<2'`. One server runs at a time, on loopback. All get the
 same bodies: queries of Cranfield with their first candidates, no query twice in a cell. In a cell each client sends
 one request after the other until the time is up, and at least one; latencies are of whole requests. With infinity's
 two engines, which score some 20 pairs a second on two cores, all takes about six minutes. --overhead and --fairness
@@ -29,6 +29,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -232,12 +233,12 @@ def fairness(folder: Path, data: Path, port: int, rounds: int) -> dict[str, floa
     with serving(bundled(port), port, "/v1/rerank", folder / "server.log") as make:
         client = make()
         alone = [ask(client) for _ in range(rounds + 5)][5:]  # the first ones warm up
-        large = threading.Thread(target=stream)
-        large.start()
-        time.sleep(1)
-        beside = [ask(client) for _ in range(rounds)]
-        stop.set()
-        large.join()
+        with ThreadPoolExecutor(1) as threads:
+            large = threads.submit(stream)
+            time.sleep(1)
+            beside = [ask(client) for _ in range(rounds)]
+            stop.set()
+            large.result()
         client.close()
     return {name: statistics.quantiles(times, n=20)[-1] for name, times in (("alone", alone), ("beside", beside))}
 
