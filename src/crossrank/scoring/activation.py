@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,8 +69,8 @@ ACTIVATIONS: Mapping[str, Activation] = {
 def resolve_activation(wanted: Any) -> Activation:
     """Find an activation by its name, or make one of a NumPy function or a torch module.
 
-    :param wanted: ``"identity"``, ``"sigmoid"``, ``"softmax"`` or ``"tanh"``, in any case; a function from an array to
-        an array of the same shape; or an instance of a torch module, which is given a float64 tensor.
+    :param wanted: ``"identity"``, ``"sigmoid"``, ``"softmax"`` or ``"tanh"``, in any case; a function on NumPy arrays
+        or tensors that keeps the shape; or an instance of a torch module, which is given a float64 tensor.
     :raises InputError: If it is none of them.
     """
     name = wanted if isinstance(wanted, str) else type(wanted).__name__ if _of_torch(wanted) else None
@@ -99,7 +100,13 @@ def _through_torch(module: Callable[[Any], Any]) -> Callable[[Floats], Floats]:
 
 def _checked(function: Callable[[Floats], Any]) -> Callable[[Floats], Floats]:
     def apply(x: Floats) -> Floats:
-        values = np.asarray(function(x), dtype=np.float64)
+        try:
+            values = np.asarray(function(x), dtype=np.float64)
+        except (TypeError, AttributeError):
+            # A function on tensors, such as torch.sigmoid: who wrote it has imported torch.
+            if "torch" not in sys.modules:
+                raise
+            values = np.asarray(function(sys.modules["torch"].from_numpy(x)), dtype=np.float64)
         if values.shape != x.shape:
             raise InputError(
                 f"activation_fn turned logits of shape {x.shape} into {values.shape}. "

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from crossrank.scoring.activation import ACTIVATIONS, resolve_activation, softma
 from crossrank.scoring.calibration import Binding, Calibration
 from crossrank.scoring.migration import (
     MissingAttributeError,
+    ReadOnly,
     check_call,
     constructor_arguments,
     missing_attribute,
@@ -114,12 +114,12 @@ class CrossEncoder(Reloadable):
         model_name_or_path: str | os.PathLike[str] | None = None,
         num_labels: int | None = None,
         max_length: int | None = None,
-        *,
+        activation_fn: ActivationLike | None = None,
         device: str | None = None,
+        *,
         precision: str = "auto",
         num_threads: int | None = None,
         revision: str | None = None,
-        activation_fn: ActivationLike | None = None,
         label: str | int | None = None,
         token: str | bool | None = None,
         cache_folder: str | Path | None = None,
@@ -306,18 +306,18 @@ class CrossEncoder(Reloadable):
     def predict(
         self,
         inputs: Any = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         activation_fn: ActivationLike | None = None,
         apply_softmax: bool | None = False,
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
-        *,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
         device: Any = None,
         pool: Any = None,
         chunk_size: int | None = None,
+        *,
         sentences: Any = None,
         activation_fct: ActivationLike | None = None,
         num_workers: int | None = None,
@@ -363,19 +363,19 @@ class CrossEncoder(Reloadable):
         documents: Sequence[str],
         top_k: int | None = None,
         return_documents: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         activation_fn: ActivationLike | None = None,
+        device: Any = None,
+        pool: Any = None,
+        chunk_size: int | None = None,
         *,
         threshold: float | None = None,
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         apply_softmax: bool | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        device: Any = None,
-        pool: Any = None,
-        chunk_size: int | None = None,
         activation_fct: ActivationLike | None = None,
         num_workers: int | None = None,
     ) -> list[dict[str, Any]]:
@@ -392,10 +392,9 @@ class CrossEncoder(Reloadable):
         :param activation_fn: Instead of the model's own.
         :param threshold: Leave out documents that score less; on the scale of the scores that are returned.
         :param activation_fct: The older name of ``activation_fn``.
-        :param convert_to_tensor: Whether each score is a torch tensor of one number.
         :param device: The model's own; another is refused, as are ``prompt``, ``prompt_name`` and ``pool``.
-        :param num_workers: Accepted so that existing code runs; it has no effect, and neither have ``chunk_size``,
-            ``convert_to_numpy`` and, as there is one score for each pair, ``apply_softmax``.
+        :param num_workers: Accepted so that existing code runs. Like ``chunk_size``, ``convert_to_numpy``,
+            ``convert_to_tensor`` and ``apply_softmax`` it has no effect.
         :returns: Rows ``{"corpus_id": int, "score": float}``, with ``"text"`` if asked for.
         :raises InputError: If a text is not a string, ``top_k`` is below 1, ``threshold`` is not finite, or the
             model has several labels and none is named.
@@ -417,10 +416,6 @@ class CrossEncoder(Reloadable):
         if return_documents:
             for row in rows:
                 row["text"] = texts[row["corpus_id"]]
-        if convert_to_tensor:
-            torch = require("torch", extra="torch", purpose="A torch tensor as the result")
-            for row in rows:
-                row["score"] = torch.tensor(row["score"])
         return rows
 
     def rank_ids(
@@ -614,10 +609,11 @@ class CrossEncoder(Reloadable):
         return Tokenizer.from_str(self._load().encoder.tokenizer.to_str())
 
     @property
-    def config(self) -> SimpleNamespace:
-        """``config.json`` with its keys as attributes; to change it changes no score."""
+    def config(self) -> ReadOnly:
+        """``config.json`` with its keys as attributes, which can't be set."""
         config = self._load().config
-        return SimpleNamespace(**{**config.raw, "num_labels": len(config.labels)})
+        known = {"num_labels": len(config.labels), "id2label": dict(enumerate(config.labels))}
+        return ReadOnly(**{**config.raw, **known})
 
     @property
     def device(self) -> str:
@@ -632,6 +628,10 @@ class CrossEncoder(Reloadable):
         check_call(self.device, device=device)
         return self
 
+    def cpu(self) -> CrossEncoder:
+        """Return the model if it runs on the CPU; see :meth:`to`."""
+        return self.to("cpu")
+
     def eval(self) -> CrossEncoder:
         """Return the model: it is always ready to score."""
         return self
@@ -640,8 +640,10 @@ class CrossEncoder(Reloadable):
         """Return the model as it is: ``precision="auto"`` is the fastest that keeps the ranking."""
         return self
 
-    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
+    def save_pretrained(self, path: str | os.PathLike[str], **_no_effect: Any) -> None:
         """Copy the model's files to a folder, which is made.
+
+        sentence-transformers' other arguments, such as ``safe_serialization``, have no effect: files stay as they are.
 
         :raises OSError: If it can't be written.
         """

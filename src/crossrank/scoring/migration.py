@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from crossrank.errors import InputError
 
 BACKENDS = ("torch", "onnx", "openvino")
 # Of a keyword dictionary: what changes no score and is therefore not needed.
-_NO_EFFECT = frozenset({"attn_implementation", "low_cpu_mem_usage", "use_safetensors", "use_fast", "provider"})
-# Of a keyword dictionary: what the constructor takes as an argument of its own.
-_SAME = frozenset({"trust_remote_code", "revision", "token", "local_files_only", "cache_dir", "num_labels"})
+_NO_EFFECT = frozenset(
+    {
+        "attn_implementation",
+        "classifier_dropout",
+        "low_cpu_mem_usage",
+        "provider",
+        "trust_remote_code",
+        "use_fast",
+        "use_safetensors",
+    }
+)
+# Of a keyword dictionary: what the constructor takes as an argument of its own -> that argument.
+_OWN: Mapping[str, str] = {
+    "cache_dir": "cache_folder",
+    "device_map": "device",
+    "local_files_only": "local_files_only",
+    "model_max_length": "max_length",
+    "num_labels": "num_labels",
+    "revision": "revision",
+    "token": "token",
+}
 _PRECISIONS: Mapping[str, str] = {
     "float32": "float32",
     "bfloat16": "bfloat16",
@@ -20,14 +39,15 @@ _PRECISIONS: Mapping[str, str] = {
     "half": "auto",
     "auto": "auto",
 }
-# What only a torch module has -> what to do instead.
+# What sentence-transformers' CrossEncoder has -> what to do instead.
 _REMEDIES: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("model", "modules", "parameters", "named_parameters", "state_dict", "forward_hooks", "transformers_model"),
-        "There is no torch module: the model runs in OpenVINO. For the module itself, load the folder with "
-        "sentence-transformers.",
-    ),
     **dict.fromkeys(("fit", "old_fit", "train"), "Train with crossrank train, or crossrank.training.train()."),
+    **dict.fromkeys(("bfloat16", "double", "float", "dtype"), "Give the constructor precision=; info() tells which."),
+    **dict.fromkeys(("cuda", "xpu", "ipu"), "Give the constructor device=."),
+    **dict.fromkeys(("prompts", "default_prompt_name"), "Put the prompt before the query yourself."),
+    "evaluate": "Evaluate with crossrank evaluate, or give the model to an evaluator of sentence-transformers.",
+    "get_max_seq_length": "Read max_length.",
+    "tokenize": "Use tokenizer.encode(query, document).",
     **dict.fromkeys(
         ("push_to_hub", "save_to_hub"),
         "Save with save_pretrained(folder), then upload it: hf upload owner/name folder.",
@@ -37,17 +57,31 @@ _REMEDIES: Mapping[str, str] = {
         "One process uses all cores by itself; num_threads= sets how many.",
     ),
 }
+_NO_MODULE = (
+    "It has predict(), rank() and score(), and no torch module behind them. For a torch module, load the folder with "
+    "sentence-transformers."
+)
 
 
 class MissingAttributeError(InputError, AttributeError):
     """An attribute that sentence-transformers' CrossEncoder has, or takes, and crossrank's has not."""
 
 
+class ReadOnly(SimpleNamespace):
+    """Values that can be read as attributes, and not be set."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what would have no effect."""
+        raise MissingAttributeError(
+            f"{name} can't be set to {value!r}: it would have no effect. Change config.json and load the model again."
+        )
+
+
 def missing_attribute(kind: str, name: str) -> AttributeError:
     """Make the error for an attribute that a model does not have."""
-    if name in _REMEDIES:
-        return MissingAttributeError(f"crossrank.{kind} has no attribute {name!r}. {_REMEDIES[name]}")
-    return AttributeError(f"{kind!r} object has no attribute {name!r}")
+    if name.startswith("_"):  # Python's protocols ask for these
+        return AttributeError(f"{kind!r} object has no attribute {name!r}")
+    return MissingAttributeError(f"crossrank.{kind} has no attribute {name!r}. {_REMEDIES.get(name, _NO_MODULE)}")
 
 
 def constructor_arguments(given: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,11 +156,9 @@ def _from_dictionary(found: dict[str, Any], name: str, key: str, value: Any) -> 
             raise InputError(f"{name}: {key}={value!r} is not known: give precision='float32', 'bfloat16' or 'int8'.")
         if found["precision"] == "auto":
             found["precision"] = _PRECISIONS[wanted]
-    elif key == "model_max_length":
-        _set(found, "max_length", value, f"{name}: {key}")
-    elif key in _SAME:
-        if key != "trust_remote_code" and value:
-            _set(found, _ALIASES.get(key, key), value, f"{name}: {key}")
+    elif key in _OWN:
+        if value:
+            _set(found, _OWN[key], value, f"{name}: {key}")
     elif key not in _NO_EFFECT and value is not None:
         raise InputError(
             f"{name}: {key}={value!r} has no effect here. Leave it out; max_length, precision, device and num_threads "
@@ -143,12 +175,15 @@ def check_call(running_on: str, **given: Any) -> None:
     """
     for name in ("prompt", "prompt_name"):
         if given.get(name):
-            raise InputError(f"{name}={given[name]!r} has no effect here. Put the prompt before the query yourself.")
+            raise InputError(
+                f"{name}={given[name]!r} has no effect here. Put the prompt before the query yourself. If you meant "
+                "another argument, give it by its name, such as batch_size=32."
+            )
     if given.get("pool") is not None:
         raise InputError("pool= has no effect here: one process uses all cores. Leave it out.")
     wanted = given.get("device")
     if wanted is not None and str(wanted) != running_on:
         raise InputError(
-            f"device={wanted!r}, but the model runs on {running_on!r}. Make one for that device: "
-            "CrossEncoder(..., device=...)."
+            f"The model runs on {running_on!r} and can't be moved or converted to {wanted!r}. Make another one: "
+            "CrossEncoder(..., device=..., precision=...)."
         )
