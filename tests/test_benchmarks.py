@@ -55,3 +55,16 @@ def test_latency_times_fresh_and_repeated_queries(tmp_path: Path) -> None:
         assert 0 < one["p50"] <= one["p95"]
         assert three["fresh_over_again"] > 0
         assert f"| {name} |" in done.stdout
+
+
+def test_the_gpu_benchmark_runs_on_the_cpu(tmp_path: Path) -> None:
+    options = ["--device", "cpu", "--synthetic", "--pairs", "4", "--rounds", "1", "--token-budgets", "2048", "8192"]
+    places = ["--folder", str(tmp_path), "--json", str(tmp_path / "figures.json")]
+    command = [sys.executable, "-m", "benchmarks.gpu", *options, "--batch-sizes", "32", *places]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "figures.json").read_text())["workloads"]["synthetic"]["systems"]
+    assert list(found) == ["crossrank, 2048 tokens", "crossrank, 8192 tokens", "sentence-transformers, 32 pairs"]
+    for row in found.values():
+        assert row["max_delta"] <= 1e-4
+        assert row["pairs_per_second"] > 0

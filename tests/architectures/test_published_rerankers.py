@@ -95,6 +95,7 @@ def with_logit_score(model_type: str, *, no: str | None) -> Callable[[Path], Pat
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     "bert": plain("bert"),
     "bert, 2 labels": plain("bert", num_labels=2),
+    "camembert": plain("camembert", "unigram"),
     "deberta-v2": plain("deberta-v2"),
     "deberta-v2, 3 labels": plain("deberta-v2", num_labels=3),
     "electra": plain("electra"),
@@ -182,6 +183,8 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "minicpm with code of its own": (other_code("modeling_minicpm.MiniCPM", model_type="minicpm"), "never runs code"),
     "deberta-v2 with code of its own": (other_code("modeling.Provence", model_type="deberta-v2"), "never runs code"),
     "qwen2_vl": (unknown("qwen2_vl"), "'qwen2_vl' is not supported"),
+    "code of its own, type not seen": (other_code("modeling.Reranker", model_type="new_type"), "never runs code"),
+    "mt5": (unknown("mt5"), "'mt5' is not supported"),
     "t5": (unknown("t5"), "'t5' is not supported"),
     "deberta": (unknown("deberta"), "'deberta' is not supported"),
     "mistral without a known prompt": (

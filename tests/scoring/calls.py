@@ -275,7 +275,6 @@ model.transformers_model
 model.processor
 model.backend
 model.modalities
-model.model_card_data
 model.training
 model.module_kwargs
 model.keep_in_fp32_modules

@@ -616,6 +616,11 @@ class CrossEncoder(Reloadable):
         return ReadOnly(**{**config.raw, **known})
 
     @property
+    def model_card_data(self) -> ReadOnly:
+        """Takes the results of sentence-transformers' evaluators and drops them, as there is no model card."""
+        return ReadOnly(set_evaluation_metrics=lambda *_: None)
+
+    @property
     def device(self) -> str:
         """What the model runs on, such as ``"cpu"``."""
         return self._arguments["device"] or "cpu"
