@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import texts
 from crossrank import CrossEncoder
-from crossrank.tokenization.batching import plan
+from crossrank.tokenization.batching import padded_length, plan
 from crossrank.tokenization.pair_encoder import concatenate
 
 
@@ -35,10 +35,26 @@ def test_each_pair_is_in_one_batch_within_the_budget(
 
 def test_a_document_that_is_read_apart_counts_once() -> None:
     documents = np.repeat([0, 1, 2, 3], 5)
-    lengths = np.full(20, 10)
+    lengths = np.full(20, 8)
     assert [len(batch) for batch in plan(lengths, documents, 20)] == [2] * 10
     assert [len(batch) for batch in plan(lengths, documents, 20, apart=True)] == [8, 7, 5]
     assert [len(batch) for batch in plan(lengths, documents, 20, 4, apart=True)] == [4] * 5
+
+
+def test_the_budget_counts_padding() -> None:
+    """Pairs of 65 tokens are padded to 80, so 30 of them fit where 36 would fit without padding."""
+    lengths = np.full(100, 65)
+    padded = padded_length(65, 512)
+    assert padded == 80
+    assert [len(batch) for batch in plan(lengths, np.arange(100), 2400)] == [30, 30, 30, 10]
+
+
+@given(length=st.integers(1, 600), most=st.integers(1, 600))
+def test_lengths_are_rounded_up_to_few(length: int, most: int) -> None:
+    padded = padded_length(length, most)
+    assert length <= padded <= max(length, most)
+    assert padded < length + 32
+    assert len({padded_length(one, 512) for one in range(1, 513)}) == 28
 
 
 @pytest.mark.parametrize("bundled", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,12 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "int8": {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 32},
 }
 
+# OpenVINO, and oneDNN inside it, each keep the kernels that they prepare for a shape of batch, by default thousands.
+# Under mixed traffic that is a gigabyte. Keep the last few of each kind: preparing them again takes at most a few per
+# cent of the time. oneDNN's limit holds for the whole process, and only an environment variable sets it.
+_KEPT_KERNELS = 32
+_ONEDNN_KEPT = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+
 _core: Any = None
 _core_lock = threading.Lock()
 
@@ -33,6 +40,7 @@ def shared_core() -> Any:
     global _core
     with _core_lock:
         if _core is None:
+            os.environ.setdefault(_ONEDNN_KEPT, str(_KEPT_KERNELS))
             _core = ov.Core()
             never_release_after_fork(_core)
         return _core
@@ -80,6 +88,7 @@ class CompiledGraph:
             **_SETTINGS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
+            "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_KERNELS,
             # Pinned threads of two processes would share a core while another idles.
             "ENABLE_CPU_PINNING": False,
         }

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Lengths are rounded up to a multiple of this: fewer distinct shapes for the engine to prepare, at most seven
-# tokens of padding more. Measured in docs/performance-log.md.
-PADDING_MULTIPLE = 8
+# Lengths up to the first number are rounded up to a multiple of the second; longer ones to a multiple of the last. An
+# engine prepares every new shape, so few lengths are better: there are 28 up to 512. See docs/performance-log.md.
+_STEPS = ((64, 8), (256, 16))
+_STEP_ABOVE = 32
 # Where documents are read apart, the pairs of one batch may be so many times what the budget has of documents: what a
 # further pair costs then is small.
 _PAIRS_PER_DOCUMENT = 4
@@ -33,8 +34,9 @@ class Batch:
 
 
 def padded_length(length: int, most: int) -> int:
-    """``length`` rounded up to the padding multiple, but not past ``most``."""
-    return max(length, min(-(-length // PADDING_MULTIPLE) * PADDING_MULTIPLE, most))
+    """``length`` rounded up to one of few lengths, but not past ``most``."""
+    step = next((step for end, step in _STEPS if length <= end), _STEP_ABOVE)
+    return max(length, min(-(-length // step) * step, most))
 
 
 def plan(
@@ -63,7 +65,8 @@ def plan(
     nth = np.cumsum(np.append(0, np.diff(sorted_documents) != 0)) if apart and len(order) else np.arange(len(order))
     start = 0
     while start < len(order):
-        room = max(1, token_budget // max(1, int(lengths[order[start]])))
+        longest = int(lengths[order[start]])
+        room = max(1, token_budget // max(1, padded_length(longest, token_budget)))
         end = int(np.searchsorted(nth, nth[start] + room))
         end = min(end, start + (_PAIRS_PER_DOCUMENT * room if apart else room))
         end = min(end, start + most_rows) if most_rows else end
