@@ -1,7 +1,7 @@
 """How the defaults of ``crossrank train`` were chosen: small samples of real data, several settings, one table.
 
     python -m recipes.small_data ../shared/data build/small_data --tasks covidqa medquad --sizes 50 200 \
-        --try "" "loss=lambda" "loss=lambda,learning_rate_head=1e-3"
+        --try "" "loss=lambda" "loss=lambda,learning_rate=1e-3"
 
 A task is a pool of queries to draw training samples from and other queries to measure on. Negatives are mined by BM25,
 as ``crossrank mine`` does with its defaults. Every run is that of ``crossrank train``, except that averaging with the
@@ -12,7 +12,6 @@ are not repeated. ``--table`` only prints.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import random
 import tempfile
@@ -27,13 +26,16 @@ import torch
 from numpy.typing import NDArray
 
 from crossrank.data.bm25 import Bm25, best
+from crossrank.data.dataset import Dataset
 from crossrank.data.judgements import Group, Judgement
+from crossrank.data.open_dataset import read_beir
+from crossrank.data.text_lines import numbered, record
 from crossrank.evaluation.significance import permutation_p
 from crossrank.training import base_model, train
 from crossrank.training.comparison import asks_for
 from crossrank.training.guard_set import load_guard
 from crossrank.training.held_out import measure, sentence_transformers_logits
-from crossrank.training.negatives import Mining, bm25_ranker, mine
+from crossrank.training.negatives import Mining, mine
 from crossrank.training.settings import Settings
 from crossrank.training.split_bert_torch import KeptStates
 
@@ -57,34 +59,37 @@ class Task:
 
 def scifact(folder: Path, *, final: bool) -> Task:
     """SciFact's training part; measured on queries of it, or on its test part."""
-    corpus = {row["_id"]: f"{row['title']} {row['text']}" for row in _lines(folder / "corpus.jsonl")}
-
-    def queries(file: str, split: str) -> list[tuple[str, str, list[str]]]:
-        texts = {row["_id"]: row["text"] for row in _lines(folder / file)}
-        relevant: dict[str, list[str]] = {}
-        for line in (folder / "qrels" / f"{split}.tsv").read_text(encoding="utf-8").splitlines()[1:]:
-            query, document, grade = line.split("\t")
-            if float(grade) > 0 and query in texts:
-                relevant.setdefault(query, []).append(corpus[document])
-        return [(name, texts[name], found) for name, found in sorted(relevant.items())]
-
-    pool = [(text, found) for _, text, found in queries("queries-train.jsonl", "train")]
+    train = read_beir(folder, split="train")
+    corpus = [train.corpus.text(i) for i in range(len(train.corpus.ids))]
+    pool = [(text, found) for _, text, found in _queries(train)]
     random.Random(0).shuffle(pool)
     if not final:
-        return Task(pool[MEASURED:], list(corpus.values()), _candidates(pool[:MEASURED], list(corpus.values())))
-    listed: dict[str, list[str]] = {}
-    for line in (folder / "candidates.tsv").read_text(encoding="utf-8").splitlines()[1:]:
-        query, document, *_ = line.split("\t")
-        listed.setdefault(query, []).append(corpus[document])
-    tested = queries("queries.jsonl", "test")
-    measured = [_group(text, found, listed[name][:FINAL_DEPTH]) for name, text, found in tested]
-    return Task(pool, list(corpus.values()), measured)
+        return Task(pool[MEASURED:], corpus, _candidates(pool[:MEASURED], corpus))
+    test = read_beir(folder)
+    listed = _listed(test, FINAL_DEPTH)
+    return Task(pool, corpus, [_group(text, found, listed[name]) for name, text, found in _queries(test)])
+
+
+def _queries(data: Dataset) -> list[tuple[str, str, list[str]]]:
+    """Name, text and relevant documents of each query, by name."""
+    index, text = data.corpus.index, data.corpus.text
+    relevant = {name: [text(index[one]) for one, grade in data.qrels[name].items() if grade] for name in data.queries}
+    return [(name, data.queries[name], relevant[name]) for name in sorted(data.queries)]
+
+
+def _listed(data: Dataset, depth: int) -> dict[str, list[str]]:
+    """The candidates of each query, best first."""
+    found = data.candidates
+    assert found is not None
+    return {
+        name: [data.corpus.text(int(i)) for i in found.documents[found.of(number)][:depth]]
+        for number, name in enumerate(data.queries)
+    }
 
 
 def pairs_file(file: Path) -> Task:
     """A sample of one of the files of training pairs."""
-    with gzip.open(file, "rt", encoding="utf-8") as stream:
-        rows = [row for row in map(json.loads, stream) if not row.get("in_liveqa")]
+    rows = [row for row in _lines(file) if not row.get("in_liveqa")]
     random.Random(0).shuffle(rows)
     by_query: dict[str, list[str]] = {}
     for row in rows[:CORPUS]:
@@ -107,19 +112,15 @@ def _group(query: str, relevant: Sequence[str], documents: Sequence[str]) -> Gro
 
 
 def _lines(file: Path) -> list[Row]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [dict(record(place, line)) for place, line in numbered(file)]
 
 
 def guard() -> list[Group]:
     """The guard set as groups."""
     data = load_guard()
-    assert data.candidates is not None
-    groups = []
-    for number, (name, text) in enumerate(data.queries.items()):
-        listed = [data.corpus.text(int(i)) for i in data.candidates.documents[data.candidates.of(number)]]
-        relevant = [data.corpus.text(data.corpus.index[one]) for one in data.qrels[name]]
-        groups.append(_group(text, relevant, listed))
-    return groups
+    listed = _listed(data, len(data.corpus.ids))
+    relevant = {name: found for name, _, found in _queries(data)}
+    return [_group(text, relevant[name], listed[name]) for name, text in data.queries.items()]
 
 
 def ndcg_of(groups: Sequence[Group], model: Any) -> NDArray[np.float64]:
@@ -189,7 +190,7 @@ class Bench:
         random.Random(f"{task} {size} {seed}").shuffle(pool)
         groups = [Group(text, tuple(Judgement(text, one, 1.0) for one in found)) for text, found in pool[:size]]
         corpus = self.tasks[task].corpus
-        mined, _ = mine(groups, corpus, [bm25_ranker(corpus)], _mining(given, seed))
+        mined, _ = mine(groups, corpus, [Bm25(corpus).scores], _mining(given, seed))
         with tempfile.TemporaryDirectory() as place:
             settings = replace(settings, seed=seed, average_with_base=0.0)
             result = train(

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_of(
-    total: int, show: bool | Callable[[int], object] | None, *, unit: str = "pair"
+    total: int | None, show: bool | Callable[[int], object] | None, *, unit: str = "pair"
 ) -> Iterator[Callable[[int], object]]:
     """Yield a function to call with the number of newly finished items. It moves a bar, or is the caller's own.
 
-    ``show=None`` shows a bar on a terminal, after two seconds.
+    ``total=None`` means that it is unknown. ``show=None`` shows a bar on a terminal, after two seconds.
     """
     if callable(show):
         yield show

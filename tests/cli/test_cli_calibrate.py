@@ -12,6 +12,7 @@ import texts
 
 QUERIES = 30
 # A calibration holds for one precision, and only float32 gives a pair the same score in every batch.
+TABLES = ("qrels/test.tsv", "candidates.tsv")
 FLOAT32 = ("--precision", "float32")
 
 
@@ -66,6 +67,26 @@ def test_calibrate_then_rerank_and_score(crossrank: Callable, collection: Path, 
     assert ran.code == 1
     assert "another max_length" in ran.err
     assert crossrank("rerank", query, "docs.txt", "--calibration", "c.json", "--raw").code == 2
+
+
+def test_trec_files_give_the_same_calibration(crossrank: Callable, collection: Path, tmp_path: Path) -> None:  # type: ignore[type-arg]
+    rows = {name: [line.split("\t") for line in (collection / name).read_text().splitlines()[1:]] for name in TABLES}
+    qrels, run = (rows[name] for name in TABLES)
+    (tmp_path / "a.qrels").write_text("".join(f"{query} 0 {document} {grade}\n" for query, document, grade in qrels))
+    (tmp_path / "a.run").write_text("".join(f"{q} Q0 {d} {rank} {score} a\n" for q, d, rank, score in run))
+    texts_of = ("--topics", collection / "queries.jsonl", "--corpus", collection / "corpus.jsonl")
+    ran = crossrank("calibrate", collection, "-o", "folder.json", *FLOAT32)
+    assert ran.code == 0, ran.err
+    ran = crossrank("calibrate", "--qrels", "a.qrels", *texts_of, "--run", "a.run", "-o", "trec.json", *FLOAT32)
+    assert ran.code == 0, ran.err
+    by_folder, by_trec = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("folder", "trec"))
+    assert by_trec["dataset"] == "a"
+    assert by_trec["pairs"] == 150
+    for name in ("curve", "log_losses", "before", "after", "relevant", "unjudged"):
+        assert by_trec.get(name) == by_folder.get(name), name
+    assert "Give either DATASET" in crossrank("calibrate", collection, "--qrels", "a.qrels", "-o", "c.json").err
+    assert "There is no dataset" in crossrank("calibrate", "-o", "c.json").err
+    assert "is an input" in crossrank("calibrate", "--qrels", "a.qrels", *texts_of, "-o", "a.qrels").err
 
 
 def test_for_eyes(crossrank: Callable, collection: Path) -> None:  # type: ignore[type-arg]

@@ -152,7 +152,7 @@ def test_a_teacher_s_scores_are_numbers(crossrank: Run, tmp_path: Path) -> None:
     (tmp_path / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scored))
     ran = crossrank("train", "pairs.jsonl", "--teacher-scores", "scores.jsonl", "--loss", "mse", "--dry-run")
     assert ran.code == 1
-    assert "scores.jsonl, line 4: its 'teacher_score' is nan, not a number" in ran.err
+    assert "scores.jsonl, line 4: its teacher score is nan, not a number" in ran.err
 
 
 def test_data_of_which_nothing_is_left(crossrank: Run, tmp_path: Path) -> None:

@@ -86,6 +86,14 @@ def test_a_file_never_pauses(tmp_path: Path) -> None:
     assert not any(isinstance(item, (Pause, RowError)) for item in got)
 
 
+def test_a_misspelt_field_gets_a_suggestion(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"body": "b", "title": "t"}\n')
+    [bad] = read_documents(str(path), None, "bodi")
+    assert isinstance(bad, RowError)
+    assert "it has no field 'bodi'; its fields: 'body', 'title'. Did you mean 'body'?" in str(bad)
+
+
 def test_documents_of_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "A.JSONL"
     path.write_text('{"content": "c", "text": "t"}\n\nnull\n{"content": "c"}\n')

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crossrank.data.bm25 import Bm25
 from crossrank.data.judgements import Judgement, grouped
 from crossrank.errors import InputError
-from crossrank.training.negatives import Mining, bm25_ranker, mine
+from crossrank.training.negatives import Mining, mine
 
 CORPUS = [f"document {i}" for i in range(20)]
 # Document 0 is on top, 19 at the end.
@@ -71,7 +72,7 @@ def test_the_same_query_in_other_letters_protects_its_documents() -> None:
 
 def test_bm25_finds_what_shares_rare_words() -> None:
     corpus = ["the wing of an aircraft", "wing flutter at supersonic speed", "boiling an egg", "the egg of a hen"]
-    ranker = bm25_ranker(corpus)
+    ranker = Bm25(corpus).scores
     assert np.argmax(ranker("supersonic flutter")) == 1
     groups = grouped([Judgement("aircraft wing", corpus[0], 1)])
     made, _ = mine(groups, corpus, [ranker], Mining(first=1, last=3, margin=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from crossrank.cli.datasets import add_data_options, open_datasets
 from crossrank.cli.options import MODEL, Parser, add_model_options, open_model, positive
 from crossrank.cli.terminal import complain, remark, to_json
 
@@ -32,13 +33,14 @@ output:
 examples:
   crossrank calibrate data/wikiqa -o c.json
   crossrank calibrate mine.jsonl --target-precision 0.9 -o c.json
+  crossrank calibrate --qrels a.qrels --topics a.tsv --corpus a.jsonl -o c.json
   crossrank rerank "refund policy" faq.txt --calibration c.json --threshold 0.7
 """
 
 
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("dataset", metavar="DATASET", help="judged data, as for 'crossrank evaluate'")
+    parser.add_argument("dataset", metavar="DATASET", nargs="?", help="judged data, as for 'crossrank evaluate'")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="where to write the calibration")
     parser.add_argument("--model", metavar="NAME", help=MODEL)
     target = parser.add_mutually_exclusive_group()
@@ -57,12 +59,9 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--method", choices=("platt", "isotonic"), help="kind of curve (default: the better on held-out queries)"
     )
-    parser.add_argument(
-        "--split", default="test", metavar="NAME", help="read judgements from qrels/NAME.tsv (default: test)"
-    )
-    parser.add_argument("--depth", type=positive, default=100, metavar="N", help="candidates per query (default: 100)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="most pairs to score at once")
+    add_data_options(parser.add_argument_group("data"))
     add_model_options(parser)
 
 
@@ -72,11 +71,10 @@ def execute(args: argparse.Namespace) -> int:
     :raises CrossRankError: If something can't be used.
     """
     from crossrank.cli.output_files import check_output
-    from crossrank.data.open_dataset import open_dataset
     from crossrank.evaluation.calibration.fit import calibrate
 
-    check_output(args.output, [args.dataset])
-    dataset = open_dataset(args.dataset, split=args.split)
+    check_output(args.output, [args.dataset, args.run, args.qrels, args.topics, args.corpus])
+    [dataset] = open_datasets([args.dataset] if args.dataset else [], args)
     if dataset.candidates is None:
         dataset = dataset.with_bm25(args.depth)
     calibration, fitted, unmet = calibrate(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crossrank.cli.datasets import add_data_options, open_datasets
 from crossrank.cli.options import Parser, add_model_options, open_model, positive
 from crossrank.cli.terminal import complain, to_json
 from crossrank.errors import InputError
@@ -61,16 +62,9 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--bi-encoder", metavar="NAME", help="also measure this bi-encoder's cosine ranking")
     add_measure_options(parser)
     group = parser.add_argument_group("data")
-    group.add_argument(
-        "--split", default="test", metavar="NAME", help="read judgements from qrels/NAME.tsv (default: test)"
-    )
     group.add_argument("--queries", type=positive, metavar="N", help="sample N queries at random (default: all)")
-    group.add_argument("--depth", type=positive, default=100, metavar="N", help="candidates to re-rank (default: 100)")
     group.add_argument("--first-stage", metavar="NAME", help="name of the given candidates' order, for the tables")
-    group.add_argument("--run", metavar="FILE", help="candidates, as a TREC run")
-    group.add_argument("--qrels", metavar="FILE", help="judgements, in TREC format")
-    group.add_argument("--topics", metavar="FILE", help="with --qrels: queries, as JSON lines or id, tab, text")
-    group.add_argument("--corpus", metavar="FILE", help="with --qrels: documents, in the same formats")
+    add_data_options(group)
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print JSON, one object per dataset")
     group.add_argument("--run-out", metavar="PATH", help="write TREC runs to a folder, or one model's run to a file")
@@ -177,18 +171,7 @@ def _evaluate(
 
 
 def _open(args: argparse.Namespace) -> list[Dataset]:
-    from crossrank.data.open_dataset import open_dataset, read_trec
-
-    if args.qrels:
-        if args.datasets:
-            raise InputError(f"Give either DATASET ({args.datasets[0]}) or --qrels with --topics and --corpus.")
-        if not args.topics or not args.corpus:
-            raise InputError("--qrels needs --topics and --corpus: files with the texts of queries and documents.")
-        datasets = [read_trec(qrels=args.qrels, queries=args.topics, corpus=args.corpus, run=args.run)]
-    elif args.datasets:
-        datasets = [open_dataset(name, split=args.split, run=args.run) for name in args.datasets]
-    else:
-        raise InputError("There is no dataset. Give a folder or a file, or --qrels, --topics and --corpus.")
+    datasets = open_datasets(args.datasets, args)
     if args.first_stage:
         datasets = [replace(one, first_stage=args.first_stage) if one.candidates else one for one in datasets]
     names = [one.name for one in datasets]

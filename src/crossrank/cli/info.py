@@ -18,23 +18,8 @@ examples:
   crossrank info ./my-model --precision float32 --json
 """
 
-_TITLES: Mapping[str, str] = {
-    "model": "model",
-    "folder": "files",
-    "revision": "revision",
-    "architecture": "architecture",
-    "layers": "layers",
-    "hidden_size": "hidden size",
-    "usable_length": "usable length",
-    "max_length": "length in use",
-    "identity": "identity",
-    "labels": "labels",
-    "activation": "scores are",
-    "engine": "engine",
-    "device": "device",
-    "precision": "precision",
-    "threads": "threads",
-}
+# Names that people read, where they differ from those in JSON.
+_TITLES: Mapping[str, str] = {"folder": "files", "max_length": "length in use", "activation": "scores are"}
 _UNITS: Mapping[str, str] = {"usable_length": "tokens", "max_length": "tokens"}
 
 
@@ -58,8 +43,11 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json(info))
         return 0
-    known = {key: value for key, value in info.items() if value is not None}
-    rows = [(_TITLES.get(key, key), f"{one_line(_shown(value))} {_UNITS.get(key, '')}") for key, value in known.items()]
+    rows = [
+        (_TITLES.get(key, key.replace("_", " ")), f"{one_line(_shown(value))} {_UNITS.get(key, '')}")
+        for key, value in info.items()
+        if value is not None
+    ]
     for line in aligned(rows):
         print(line)
     return 0

@@ -79,11 +79,12 @@ def execute(args: argparse.Namespace) -> int:
     """
     from crossrank.atomic_write import write_atomically
     from crossrank.cli.output_files import check_output
+    from crossrank.data.bm25 import Bm25
     from crossrank.data.files import read_documents, read_judgements
     from crossrank.data.judgements import ReadReport
     from crossrank.progress import progress_of
     from crossrank.training.checks import check
-    from crossrank.training.negatives import Mining, bi_encoder_ranker, bm25_ranker, mine
+    from crossrank.training.negatives import Mining, Ranker, bi_encoder_ranker, mine
 
     settings = Mining(args.method, args.count, args.ranks[0], args.ranks[1], args.margin, args.filter_margin, args.seed)
     if args.method != "bm25" and not args.bi_encoder:
@@ -102,9 +103,9 @@ def execute(args: argparse.Namespace) -> int:
         raise InputError(f"{args.corpus!r} contains no document. Leave --corpus out to search the documents of DATA.")
     texts = texts or [one.document for group in groups for one in group.judged]
     corpus = [text for text in dict.fromkeys(texts) if text.strip()]
-    rankers = []
+    rankers: list[Ranker] = []
     if args.method != "bi-encoder":
-        rankers.append(bm25_ranker(corpus))
+        rankers.append(Bm25(corpus).scores)
     if args.method != "bm25":
         from crossrank.scoring.bi_encoder import BiEncoder
 

@@ -15,6 +15,7 @@ from crossrank.cli.terminal import (
     DIM,
     GREEN,
     RED,
+    aligned,
     can_write,
     columns,
     complain,
@@ -69,25 +70,17 @@ def write_table(rows: Sequence[Row], *, name_files: bool) -> None:
     """
     out = sys.stdout
     width = max(_NARROWEST, shutil.get_terminal_size().columns)
-    ranks = [str(row.ranked.rank) for row in rows]
-    scores = [f"{row.score:.4f}" for row in rows]
-    moves = [_moved(row.moved, out) for row in rows]
-    files = [cut(for_eyes(row.document.line.file), width // 4) if name_files else "" for row in rows]
-    rank_width, score_width, move_width, file_width = (
-        max(map(columns, cells), default=0) for cells in (ranks, scores, moves, files)
-    )
-    for row, rank, score, move, file in zip(rows, ranks, scores, moves, files, strict=True):
+    cells = []
+    for row in rows:
         style = GREEN if row.moved > 0 else RED if row.moved else DIM
-        cells = [
-            rank.rjust(rank_width),
-            styled(score.rjust(score_width), BOLD, out),
-            styled(move.ljust(move_width), style, out),
-        ]
-        left = width - rank_width - score_width - move_width - 2 * len(cells)
-        if name_files:
-            cells.append(styled(file + " " * (file_width - columns(file)), DIM, out))
-            left -= file_width + 2
-        print("  ".join([*cells, cut(for_eyes(row.document.text[slice(*row.ranked.passage or (None,))]), left)]))
+        score, move = styled(f"{row.score:.4f}", BOLD, out), styled(_moved(row.moved, out), style, out)
+        file = [styled(cut(for_eyes(row.document.line.file), width // 4), DIM, out)] if name_files else []
+        cells.append([str(row.ranked.rank), score, move, *file])
+    facts = aligned(cells, right=(0, 1))
+    left = width - max(map(columns, facts), default=0) - 2
+    texts = [cut(for_eyes(row.document.text[slice(*row.ranked.passage or (None,))]), left) for row in rows]
+    for line in aligned(list(zip(facts, texts, strict=True))):
+        print(line)
 
 
 def write_tabs(rows: Iterable[Row]) -> None:

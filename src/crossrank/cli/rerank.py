@@ -76,7 +76,7 @@ def add_options(parser: Parser) -> None:
         choices=tuple(AGGREGATIONS),
         default="truncate",
         help="for documents longer than the model reads: score the beginning (truncate, first), or score windows and "
-        "take the best (max) or the mean of the three best (mean_top_k)",
+        "take the best (max) or the mean of the three best (mean_top_k) (default: truncate)",
     )
     parser.add_argument(
         "--max-windows", type=positive, metavar="N", help="the most windows of a document (default: 32)"

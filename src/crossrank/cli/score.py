@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from crossrank.cli.output import Report
 from crossrank.cli.terminal import to_json
 from crossrank.data.streams import Line, Pair, Pause, count_lines, read_pairs
 from crossrank.data.text_lines import RowError
+from crossrank.progress import progress_of
 
 if TYPE_CHECKING:
     from crossrank.scoring.cross_encoder import CrossEncoder
@@ -72,10 +73,10 @@ def execute(args: argparse.Namespace) -> int:
     model = open_model(args)
     pairs = read_pairs(args.file, args.format, args.query_field, args.document_field)
     report = Report()
-    with _bar(args.file) as (advance, hidden):
+    with progress_of(count_lines(args.file), sys.stderr.isatty(), unit=" pairs") as advance:
         for chunk in _chunks(pairs, args.skip_bad):
             lines = _scored(model, chunk, args, report, advance)
-            with hidden():
+            with _without_bar():
                 sys.stdout.writelines(lines)
                 sys.stdout.flush()
     report.tell(model)
@@ -140,22 +141,11 @@ def _line_of(number: int, scores: Any, labels: list[str], kind: str, as_json: bo
     return to_json({"line": number, **value, "kind": kind})
 
 
-@contextmanager
-def _bar(file: str) -> Iterator[tuple[Callable[[int], object], Callable[[], AbstractContextManager[None]]]]:
-    """Show a progress bar on a terminal; yield a function that moves it, and one that hides it during output."""
+def _without_bar() -> AbstractContextManager[None]:
+    """Hide the progress bar while scores are written to the same terminal."""
     if not sys.stderr.isatty():
-        yield lambda done: None, nullcontext
-        return
-    from tqdm import tqdm
+        return nullcontext()
+    from tqdm.auto import tqdm
 
-    with tqdm(total=count_lines(file), unit=" pairs", leave=False) as bar:
-
-        @contextmanager
-        def hidden() -> Iterator[None]:
-            if sys.stdout.isatty():
-                bar.clear()
-            yield
-            if sys.stdout.isatty():
-                bar.refresh()
-
-        yield bar.update, hidden
+    hidden: AbstractContextManager[None] = tqdm.external_write_mode()
+    return hidden

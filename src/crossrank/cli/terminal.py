@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Collection, Sequence
@@ -13,6 +14,7 @@ from typing import Any, TextIO
 
 BOLD, DIM, GREEN, RED, YELLOW, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
 _KINDS = {"error": BOLD + RED, "warning": BOLD + YELLOW}
+_STYLE = re.compile(r"\x1b\[\d+m")
 # Characters that change the direction of writing, so that a terminal shows the text after them in another order.
 _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 
@@ -134,7 +136,8 @@ def cut(text: str, width: int) -> str:
 
 
 def columns(text: str) -> int:
-    """Count the terminal columns of a text: East Asian letters take two, combining accents none."""
+    """Count the terminal columns of a text: East Asian letters take two, combining accents and styles none."""
+    text = _STYLE.sub("", text)
     if text.isascii():
         return len(text)
     seen = (c for c in text if unicodedata.category(c) not in ("Mn", "Me", "Cf"))

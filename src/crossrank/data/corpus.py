@@ -33,17 +33,9 @@ class Corpus(Protocol):
     :param digest: Changes when a text changes.
     """
 
-    @property
-    def ids(self) -> list[str]:
-        """All identifiers, in order."""
-
-    @property
-    def index(self) -> Mapping[str, int]:
-        """Identifier to number."""
-
-    @property
-    def digest(self) -> str:
-        """Fingerprint of the texts."""
+    ids: list[str]
+    index: dict[str, int]
+    digest: str
 
     def text(self, number: int) -> str:
         """The text of one document: title and text with a space between."""

@@ -72,8 +72,7 @@ def rows_of(source: Source) -> Iterator[Row | RowError]:
     if ending is None:
         raise InputError(
             f"{path!r} does not end in any of {', '.join(_READERS)}, so its format is unknown. Rename it, or give a "
-            "BEIR folder "
-            "(corpus.jsonl, queries.jsonl, qrels/)."
+            "BEIR folder (corpus.jsonl, queries.jsonl, qrels/)."
         )
     yield from _READERS[ending](path)
 

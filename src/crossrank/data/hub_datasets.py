@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crossrank.data.beir import parquet_of_split
-from crossrank.errors import DownloadError, InputError
+from crossrank.errors import DownloadError, InputError, did_you_mean
 
 # Short names -> repositories that hold plain files in BEIR's layout.
 _BEIR = ("arguana", "fiqa", "nfcorpus", "scidocs", "scifact", "trec-covid", "quora", "nq", "hotpotqa", "fever")
@@ -39,8 +39,8 @@ def fetch(name: str, split: str, *, cache_folder: str | Path | None = None) -> P
     repository = KNOWN.get(name.lower().removeprefix("beir/"), name)
     if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
         raise InputError(
-            f"There is no folder or file {name!r}, and it is not the name of a known dataset: {', '.join(KNOWN)}. "
-            "Give a path, one of these names, or a repository on the hub as owner/name."
+            f"There is no folder or file {name!r}, and it is not the name of a known dataset: {', '.join(KNOWN)}."
+            f"{did_you_mean(name, KNOWN)} Give a path, one of these names, or a repository on the hub as owner/name."
         )
     # This import also stops huggingface_hub from sending usage data.
     from crossrank.checkpoint.hub import DOWNLOAD_ERRORS

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from crossrank.data.text_lines import TEXT_FIELDS, LineError, Place, RowError, cut, document_id, json_kind, record
-from crossrank.errors import InputError
+from crossrank.errors import InputError, did_you_mean
 from crossrank.types import PreparedId
 
 # A file without line ends, such as a disk image, must not fill the memory.
@@ -236,7 +236,8 @@ def _field(line: Line, fields: Mapping[str, Any], names: tuple[str, ...], option
         reason = f"it has no field {wanted}; its fields: {has}"
     else:
         reason = f"its field {wrong!r} is {json_kind(fields[wrong])}, not a string"
-    raise RowError(line.file, line.number, reason, f"Name the field to read with {option}.")
+    guess = did_you_mean(names[0], fields) if len(names) == 1 else ""
+    raise RowError(line.file, line.number, reason, f"{guess} Name the field to read with {option}.".lstrip())
 
 
 def _json_pair(line: Line, query: str, document: str) -> Pair:

@@ -62,16 +62,14 @@ def find_base(name: str | None, work: Path) -> Base:
     if config.raw.get("auto_map"):
         raise UnsupportedModelError(
             f"{files.name!r} has its own code (auto_map in config.json), which crossrank never runs. It can be used "
-            "for "
-            "scoring but not trained. Train another base, such as cross-encoder/ms-marco-MiniLM-L6-v2, or leave "
+            "for scoring but not trained. Train another base, such as cross-encoder/ms-marco-MiniLM-L6-v2, or leave "
             "--base out for the bundled model."
         )
     if not config.architecture.endswith("ForSequenceClassification"):
         kind = config.architecture or f"{config.model_type}, of no stated kind"
         raise UnsupportedModelError(
             f"{files.name!r} is not a cross-encoder but {kind}: it has no weights that turn a pair into a score. "
-            "Choose a "
-            "model whose config.json has architectures=[...ForSequenceClassification], such as "
+            "Choose a model whose config.json has architectures=[...ForSequenceClassification], such as "
             "cross-encoder/ms-marco-MiniLM-L6-v2, or leave --base out for the bundled model."
         )
     if len(config.labels) != 1:
@@ -172,12 +170,12 @@ def freeze(model: CrossEncoder, base: Base, settings: Settings) -> list[torch.nn
 
 
 def learning_rate(model: CrossEncoder, settings: Settings) -> float:
-    """The learning rate to start from, see :class:`Settings`."""
+    """The learning rate to start from: that of the settings, else 2e-5, or 5e-5 if only the head learns."""
     if settings.learning_rate is not None:
         return settings.learning_rate
     body = f"{model.model.base_model_prefix}."
     body_learns = any(p.requires_grad for name, p in model.model.named_parameters() if name.startswith(body))
-    return settings.learning_rate_all if body_learns else settings.learning_rate_head
+    return 2e-5 if body_learns else 5e-5
 
 
 def add_lora(model: CrossEncoder, rank: int) -> None:

@@ -78,16 +78,13 @@ def check(
     report.negatives = len(kept) - report.positives
     report.queries_that_rank = sum(group.can_rank for group in groups)
     report.teacher_scores = sum(one.teacher is not None for one in kept)
+    also = f"pairs of {len(shared_queries)} queries that are also in the evaluation data"
     for what, places, done in (
         ("empty query or document", empty, "left out"),
         ("the same pair again, with the same label", repeated, "the first is kept"),
         ("the same pair with different labels", averaged, "labels averaged"),
         ("the same pair as often relevant as not", undecided, "left out"),
-        (
-            f"pairs of {len(shared_queries)} queries that are also in the evaluation data",
-            shared,
-            "left out of training",
-        ),
+        (also, shared, "left out of training"),
     ):
         report.findings.append(DataIssue(what, len(places), done, tuple(places[:EXAMPLES])))
     first = (read.first_skipped,) if read.first_skipped else ()
@@ -138,12 +135,11 @@ def count_cut(report: DataReport, groups: Sequence[Group], lengths: Callable[[An
     :param what: What is cut: ``"pairs"``, or ``"documents"`` if the model reads query and document separately.
     """
     judged = [one for group in groups for one in group.judged]
-    cut = []
+    cut: list[str] = []
     for start in range(0, len(judged), 1024):
         part = judged[start : start + 1024]
-        cut += [
-            one.place for one, length in zip(part, lengths([one.pair for one in part]), strict=True) if length > most
-        ]
+        found = zip(part, lengths([one.pair for one in part]), strict=True)
+        cut += [one.place for one, length in found if length > most]
     share = f" ({len(cut) / len(judged):.0%})" if judged else ""
     report.findings.append(DataIssue(f"{what} of more than {most} tokens{share}", len(cut), CUT, tuple(cut[:EXAMPLES])))
 
@@ -183,8 +179,6 @@ def need_both_classes(groups: Sequence[Group], loss: str) -> None:
     classes = Counter(is_positive(one.label) for group in groups for one in group.judged)
     if len(classes) == 2:
         return
-    if not classes:
-        raise InputError("No pairs are left to train on. Give more data.")
     there, lacking = ("positive", "negative") if classes[True] else ("negative", "positive")
     remedy = (
         "Mine negatives: crossrank mine DATA --corpus CORPUS -o triplets.jsonl; or use --loss mnrl, which uses "

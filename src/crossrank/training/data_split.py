@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any
 from crossrank.checkpoint.config import ModelConfig, load_config
 from crossrank.data.columns import roles_of
 from crossrank.data.files import read_judgements, rows_of
+from crossrank.data.forms import judgements_of
 from crossrank.data.judgements import Group, Judgement, ReadReport, ReadSettings, RowError
 from crossrank.errors import InputError
 from crossrank.tokenization.tokenizer import load_tokenizer
@@ -185,17 +185,12 @@ def _teacher_scores(path: str) -> dict[tuple[str, str], float]:
         if isinstance(row, RowError):
             raise row
         roles = roles_of(row.fields, {})
+        # A label that is not among the columns: what looks like one is the teacher's score.
         column = (roles.get("teacher") or roles.get("label") or [""])[0]
-        value = row.fields.get(column)
         if "query" not in roles or "document" not in roles or not column:
             raise row.bad("it does not have query, document and teacher_score", "Give these three columns.")
-        try:
-            score = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            score = math.nan
-        if not math.isfinite(score):
-            raise row.bad(f"its {column!r} is {value!r}, not a number", "Give a score for each pair.")
-        scores[str(row.fields[roles["query"][0]]), str(row.fields[roles["document"][0]])] = score
+        given = ReadSettings(columns={"teacher": column, "label": ""})
+        scores |= {one.pair: one.teacher for one in judgements_of(row, given, ReadReport()) if one.teacher is not None}
     return scores
 
 

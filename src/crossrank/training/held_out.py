@@ -68,8 +68,7 @@ class HeldOutEvaluator(BaseEvaluator):  # type: ignore[misc]
     """Tells the trainer how good the model is; higher is better.
 
     The figure is the mean nDCG@10 minus a hundredth of the loss, which breaks ties and decides if no query has
-    documents
-    with different labels.
+    documents with different labels.
     """
 
     def __init__(self, groups: Sequence[Group], batch_size: int) -> None:

@@ -121,31 +121,21 @@ class EpochNumbers(TrainerCallback):  # type: ignore[misc]
 
 
 class TrainingLog(TrainerCallback):  # type: ignore[misc]
-    """Writes new figures to a CSV file and passes them to the progress bar."""
+    """Writes the figures to a CSV file and passes new ones to the progress bar."""
 
     def __init__(self, path: Path, progress: Callable[[int, int, dict[str, float]], object] | None) -> None:
         self.path = path
         self.progress = progress
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Remove rows after the save point from which the run continues: those steps are repeated."""
-        rows = []
-        if self.path.is_file():
-            with self.path.open(encoding="utf-8", newline="") as stream:
-                rows = [row for row in csv.DictReader(stream) if (row["step"] or "").isdigit()]
-            rows = [row for row in rows if int(row["step"]) <= state.global_step]
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Write all figures; the history of a resumed run begins with those before its save point."""
+        figures = _without_prefix(logs or {})
+        if "train_runtime" in figures:
+            return
         with self.path.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.DictWriter(stream, _COLUMNS, extrasaction="ignore")
             writer.writeheader()
-            writer.writerows(rows)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Write new figures."""
-        figures = {key.removeprefix("eval_"): value for key, value in (logs or {}).items()}
-        if "train_runtime" in figures:
-            return
-        with self.path.open("a", encoding="utf-8", newline="") as stream:
-            csv.DictWriter(stream, _COLUMNS, extrasaction="ignore").writerow({"step": state.global_step, **figures})
+            writer.writerows(map(_without_prefix, state.log_history))
         if self.progress:
             self.progress(state.global_step, state.max_steps, figures)
 
@@ -153,6 +143,10 @@ class TrainingLog(TrainerCallback):  # type: ignore[misc]
         """Report a step."""
         if self.progress:
             self.progress(state.global_step, state.max_steps, {})
+
+
+def _without_prefix(figures: dict[str, float]) -> dict[str, float]:
+    return {name.removeprefix("eval_"): value for name, value in figures.items()}
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,8 @@ def write_card(
         card.data.model_name = result.output.resolve().name
         card.data.eval_results = [_figure_for_the_hub(result.comparison)]
         card.data.metrics = [METRIC]
-    sections: list[Callable[[], str]] = [
-        lambda: _usage(base),
-        lambda: _evaluation(result.comparison),
-        lambda: _data(split),
-        lambda: _run(settings, base, result, machine),
-        lambda: _limits(split, settings),
-    ]
-    added = "\n\n".join(section() for section in sections)
+    sections = [_usage(base), _evaluation(result.comparison), _data(split), _run(settings, base, result, machine)]
+    added = "\n\n".join([*sections, _limits(split, settings)])
     # Before the citations, where readers stop.
     text, mark, citations = card.text.partition("\n## Citation")
     card.text = f"{text.rstrip()}\n\n{added}\n{mark}{citations}"
@@ -96,8 +89,7 @@ def _evaluation(found: HeldOutComparison | None) -> str:
     lines = [
         f"On {found.pairs} pairs of held-out queries. {found.queries} of these queries have documents with different "
         "labels. Intervals are 95 % (bootstrap over queries), p is from a paired permutation test. The held-out "
-        "queries "
-        "also decided when to stop training, so the figures of the result are slightly optimistic.",
+        "queries also decided when to stop training, so the figures of the result are slightly optimistic.",
         "",
         "| | nDCG@10 | 95 % interval | the result is better by | 95 % interval | p | binary cross-entropy |",
         "|---|---|---|---|---|---|---|",

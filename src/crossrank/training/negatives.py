@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.data.bm25 import Bm25, best
+from crossrank.data.bm25 import best
 from crossrank.data.judgements import Group
 from crossrank.errors import InputError
 from crossrank.training.checks import same_query
+from crossrank.validation import check_choice, check_counts, check_number
 
 Floats = NDArray[np.float64]
 METHODS = ("bm25", "bi-encoder", "both")
@@ -51,16 +52,11 @@ class Mining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise InputError(f"method={self.method!r} is unknown. Choose from {', '.join(METHODS)}.")
-        if not 1 <= self.first <= self.last:
-            raise InputError(
-                f"The window of ranks is {self.first} to {self.last}. Give a first rank of 1 or more and a last rank."
-            )
-        if self.count < 1:
-            raise InputError(f"count={self.count} is below 1. Use at least one negative per query.")
-        if not math.isfinite(self.filter_margin):
-            raise InputError(f"filter_margin={self.filter_margin} is not a finite number. Use 1, for example.")
+        check_choice("method", self.method, METHODS)
+        check_counts(count=self.count, first=self.first, last=self.last)
+        check_number("filter_margin", self.filter_margin, remedy="Use 1, for example.")
+        if self.last < self.first:
+            raise InputError(f"The first rank is {self.first} and the last {self.last}. Give the lower number first.")
         if not (0 < self.margin <= 1 or self.margin == math.inf):
             raise InputError(
                 f"margin={self.margin} is outside 0 to 1. It is a share of a positive's score; use inf for no limit."
@@ -96,14 +92,6 @@ class Mined:
 
 
 Ranker = Callable[[str], Floats]
-
-
-def bm25_ranker(corpus: Sequence[str]) -> Ranker:
-    """BM25's scores of all documents for a query.
-
-    :raises MissingExtraError: If bm25s is not installed.
-    """
-    return Bm25(corpus).scores
 
 
 def bi_encoder_ranker(model: Any, corpus: Sequence[str], queries: Sequence[str]) -> Ranker:
@@ -150,7 +138,7 @@ def mine(
         judged = of_query[same_query(group.query)]
         found: dict[str, None] = {}
         for ranker in rankers:
-            window = _window(group.query, positives, judged, corpus, place, ranker(group.query), settings, report)
+            window = _window(positives, judged, corpus, place, ranker(group.query), settings, report)
             if logits_of is not None:
                 window = _filtered(group.query, positives, window, logits_of, settings, report)
             chosen = random.Random(f"{settings.seed}\n{group.query}")
@@ -168,7 +156,6 @@ def mine(
 
 
 def _window(
-    query: str,
     positives: Sequence[str],
     judged: set[str],
     corpus: Sequence[str],

@@ -135,8 +135,7 @@ def _models(
     if against is not None and resolve(against).folder.resolve() != in_use.folder.resolve():
         raise InputError(
             f"against={os.fspath(against)!r} is not the version in use in {str(in_use.folder.parent.parent)!r}, "
-            "which is "
-            f"{in_use.name}. A candidate must be better than that version; leave --against out."
+            f"which is {in_use.name}. A candidate must be better than that version; leave --against out."
         )
     return ModelFiles(in_use.folder, in_use.name, in_use.name), new
 

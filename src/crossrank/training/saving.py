@@ -48,8 +48,7 @@ def check_output(output: Path) -> None:
     if output.is_dir() and any(output.iterdir()) and not _is_model(output, files):
         raise InputError(
             f"The folder {str(output)!r} is not empty and holds no model, so it is not replaced. Name another "
-            "folder, or "
-            "empty this one."
+            "folder, or empty this one."
         )
     foreign = [file for file in files if not _OF_A_MODEL.fullmatch(file)]
     if foreign:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
-from crossrank.errors import InputError
+from crossrank.errors import InputError, did_you_mean
 
 LOSS_NAMES = ("bce", "lambda", "listnet", "ranknet", "mse", "margin-mse", "mnrl", "cached-mnrl")
 FREEZE = ("auto", "none", "embeddings", "half", "body")
@@ -44,8 +44,6 @@ class Settings:
     learning_rate: float | None = _of(
         None, "learning rate (default: 2e-5; 5e-5 if only the head learns)", 0, 1, option="lr"
     )
-    learning_rate_all: float = _of(2e-5, "the default if more than the head learns", 0, 1, option="")
-    learning_rate_head: float = _of(5e-5, "the default if only the head learns", 0, 1, option="")
     batch_size: int = _of(16, "pairs in a batch; with mnrl and cached-mnrl, queries", 1)
     accumulate: int = _of(1, "batches whose gradients make one step", 1)
     warmup: float = _of(0.1, "share of the steps in which the learning rate rises from 0", 0, 1)
@@ -108,7 +106,10 @@ class Settings:
             name, mark, value = text.partition("=")
             name = name.strip().replace("-", "_")
             if not mark or name not in known:
-                raise InputError(f"{text!r} is not NAME=VALUE of a setting. The settings are {', '.join(known)}.")
+                guess = did_you_mean(name, known)
+                raise InputError(
+                    f"{text!r} is not NAME=VALUE of a setting.{guess} The settings are {', '.join(known)}."
+                )
             try:
                 values[name] = kind_of(known[name])(value.strip())
             except ValueError as error:

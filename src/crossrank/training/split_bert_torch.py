@@ -69,8 +69,7 @@ class KeptStates:
     """A cache of the states of texts after the frozen layers, so that each text is read once.
 
     Each text is read alone, so that its states don't depend on the rest of the batch and a resumed run computes with
-    the
-    same numbers. When the cache is full, other texts are read again each time.
+    the same numbers. When the cache is full, other texts are read again each time.
 
     :param layers: How many of the lowest layers are frozen.
     :param most_bytes: Size of the cache; a text of 200 tokens and size 384 takes 0.3 MB.

@@ -143,8 +143,7 @@ def _train(
     if rows < least:
         raise InputError(
             f"A batch of {rows} has no document to compare a positive with. Give negatives (crossrank mine finds "
-            "some), "
-            "or at least two queries and a --batch-size of 2 or more."
+            "some), or at least two queries and a --batch-size of 2 or more."
         )
     while True:
         try:
@@ -169,8 +168,7 @@ def _train(
             rows, accumulate = rows // 2, accumulate * 2
             tell(
                 f"A batch of {rows * 2} does not fit in memory. Continuing with batches of {rows} and {accumulate} "
-                "batches per "
-                "step"
+                "batches per step"
             )
             point = last_complete(work)
     if settings.lora_rank:
@@ -302,8 +300,7 @@ def _save_point(
         if json.loads(marker.read_text(encoding="utf-8")) != print_of_this:
             raise InputError(
                 f"The stopped run ({str(work)!r}) had other data, settings or another base, so it can't be "
-                "continued. Use the "
-                "same arguments as then, or delete that folder to start again."
+                "continued. Use the same arguments as then, or delete that folder to start again."
             )
         point = last_complete(work)
         step = point.name.rpartition("-")[2] if point else None
@@ -316,8 +313,7 @@ def _save_point(
     if point := last_complete(work):
         raise InputError(
             f"There is a stopped run ({str(work)!r}, step {point.name.rpartition('-')[2]}). Give --resume to "
-            "continue it, "
-            "or delete that folder to start again."
+            "continue it, or delete that folder to start again."
         )
     if resume:
         tell("There is no stopped run to continue: starting from the beginning")
