@@ -1,7 +1,7 @@
-"""The guard set of crossrank.training: general queries on which a candidate must not have become worse.
+"""Make the guard set of crossrank.training: general queries on which a candidate must not become worse.
 
-Draws pairs that the bundled model was not trained on, neither query nor passage, from texts whose licences let them
-be passed on; a query's candidates are its passage and others of the same source, those that BM25 takes for it first.
+The pairs come from texts whose licences allow copying them. The bundled model was not trained on their queries or
+passages. The candidates of a query are its passage and others of the same source, with BM25's best among them.
 
     python -m recipes.guard --data ../shared/data/train
 """
@@ -23,7 +23,7 @@ from recipes.bundled.prepare import select, usable
 OUTPUT = Path(__file__).parents[1] / "src/crossrank/training/guard/guard.jsonl.gz"
 CANDIDATES, BY_BM25 = 10, 8
 WORDS = (25, 85)
-# File, source there (None: all), licence, kinds (empty: all), pairs.
+# File, source in it (None: all), licence, kinds (empty: all), number of pairs.
 QUOTA: tuple[tuple[str, str | None, str, tuple[str, ...], int], ...] = (
     ("openstax", "openstax/psychology", "CC BY 4.0", ("heading", "question_solution", "topic_sentence", "term"), 32),
     ("openstax", "openstax/astronomy", "CC BY 4.0", ("heading", "question_solution", "topic_sentence", "term"), 32),
@@ -41,7 +41,7 @@ QUOTA: tuple[tuple[str, str | None, str, tuple[str, ...], int], ...] = (
 
 
 def draw(data: Path) -> list[dict]:
-    """Pairs with ``query``, ``positive``, ``group`` and ``licence``."""
+    """Sample pairs with ``query``, ``positive``, ``group`` and ``licence``."""
     trained, passages = select(data, 1.0)
     texts = {text for _, text in passages}
     wordings = {wording.casefold() for query in trained for wording in query["wordings"]}
@@ -77,7 +77,7 @@ def draw(data: Path) -> list[dict]:
 
 
 def with_candidates(pairs: list[dict]) -> list[dict]:
-    """Lines of the file: documents, then queries with their candidates in BM25's order."""
+    """Make the lines of the file: documents, then queries with their candidates in BM25's order."""
     texts = list(dict.fromkeys(pair["positive"] for pair in pairs))
     number = {text: i for i, text in enumerate(texts)}
     first = {pair["positive"]: pair for pair in reversed(pairs)}
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = with_candidates(draw(args.data))
     whole = "".join(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n" for line in lines)
     packed = io.BytesIO()
-    # Without a time, so that the same lines are the same bytes.
+    # Without a time, so that the same lines give the same bytes.
     with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=9, mtime=0) as stream:
         stream.write(whole.encode())
     args.output.write_bytes(packed.getvalue())

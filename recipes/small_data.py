@@ -1,12 +1,12 @@
-"""How the defaults of ``crossrank train`` were chosen: small samples of real data, several settings, one table.
+"""Compare settings of ``crossrank train`` on small samples of real data. The defaults were chosen with it.
 
     python -m recipes.small_data ../shared/data build/small_data --tasks covidqa medquad --sizes 50 200 \
         --try "" "loss=lambda" "loss=lambda,learning_rate=1e-3"
 
-A task is a pool of queries to draw training samples from and other queries to measure on. Negatives are mined by BM25,
-as ``crossrank mine`` does with its defaults. Every run is that of ``crossrank train``, except that averaging with the
-base is done at the end, so that several shares can be measured for one training. Runs that are already in the results
-are not repeated. ``--table`` only prints.
+A task is a pool of queries to sample training data from, and other queries to measure on. Negatives are mined by BM25
+with the defaults of ``crossrank mine``. A run is one of ``crossrank train``, but averages with the base at the end, so
+that one training gives figures for several shares. Runs that are already in the results are not repeated. ``--table``
+only prints the table.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ ABSENT = "absent"
 
 @dataclass(frozen=True)
 class Task:
-    """Queries with their positives to draw from, the corpus, and what to measure on."""
+    """Queries with their positives to sample from, the corpus, and the queries to measure on."""
 
     pool: Sequence[tuple[str, Sequence[str]]]
     corpus: Sequence[str]
@@ -58,7 +58,7 @@ class Task:
 
 
 def scifact(folder: Path, *, final: bool) -> Task:
-    """SciFact's training part; measured on queries of it, or on its test part."""
+    """Read SciFact's training part, to measure on some of its queries or on the test part."""
     train = read_beir(folder, split="train")
     corpus = [train.corpus.text(i) for i in range(len(train.corpus.ids))]
     pool = [(text, found) for _, text, found in _queries(train)]
@@ -88,7 +88,7 @@ def _listed(data: Dataset, depth: int) -> dict[str, list[str]]:
 
 
 def pairs_file(file: Path) -> Task:
-    """A sample of one of the files of training pairs."""
+    """Sample one of the files of training pairs."""
     rows = [row for row in _lines(file) if not row.get("in_liveqa")]
     random.Random(0).shuffle(rows)
     by_query: dict[str, list[str]] = {}
@@ -100,7 +100,7 @@ def pairs_file(file: Path) -> Task:
 
 
 def _candidates(queries: Sequence[tuple[str, Sequence[str]]], corpus: Sequence[str]) -> list[Group]:
-    """BM25's best; queries whose relevant documents are not there measure nothing and are left out."""
+    """Take BM25's best. Queries without a relevant document among them measure nothing and are left out."""
     index = Bm25(corpus)
     groups = [_group(text, found, [corpus[i] for i in best(index.scores(text), DEPTH)]) for text, found in queries]
     return [group for group in groups if any(one.label and one.file != ABSENT for one in group.judged)]
@@ -124,7 +124,7 @@ def guard() -> list[Group]:
 
 
 def ndcg_of(groups: Sequence[Group], model: Any) -> NDArray[np.float64]:
-    """NDCG@10 of every query; relevant documents that are not candidates are ranked last."""
+    """Give nDCG@10 of every query. Relevant documents that are not candidates are ranked last."""
     logits = sentence_transformers_logits(model, 32)
 
     def with_absent(pairs: list[tuple[str, str]]) -> NDArray[np.float64]:
@@ -138,14 +138,14 @@ def ndcg_of(groups: Sequence[Group], model: Any) -> NDArray[np.float64]:
 
 
 class OnKept(KeptStates):
-    """States after all layers of a model whose upper ones learnt, computed on the kept ones of those that did not."""
+    """Caches the states after all layers of a model whose upper layers were trained, on top of the lower ones."""
 
     def __init__(self, network: Any, lower: KeptStates) -> None:
         super().__init__(network.config.num_hidden_layers, MOST_KEPT)
         self.network, self.lower = network, lower
 
     def __call__(self, read: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """As the base's; ``read`` is not asked."""
+        """Give the states as :class:`KeptStates` does, without ``read``."""
 
         def whole(text: torch.Tensor) -> torch.Tensor:
             layers, all_of_it = self.lower.layers, torch.ones_like(text)
@@ -156,11 +156,11 @@ class OnKept(KeptStates):
 
 
 class Bench:
-    """The base, measured, and runs against it."""
+    """The figures of the base, and runs to compare with it."""
 
     def __init__(self, folder: Path, tasks: Mapping[str, Task], base: str | None) -> None:
         self.folder, self.tasks, self.base = folder, tasks, base
-        # Texts are the same in every run, and so are layers that do not learn.
+        # All runs read the same texts with the same frozen layers.
         self.kept: dict[int, KeptStates] = {}
         base_model.KeptStates = lambda layers: self.kept.setdefault(layers, KeptStates(layers, MOST_KEPT))  # type: ignore[assignment, misc]
         self.measured = {"guard": guard(), **{name: task.measured for name, task in tasks.items()}}
@@ -177,7 +177,7 @@ class Bench:
         return model
 
     def run(self, task: str, size: int, seed: int, tried: str, shares: Sequence[float]) -> Row:
-        """Draw a sample, train, measure.
+        """Sample, train and measure.
 
         :param tried: Settings that differ from the defaults, ``NAME=VALUE,...``; of mining ``mine.NAME=VALUE``; general
             pairs to mix in ``mix=FILE``.
@@ -200,7 +200,7 @@ class Bench:
             model = self._open(str(result.output), settings)
         learnt = base_model.weights_of(model)
         network, kept = model.model, getattr(model.model, "kept", None)
-        # Queries on which a gain can't be memory of a document.
+        # Queries whose gain can't come from a memorised document.
         documents = {one.document for group in groups for one in group.judged}
         new = np.array([not asks_for(group, documents) for group in self.measured[task] if group.can_rank])
         row: Row = {"queries": len(mined), "steps": result.steps, "seconds": round(trained, 1)}
@@ -229,7 +229,7 @@ def _mining(given: Sequence[str], seed: int) -> Mining:
 
 
 def table(rows: Sequence[Row]) -> None:
-    """Mean gains over tasks and seeds, by settings and share of the base; and the worst."""
+    """Print the mean gain over tasks and seeds, and the worst, by settings and share of the base."""
     keys = list(dict.fromkeys((row["size"], row["settings"]) for row in rows))
     for size, text in sorted(keys):
         these = [row for row in rows if (row["size"], row["settings"]) == (size, text)]
