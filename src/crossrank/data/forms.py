@@ -32,6 +32,11 @@ class Feedback:
     by_clicks: list[float | None] | None
     teachers: list[float | None]
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The positions that were clicked, from 1."""
+        return tuple(place for place, label in enumerate(self.by_clicks or (), start=1) if label == 1)
+
 
 def roles_in(row: Row, settings: ReadSettings) -> dict[str, list[str]]:
     """Find the columns of each role that have a value in this row."""

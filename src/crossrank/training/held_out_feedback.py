@@ -20,7 +20,7 @@ from pathlib import Path
 from crossrank.data.columns import form_of
 from crossrank.data.corpus import MemoryCorpus
 from crossrank.data.dataset import Dataset, assemble
-from crossrank.data.forms import feedback_of, judgements_of, roles_in
+from crossrank.data.forms import Feedback, feedback_of, judgements_of, roles_in
 from crossrank.data.judgements import Judgement, ReadReport, ReadSettings, Row
 from crossrank.data.text_lines import Notes, Place
 from crossrank.data.trec import Qrels, RunRow
@@ -31,19 +31,6 @@ ETA = 1.0
 LEAST_PROPENSITY = 0.1
 # Labels range from 0 to 1, grades are whole numbers.
 _GRADES = 100
-
-
-@dataclass(frozen=True)
-class Clicks:
-    """A ranking that was shown.
-
-    :param shown: The texts, from the top.
-    :param places: The positions that were clicked, from 1; empty if nobody clicked.
-    """
-
-    query: str
-    shown: tuple[str, ...]
-    places: tuple[int, ...]
 
 
 @dataclass
@@ -57,7 +44,7 @@ class Held:
 
     queries: dict[str, str] = field(default_factory=dict)
     judged: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    clicks: dict[str, list[Clicks]] = field(default_factory=dict)
+    clicks: dict[str, list[Feedback]] = field(default_factory=dict)
 
     def add(self, row: Row, reading: ReadSettings) -> None:
         """Add a row."""
@@ -71,8 +58,8 @@ class Held:
             self.clicks.setdefault(same_query(clicks.query), []).append(clicks)
 
 
-def split_signals(row: Row, reading: ReadSettings) -> tuple[list[Judgement], Clicks | None]:
-    """Divide a row into judgements that people gave, and clicks.
+def split_signals(row: Row, reading: ReadSettings) -> tuple[list[Judgement], Feedback | None]:
+    """Divide a row into judgements that people gave, and a ranking with recorded clicks.
 
     :raises RowError: If it can't be used.
     """
@@ -85,10 +72,7 @@ def split_signals(row: Row, reading: ReadSettings) -> tuple[list[Judgement], Cli
         for text, label in zip(found.shown, found.said, strict=True)
         if label is not None
     ]
-    if found.by_clicks is None:
-        return said, None
-    places = tuple(place for place, label in enumerate(found.by_clicks, start=1) if label == 1)
-    return said, Clicks(found.query, found.shown, places)
+    return said, None if found.by_clicks is None else found
 
 
 @dataclass(frozen=True)
@@ -161,7 +145,7 @@ def as_dataset(held: Held, source: Path, *, eta: float = ETA) -> HeldOutFeedback
     return HeldOutFeedback(dataset, weights, len(by_clicks))
 
 
-def _by_propensity(sessions: Iterable[Clicks], eta: float) -> tuple[dict[str, float], float]:
+def _by_propensity(sessions: Iterable[Feedback], eta: float) -> tuple[dict[str, float], float]:
     """Give the gain of each shown document, and the weight that turns nDCG into the weighted clicks of one showing.
 
     Rankings without a click count as showings; otherwise queries with rare clicks would count too much.
