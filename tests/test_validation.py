@@ -76,7 +76,7 @@ def test_names() -> None:
     assert v.check_choice("role", "query", ("query", "document")) == "query"
     with pytest.raises(InputError, match=r"role='x' is not known: give one of query, document\."):
         v.check_choice("role", "x", ("query", "document"))
-    with pytest.raises(InputError, match=r"no setting 'b': give some of a, c\."):
+    with pytest.raises(InputError, match=r"no setting 'b'\. Its settings: a, c\."):
         v.check_settings_names("long_documents", {"a": 1, "b": 2}, ["a", "c"])
     assert v.check_model_name(Path("x")) == Path("x")
     with pytest.raises(InputError, match="model_name_or_path=3"):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from crossrank.errors import InputError
+from crossrank.errors import InputError, did_you_mean
 from crossrank.types import PreparedId
 
 
@@ -167,7 +167,9 @@ def check_settings_names(what: str, given: Mapping[str, Any], known: Iterable[st
     names = tuple(known)
     for name in given:
         if name not in names:
-            raise InputError(f"{what} has no setting {name!r}: give some of {', '.join(names)}.")
+            raise InputError(
+                f"{what} has no setting {name!r}.{did_you_mean(name, names)} Its settings: {', '.join(names)}."
+            )
 
 
 def check_model_name(model: Any, argument: str = "model_name_or_path") -> str | os.PathLike[str]:

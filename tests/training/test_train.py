@@ -51,6 +51,11 @@ def trained(pairs: Path, tiny_bert: Path, tmp_path_factory: pytest.TempPathFacto
     return output, run(pairs, tiny_bert, output)
 
 
+def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"train\(\) has no setting 'epoch'. Did you mean 'epochs'"):
+        train([], tmp_path / "model", epoch=1)
+
+
 # ---- what comes out
 
 

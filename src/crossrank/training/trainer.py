@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from crossrank.training.model_card import write_card
 from crossrank.training.saving import RUN, check_output, explain_full_disk, only_one, queries_learnt, write_folder
 from crossrank.training.settings import Settings
 from crossrank.training.training_result import TrainingResult
+from crossrank.validation import check_settings_names
 
 Progress = Callable[[int, int, dict[str, float]], object]
 
@@ -81,6 +82,7 @@ def train(
     for module in ("datasets", "accelerate"):
         require(module, extra="train", purpose="Training")
     started = time.perf_counter()
+    check_settings_names("train()", changes, (one.name for one in fields(Settings)))
     settings, folder, name = replace(settings or Settings(), **changes), Path(output), os.fspath(base) if base else None
     if isinstance(data, DataSplit):
         split = data
