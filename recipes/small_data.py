@@ -32,9 +32,8 @@ from crossrank.data.open_dataset import read_beir
 from crossrank.data.text_lines import numbered, record
 from crossrank.evaluation.significance import permutation_p
 from crossrank.training import base_model, train
-from crossrank.training.comparison import asks_for
 from crossrank.training.guard_set import load_guard
-from crossrank.training.held_out import measure, sentence_transformers_logits
+from crossrank.training.held_out import asks_for, measure, sentence_transformers_logits
 from crossrank.training.negatives import Mining, mine
 from crossrank.training.settings import Settings
 from crossrank.training.split_bert_torch import KeptStates

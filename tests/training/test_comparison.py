@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crossrank.data.judgements import Group, Judgement
-from crossrank.training.comparison import HeldOutComparison, Scorer, compare_held_out
+from crossrank.training.held_out import HeldOutComparison, Scorer, compare_held_out
 
 # nDCG@10 of one relevant document at the second place.
 SECOND = 1 / math.log2(3)

@@ -118,7 +118,7 @@ def _documents(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
     seen: dict[str, str] = {}
     for name in args.files:
         path = Path(name)
-        if path.is_dir() and not any(path.glob("corpus.*")):
+        if path.is_dir() and not any((*path.glob("corpus.*"), *path.glob("corpus/**/*.parquet"))):
             files = sorted(file for file in path.rglob("*") if file.suffix in _FILES and file.is_file())
             if not files:
                 raise InputError(f"{name} holds no file that ends in {', '.join(_FILES)}. Name the files.")
@@ -155,25 +155,15 @@ def _of_file(path: Path, args: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 
 def _of_parquet(path: Path, args: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    from crossrank.data.text_lines import TEXT_FIELDS
-    from crossrank.optional import require
+    from crossrank.data.text_lines import TEXT_FIELDS, parquet_rows
 
-    parquet = require("pyarrow.parquet", extra="parquet", purpose="Reading Parquet")
-    try:
-        file = parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read as Parquet: {error}") from error
-    columns = file.schema_arrow.names
-    text = args.field or next((name for name in TEXT_FIELDS if name in columns), None)
-    if text not in columns:
-        raise InputError(f"{path} has no column {text or 'text'!r}; it has {', '.join(columns)}. Name it with --field.")
-    number = 0
-    for batch in file.iter_batches(batch_size=1024):
-        for row in batch.to_pylist():
-            number += 1
-            if not isinstance(row[text], str):
-                raise InputError(f"{path}, row {number}: {text!r} is {row[text]!r}, not a string. Leave the row out.")
-            yield _identifier(row, args.id, f"{path}:{number}"), row[text]
+    for place, row in parquet_rows(path):
+        text = args.field or next((name for name in TEXT_FIELDS if name in row), "text")
+        if text not in row:
+            raise InputError(f"{path} has no column {text!r}; it has {', '.join(row)}. Name it with --field.")
+        if not isinstance(row[text], str):
+            raise InputError(f"{path}, row {place.number}: {text!r} is {row[text]!r}, not a string. Leave the row out.")
+        yield _identifier(row, args.id, f"{path}:{place.number}"), row[text]
 
 
 def _identifier(row: Any, field: str | None, otherwise: str) -> str:

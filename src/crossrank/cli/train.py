@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crossrank.data.judgements import ReadSettings
     from crossrank.evaluation.result import PairedComparison
     from crossrank.training.checks import DataReport
-    from crossrank.training.comparison import HeldOutComparison
+    from crossrank.training.held_out import HeldOutComparison
 
 DESCRIPTION = "Train a model on judged pairs. Needs the extra 'train'."
 EPILOG = """\
@@ -224,7 +224,7 @@ def _print_comparison(found: HeldOutComparison | None) -> None:
         )
         return
     # Imported here, because --help needs no torch.
-    from crossrank.training.comparison import LEARNT
+    from crossrank.training.held_out import LEARNT
 
     print(f"on {found.queries} held-out queries, nDCG@10:")
     for name, one in found.systems.items():

@@ -164,9 +164,8 @@ def identifier(place: Place, row: Mapping[str, Any], names: tuple[str, ...] = ("
 
     :raises InputError: If there is none.
     """
-    for name in names:
-        if isinstance(value := row.get(name), (str, int)) and not isinstance(value, bool) and value != "":
-            return str(value)
+    if (found := document_id(row, names)) is not None:
+        return found
     has = ", ".join(map(repr, list(row)[:12])) or "none"
     raise LineError(
         place, f"no identifier in {' or '.join(map(repr, names))}; its fields: {has}", "Give each record an _id."

@@ -8,8 +8,8 @@ from typing import Any
 
 from crossrank.data.judgements import is_positive
 from crossrank.training.base_model import Base
-from crossrank.training.comparison import LEARNT, HeldOutComparison
 from crossrank.training.data_split import DataSplit
+from crossrank.training.held_out import LEARNT, HeldOutComparison
 from crossrank.training.settings import Settings
 from crossrank.training.training_result import TrainingResult
 

@@ -30,9 +30,8 @@ from crossrank.errors import CrossRankError, InputError
 from crossrank.optional import require
 from crossrank.training import base_model
 from crossrank.training.checks import digest_of_query
-from crossrank.training.comparison import compare_held_out
 from crossrank.training.data_split import Data, DataSplit, count_long, lengths, split_data
-from crossrank.training.held_out import HeldOutEvaluator, sentence_transformers_logits
+from crossrank.training.held_out import HeldOutEvaluator, compare_held_out, sentence_transformers_logits
 from crossrank.training.hf_trainer import EpochNumbers, Marks, Trainer, TrainingLog, last_complete, quiet
 from crossrank.training.in_batch import SimilarBatches
 from crossrank.training.loss_inputs import Columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossrank.training.comparison import HeldOutComparison
+from crossrank.training.held_out import HeldOutComparison
 
 
 @dataclass(frozen=True)
