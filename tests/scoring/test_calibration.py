@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import texts
 from checkpoints import make_checkpoint
 from crossrank.errors import InputError
-from crossrank.scoring.calibration import Binding, Calibration, Isotonic, Platt, Quality, Threshold
+from crossrank.scoring.calibration import Binding, Calibration, Quality, Threshold
+from crossrank.scoring.calibration_curves import Isotonic, Platt
 from crossrank.scoring.cross_encoder import CrossEncoder
 
 PAIRS = texts.pairs(12)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.engines.load import LoadedBiEncoder, load_bi_encoder
 from crossrank.engines.settings import check_settings
 from crossrank.errors import CheckpointError
-from crossrank.forks import native_code, renew_lock_after_fork
+from crossrank.forks import native_code
 from crossrank.progress import progress_of
-from crossrank.scoring.pickling import Reloadable
+from crossrank.scoring.lazy_model import LazyModel
 from crossrank.tokenization.batching import make_batches
 from crossrank.validation import check_choice, check_documents, check_model_name, check_revision, check_text
 
@@ -48,7 +46,7 @@ class Embeddings:
     seconds: float
 
 
-class BiEncoder(Reloadable):
+class BiEncoder(LazyModel[LoadedBiEncoder]):
     """Embeds texts with a sentence-transformers or transformers bi-encoder, without torch.
 
     Construction is cheap: files are found and read at the first use, or by :meth:`load`. One object may be used from
@@ -78,26 +76,11 @@ class BiEncoder(Reloadable):
         token: str | bool | None = None,
         cache_folder: str | Path | None = None,
     ) -> None:
-        self._arguments = {name: value for name, value in locals().items() if name != "self"}
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         check_settings(None, precision, max_length)
         check_model_name(name_or_folder, "name_or_folder")
         check_revision(revision)
-        self.name = os.fspath(name_or_folder)
-        self._find = partial(
-            resolve,
-            name_or_folder,
-            revision=revision,
-            token=token,
-            cache_folder=cache_folder,
-            local_files_only=local_files_only,
-        )
-        self._precision, self._max_length, self._num_threads = precision, max_length, num_threads
-        self._lock = threading.Lock()
-        self._loaded: tuple[ModelFiles, LoadedBiEncoder] | None = None
-        renew_lock_after_fork(self)
-
-    def __repr__(self) -> str:
-        return f"BiEncoder({self.name!r}, {'loaded' if self._loaded else 'not loaded yet'})"
+        super().__init__(os.fspath(name_or_folder), name_or_folder, given)
 
     def encode(
         self,
@@ -132,7 +115,7 @@ class BiEncoder(Reloadable):
         checked = check_documents(texts)
         if role is not None:
             check_choice("role", role, ROLES, ", or leave it out")
-        _, model = self._load()
+        model = self._load()
         prompts = {"query": model.embedding.query_prompt, "document": model.embedding.document_prompt}
         prompt = model.embedding.default_prompt if role is None else prompts[role]
         started = time.perf_counter()
@@ -179,20 +162,12 @@ class BiEncoder(Reloadable):
         vector = self.encode([check_text(query, "query")], role="query", show_progress_bar=False)[0]
         return np.asarray(self.encode(documents, role="document", show_progress_bar=show_progress_bar) @ vector)
 
-    def load(self) -> BiEncoder:
-        """Find, read and compile the model now rather than at the first call.
-
-        :raises ModelError: If that fails.
-        """
-        self._load()
-        return self
-
     def info(self) -> Mapping[str, Any]:
         """Say what the model is and what it runs with. Loads it.
 
         :raises ModelError: If it can't be loaded.
         """
-        files, model = self._load()
+        files, model = self._find(), self._load()
         return {
             "model": self.name,
             "folder": str(files.folder),
@@ -207,17 +182,6 @@ class BiEncoder(Reloadable):
             **model.engine.facts,
         }
 
-    def _load(self) -> tuple[ModelFiles, LoadedBiEncoder]:
-        loaded = self._loaded
-        if loaded is None:
-            with self._lock, native_code():
-                if self._loaded is None:
-                    files = self._find()
-                    settings = {
-                        "precision": self._precision,
-                        "max_length": self._max_length,
-                        "num_threads": self._num_threads,
-                    }
-                    self._loaded = files, load_bi_encoder(files.folder, **settings)  # type: ignore[arg-type]
-                loaded = self._loaded
-        return loaded
+    def _read(self, folder: Path) -> LoadedBiEncoder:
+        settings = {name: self._arguments[name] for name in ("precision", "max_length", "num_threads")}
+        return load_bi_encoder(folder, **settings)

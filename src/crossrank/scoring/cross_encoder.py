@@ -3,49 +3,32 @@
 from __future__ import annotations
 
 import os
-import shutil
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from crossrank.checkpoint.identity import model_files
-from crossrank.checkpoint.source import ModelFiles, resolve
-from crossrank.engines.load import LoadedModel, check_files, load_model
-from crossrank.engines.settings import check_settings
 from crossrank.errors import CheckpointError, InputError
-from crossrank.forks import native_code, renew_lock_after_fork
+from crossrank.forks import native_code
 from crossrank.optional import require
-from crossrank.prepared.documents import PreparedDocuments, check_apart, open_prepared
-from crossrank.prepared.known_documents import KnownDocuments, parse_bytes
+from crossrank.prepared.documents import PreparedDocuments
 from crossrank.progress import progress_of
-from crossrank.scoring.activation import ACTIVATIONS, resolve_activation, softmax
-from crossrank.scoring.calibration import Binding, Calibration
-from crossrank.scoring.migration import (
-    MissingAttributeError,
-    ReadOnly,
-    check_call,
-    constructor_arguments,
-    missing_attribute,
-)
-from crossrank.scoring.pickling import Reloadable
-from crossrank.scoring.score_scale import ScoreScale, find_label
+from crossrank.scoring.activation import softmax
+from crossrank.scoring.calibration import Calibration
+from crossrank.scoring.cross_encoder_model import ActivationLike, CrossEncoderModel
+from crossrank.scoring.migration import check_call
 from crossrank.tokenization.batching import Batch, make_batches
-from crossrank.tokenization.pair_encoder import EncodedPairs, Encoder
+from crossrank.tokenization.pair_encoder import EncodedPairs
 from crossrank.types import PairScores, PreparedId
 from crossrank.validation import (
     check_batch_size,
     check_documents,
-    check_model_name,
     check_pairs,
-    check_revision,
     check_text,
     check_threshold,
     check_top_k,
@@ -60,10 +43,8 @@ CHUNK = 2048
 # Memory for documents that were read: some 900 of Cranfield's length in bfloat16.
 DOCUMENT_CACHE = "128MB"
 
-ActivationLike = str | Callable[[Any], Any]
 
-
-class CrossEncoder(Reloadable):
+class CrossEncoder(CrossEncoderModel):
     """Scores and ranks pairs of texts with a cross-encoder.
 
     The constructor finds the files and checks them, so that a model that is not there is an error at once; it is read
@@ -107,8 +88,6 @@ class CrossEncoder(Reloadable):
     :raises ModelError: If there is no such model, or its files can't be used.
     """
 
-    _SETTABLE = frozenset({"max_length", "max_seq_length", "activation_fn", "default_activation_function"})
-
     def __init__(
         self,
         model_name_or_path: str | os.PathLike[str] | None = None,
@@ -130,50 +109,8 @@ class CrossEncoder(Reloadable):
         lazy: bool = False,
         **old_arguments: Any,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "old_arguments")}
-        given = constructor_arguments(given, old_arguments)
-        model, device = given["model_name_or_path"], given["device"]
-        given["device"] = device = None if device is None else str(device)
-        check_settings(device, given["precision"], given["max_length"])
-        if model is not None:
-            check_model_name(model)
-        check_revision(given["revision"])
-        self._arguments = given
-        self.name = "bundled" if model is None else os.fspath(model)
-        self.label = label
-        activation_fn = given["activation_fn"]
-        self._activation = None if activation_fn is None else resolve_activation(activation_fn)
-        self.calibration = Calibration.of(calibration, activation_fn)
-        self._documents = KnownDocuments(
-            parse_bytes("document_cache", document_cache), None if prepared is None else open_prepared(prepared)
-        )
-        self._label_index: int | None = None  # known once the model is loaded
-        self._lock = threading.Lock()
-        self._files: ModelFiles | None = None
-        self._loaded: LoadedModel | None = None
-        renew_lock_after_fork(self)
-        if not lazy:
-            check_files(self._find().folder)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse what would have no effect, such as ``model.device = "cuda"``."""
-        if not name.startswith("_") and name in {"name", "label", "calibration"}:
-            known = name not in self.__dict__  # set once, by the constructor
-        else:
-            known = name.startswith("_") or name in self._SETTABLE
-        if not known:
-            raise MissingAttributeError(
-                f"{name} can't be set to {value!r}: it would have no effect. Pass it to the constructor if it takes "
-                f"it; what can be set is {', '.join(sorted(self._SETTABLE))}."
-            )
-        super().__setattr__(name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        """Say what to do instead of what only a torch module has."""
-        raise missing_attribute("CrossEncoder", name)
-
-    def __repr__(self) -> str:
-        return f"CrossEncoder({self.name!r}, {'loaded' if self._loaded else 'not loaded yet'})"
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__", "old_arguments")}
+        super().__init__(given, old_arguments)
 
     # ---- the path ----------------------------------------------------------------------------------------------
 
@@ -463,227 +400,6 @@ class CrossEncoder(Reloadable):
         """
         pairs = [(query, PreparedId(one)) for one in check_documents(ids)]
         return self.score(pairs, show_progress_bar=show_progress_bar, activation_fn=activation_fn)
-
-    # ---- the model ---------------------------------------------------------------------------------------------
-
-    def load(self) -> CrossEncoder:
-        """Find, read and compile the model now rather than at the first call.
-
-        :raises ModelError: If that fails.
-        """
-        self._load()
-        return self
-
-    def info(self) -> Mapping[str, Any]:
-        """Say what the model is and what it runs with. Loads it.
-
-        :raises ModelError: If it can't be loaded.
-        """
-        model = self._load()
-        files = self._find()
-        config = model.config
-        return {
-            "model": self.name,
-            "folder": str(files.folder),
-            "revision": files.revision,
-            "architecture": config.model_type,
-            "layers": config.raw.get("num_hidden_layers", config.raw.get("n_layers")),
-            "hidden_size": config.raw.get("hidden_size", config.raw.get("dim")),
-            "usable_length": config.usable_length,
-            "max_length": model.encoder.max_length,
-            "identity": model.files.identity,
-            "labels": list(config.labels),
-            "activation": self.scale().activation.kind,
-            "calibration": None if self.calibration is None else self.calibration.digest,
-            "prepared": None if self._documents.prepared is None else self._documents.prepared.stats(),
-            "document_cache": self.document_cache,
-            **model.engine.facts,
-        }
-
-    def binding(self) -> Binding:
-        """What a calibration of this model is bound to. Loads it, and reads all of its weights once.
-
-        :raises ModelError: If it can't be loaded.
-        """
-        return self._binding(self._load())
-
-    def _binding(self, model: LoadedModel) -> Binding:
-        return Binding(
-            model=self.name,
-            revision=self._find().revision,
-            architecture=model.config.model_type,
-            identity=model.files.identity,
-            precision=str(model.engine.facts["precision"]),
-            max_length=model.encoder.max_length,
-            label=None if self._label_index is None else model.config.labels[self._label_index],
-        )
-
-    @property
-    def identity(self) -> str:
-        """Digest of every file that the scores depend on, 16 hexadecimal digits; copies of a model have the same.
-
-        Loads the model. The files are hashed once, when this is first asked for.
-
-        :raises ModelError: If it can't be loaded, or the files changed since it was.
-        """
-        return self._load().files.identity
-
-    @property
-    def prepared(self) -> PreparedDocuments | None:
-        """The prepared documents that it was made with."""
-        return self._documents.prepared
-
-    @property
-    def document_cache(self) -> Mapping[str, Any] | None:
-        """What is kept in memory of documents, and how often it was of use; ``None`` for a model that keeps none."""
-        return self._documents.facts() if self._load().config.model_type == "split_bert" else None
-
-    @property
-    def encoder(self) -> Encoder:
-        """What tokenizes pairs for this model."""
-        return self._load().encoder
-
-    def scale(self, activation_fn: ActivationLike | None = None) -> ScoreScale:
-        """How logits become scores: the label that counts, and the activation.
-
-        The caller's activation goes first, then the object's or its calibration, then the checkpoint's own; without
-        any it is sigmoid for a single score and identity for several.
-
-        :param activation_fn: Instead of the model's own.
-        :raises InputError: If it is not known, or the model is calibrated and it is not ``"identity"``.
-        """
-        config = self._load().config
-        labels, label = config.labels, self._label_index
-        single = len(labels) == 1 or label is not None
-        # The softmax share of one label of several is a probability, whatever the checkpoint does with all of them.
-        own = config.activation.lower() if config.activation and (label is None or len(labels) == 1) else None
-        if activation_fn is not None:
-            chosen = resolve_activation(activation_fn)
-            if self.calibration is not None:
-                self.calibration.only_raw(chosen, activation_fn)
-        elif self.calibration is not None:
-            chosen = self.calibration.activation
-        elif self._activation is not None:
-            chosen = self._activation
-        else:
-            chosen = ACTIVATIONS[own if own is not None and own in ACTIVATIONS else "sigmoid" if single else "identity"]
-        return ScoreScale(self.name, labels, label, chosen)
-
-    @property
-    def max_length(self) -> int:
-        """The most tokens of a pair. If it is set, the model is loaded again at the next use."""
-        return self._load().encoder.max_length
-
-    @max_length.setter
-    def max_length(self, value: int | None) -> None:
-        check_settings(None, "auto", value)
-        with self._lock:
-            self._arguments = {**self._arguments, "max_length": value}
-            self._loaded = None
-
-    max_seq_length = max_length
-
-    @property
-    def activation_fn(self) -> Any:
-        """The function from logits to scores: what was given, else the name of the checkpoint's own."""
-        given = self._arguments["activation_fn"]
-        return given if given is not None else self.scale().activation.kind
-
-    @activation_fn.setter
-    def activation_fn(self, value: ActivationLike | None) -> None:
-        if self.calibration is not None:
-            Calibration.of(self.calibration, value)
-        self._activation = None if value is None else resolve_activation(value)
-        self._arguments = {**self._arguments, "activation_fn": value}
-
-    default_activation_function = activation_fn
-
-    @property
-    def num_labels(self) -> int:
-        """How many logits the model gives."""
-        return len(self._load().config.labels)
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """A copy of the model's ``tokenizers.Tokenizer``; to change it changes no score."""
-        return Tokenizer.from_str(self._load().encoder.tokenizer.to_str())
-
-    @property
-    def config(self) -> ReadOnly:
-        """``config.json`` with its keys as attributes, which can't be set."""
-        config = self._load().config
-        known = {"num_labels": len(config.labels), "id2label": dict(enumerate(config.labels))}
-        return ReadOnly(**{**config.raw, **known})
-
-    @property
-    def model_card_data(self) -> ReadOnly:
-        """Takes the results of sentence-transformers' evaluators and drops them, as there is no model card."""
-        return ReadOnly(set_evaluation_metrics=lambda *_: None)
-
-    @property
-    def device(self) -> str:
-        """What the model runs on, such as ``"cpu"``."""
-        return self._arguments["device"] or "cpu"
-
-    def to(self, device: Any) -> CrossEncoder:
-        """Return the model if it runs on this device already.
-
-        :raises InputError: If it does not: a model stays where it was loaded.
-        """
-        check_call(self.device, device=device)
-        return self
-
-    def cpu(self) -> CrossEncoder:
-        """Return the model if it runs on the CPU; see :meth:`to`."""
-        return self.to("cpu")
-
-    def eval(self) -> CrossEncoder:
-        """Return the model: it is always ready to score."""
-        return self
-
-    def half(self) -> CrossEncoder:
-        """Return the model as it is: ``precision="auto"`` is the fastest that keeps the ranking."""
-        return self
-
-    def save_pretrained(self, path: str | os.PathLike[str], **_no_effect: Any) -> None:
-        """Copy the model's files to a folder, which is made.
-
-        sentence-transformers' other arguments, such as ``safe_serialization``, have no effect: files stay as they are.
-
-        :raises OSError: If it can't be written.
-        """
-        source = self._find().folder
-        for file in model_files(source):
-            target = Path(path) / file.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
-
-    save = save_pretrained
-
-    def _find(self) -> ModelFiles:
-        if self._files is None:
-            given = self._arguments
-            source = {name: given[name] for name in ("revision", "token", "cache_folder", "local_files_only")}
-            self._files = resolve(given["model_name_or_path"], **source)
-        return self._files
-
-    def _load(self) -> LoadedModel:
-        loaded = self._loaded
-        if loaded is None:
-            with self._lock, native_code():
-                if self._loaded is None:
-                    given = self._arguments
-                    settings = {name: given[name] for name in ("device", "precision", "max_length", "num_threads")}
-                    loaded = load_model(self._find().folder, known=self._documents, **settings)
-                    self._label_index = find_label(self.label, given["num_labels"], loaded.config.labels, self.name)
-                    if self.calibration is not None:
-                        self.calibration.check(self._binding(loaded))
-                    if self._documents.prepared is not None:
-                        check_apart(loaded, self.name)
-                        self._documents.prepared.check(loaded)
-                    self._loaded = loaded
-                loaded = self._loaded
-        return loaded
 
 
 def _chunks(texts: Sequence[tuple[str, Any]]) -> Iterator[NDArray[np.int64]]:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
+from tokenizers import Tokenizer
+
+from crossrank.checkpoint.identity import model_files
+from crossrank.checkpoint.source import ModelFiles
+from crossrank.engines.load import LoadedModel
 from crossrank.errors import InputError
+
+_Model = TypeVar("_Model", bound="SentenceTransformersNames")
 
 BACKENDS = ("torch", "onnx", "openvino")
 # Of a keyword dictionary: what changes no score and is therefore not needed.
@@ -187,3 +197,90 @@ def check_call(running_on: str, **given: Any) -> None:
             f"The model runs on {running_on!r} and can't be moved or converted to {wanted!r}. Make another one: "
             "CrossEncoder(..., device=..., precision=...)."
         )
+
+
+class SentenceTransformersNames:
+    """What code written for sentence-transformers reads from, sets on and calls of a model."""
+
+    _SETTABLE = frozenset({"max_length", "max_seq_length", "activation_fn", "default_activation_function"})
+    # Set once, by the constructor.
+    _FIXED = frozenset({"name", "label", "calibration"})
+
+    # What the model itself has.
+    _arguments: dict[str, Any]
+    _find: Callable[[], ModelFiles]
+    _load: Callable[[], LoadedModel]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse what would have no effect, such as ``model.device = "cuda"``."""
+        if not name.startswith("_") and name in self._FIXED:
+            known = name not in self.__dict__
+        else:
+            known = name.startswith("_") or name in self._SETTABLE
+        if not known:
+            raise MissingAttributeError(
+                f"{name} can't be set to {value!r}: it would have no effect. Pass it to the constructor if it takes "
+                f"it; what can be set is {', '.join(sorted(self._SETTABLE))}."
+            )
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        """Say what to do instead of what only a torch module has."""
+        raise missing_attribute(type(self).__name__, name)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """A copy of the model's ``tokenizers.Tokenizer``; to change it changes no score."""
+        return Tokenizer.from_str(self._load().encoder.tokenizer.to_str())
+
+    @property
+    def config(self) -> ReadOnly:
+        """``config.json`` with its keys as attributes, which can't be set."""
+        config = self._load().config
+        known = {"num_labels": len(config.labels), "id2label": dict(enumerate(config.labels))}
+        return ReadOnly(**{**config.raw, **known})
+
+    @property
+    def model_card_data(self) -> ReadOnly:
+        """Takes the results of sentence-transformers' evaluators and drops them, as there is no model card."""
+        return ReadOnly(set_evaluation_metrics=lambda *_: None)
+
+    @property
+    def device(self) -> str:
+        """What the model runs on, such as ``"cpu"``."""
+        return self._arguments["device"] or "cpu"
+
+    def to(self: _Model, device: Any) -> _Model:
+        """Return the model if it runs on this device already.
+
+        :raises InputError: If it does not: a model stays where it was loaded.
+        """
+        check_call(self.device, device=device)
+        return self
+
+    def cpu(self: _Model) -> _Model:
+        """Return the model if it runs on the CPU; see :meth:`to`."""
+        return self.to("cpu")
+
+    def eval(self: _Model) -> _Model:
+        """Return the model: it is always ready to score."""
+        return self
+
+    def half(self: _Model) -> _Model:
+        """Return the model as it is: ``precision="auto"`` is the fastest that keeps the ranking."""
+        return self
+
+    def save_pretrained(self, path: str | os.PathLike[str], **_no_effect: Any) -> None:
+        """Copy the model's files to a folder, which is made.
+
+        sentence-transformers' other arguments, such as ``safe_serialization``, have no effect: files stay as they are.
+
+        :raises OSError: If it can't be written.
+        """
+        source = self._find().folder
+        for file in model_files(source):
+            target = Path(path) / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+
+    save = save_pretrained

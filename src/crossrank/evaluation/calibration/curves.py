@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from crossrank.errors import InputError
 from crossrank.optional import require
 from crossrank.scoring.activation import sigmoid
-from crossrank.scoring.calibration import Isotonic, Platt, Quality
+from crossrank.scoring.calibration import Quality
+from crossrank.scoring.calibration_curves import Isotonic, Platt
 
 Floats = NDArray[np.float64]
 Curve = Platt | Isotonic
