@@ -81,6 +81,7 @@ def measure(ways: dict[str, Score], pairs: list[Pair], rounds: int) -> dict[str,
             "fastest": len(pairs) / min(taken),
             "tau": mean_tau(pairs, scores[name], reference),
             "max_delta": float(np.abs(scores[name] - reference).max()),
+            "spread": float(scores[name].std()),
             "seconds": taken,
         }
         for name, taken in seconds.items()

@@ -58,7 +58,7 @@ def test_latency_times_fresh_and_repeated_queries(tmp_path: Path) -> None:
 
 
 def test_the_gpu_benchmark_runs_on_the_cpu(tmp_path: Path) -> None:
-    options = ["--device", "cpu", "--synthetic", "--pairs", "4", "--rounds", "1", "--token-budgets", "2048", "8192"]
+    options = ["--device", "cpu", "--synthetic", "--pairs", "16", "--rounds", "1", "--token-budgets", "2048", "8192"]
     places = ["--folder", str(tmp_path), "--json", str(tmp_path / "figures.json")]
     command = [sys.executable, "-m", "benchmarks.gpu", *options, "--batch-sizes", "32", *places]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
@@ -67,4 +67,6 @@ def test_the_gpu_benchmark_runs_on_the_cpu(tmp_path: Path) -> None:
     assert list(found) == ["crossrank, 2048 tokens", "crossrank, 8192 tokens", "sentence-transformers, 32 pairs"]
     for row in found.values():
         assert row["max_delta"] <= 1e-4
+        assert row["tau"] > 0.999
+        assert row["spread"] > 0.05
         assert row["pairs_per_second"] > 0

@@ -101,6 +101,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "electra": plain("electra"),
     "modernbert": plain("modernbert"),
     "modernbert + modules": ettin,
+    "modernbert, unigrams": plain("modernbert", "unigram"),
     "modernbert, mean pooling": plain("modernbert", classifier_pooling="mean"),
     "roberta": plain("roberta", "byte_bpe"),
     "roberta, 3 labels": plain("roberta", "byte_bpe", num_labels=3),
