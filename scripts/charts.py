@@ -2,69 +2,22 @@
 
     python scripts/charts.py     # benchmarks/results/*.json -> docs/assets/*.svg, docs/benchmarks.md, docs/scale.md
 
-Plain SVG keeps text sharp and files small. Every chart names the processor and the command.
+Every chart names the processor and the command.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
+
+from drawing import THEMES, Row, bars, number, plot
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 ASSETS = ROOT / "docs" / "assets"
-THEMES: Mapping[str, Mapping[str, str]] = {
-    "light": {"text": "#1f2328", "muted": "#59636e", "ours": "#0969da", "other": "#afb8c1"},
-    "dark": {"text": "#f0f6fc", "muted": "#9198a1", "ours": "#4493f8", "other": "#59636e"},
-}
-FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
-WIDTH, LABEL, ROW, BAR = 760, 300, 30, 18
-
-Row = tuple[str, float, bool]  # label, value, whether it is ours
-
-
-def bars(title: str, rows: Sequence[Row], caption: Sequence[str], unit: str, theme: Mapping[str, str]) -> str:
-    """A chart of horizontal bars, the longest on top.
-
-    :param rows: Label, value, and whether the bar is ours.
-    :param caption: Lines below the chart.
-    """
-    longest = max(value for _, value, _ in rows)
-    room = WIDTH - LABEL - 110
-    height = 56 + ROW * len(rows) + 18 * len(caption) + 10
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        f'role="img" aria-label="{escape(title, {chr(34): "&quot;"})}" font-family="{FONT}">',
-        f"<title>{escape(title)}</title>",
-        f'<text x="0" y="22" font-size="16" font-weight="600" fill="{theme["text"]}">{escape(title)}</text>',
-    ]
-    for place, (label, value, ours) in enumerate(rows):
-        y = 44 + ROW * place
-        weight = ' font-weight="600"' if ours else ""
-        width = max(2.0, room * value / longest)
-        parts += [
-            f'<text x="{LABEL - 12}" y="{y + 14}" font-size="13" text-anchor="end" fill="{theme["text"]}"{weight}>'
-            f"{escape(label)}</text>",
-            f'<rect x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR}" rx="3" '
-            f'fill="{theme["ours" if ours else "other"]}"/>',
-            f'<text x="{LABEL + width + 8:.1f}" y="{y + 14}" font-size="13" fill="{theme["text"]}"{weight}>'
-            f"{number(value)}{escape(unit)}</text>",
-        ]
-    start = 44 + ROW * len(rows) + 22
-    parts += [
-        f'<text x="0" y="{start + 18 * i}" font-size="12" fill="{theme["muted"]}">{escape(line)}</text>'
-        for i, line in enumerate(caption)
-    ]
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def number(value: float) -> str:
-    """Two significant digits below ten, else a whole number with commas."""
-    return f"{value:.1f}" if value < 10 else f"{round(value):,}"
 
 
 def processor(facts: Mapping[str, Any]) -> str:
@@ -170,6 +123,71 @@ def growth_table(scale: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", f"Uneven rows cost {skewed} more time a token than even ones."])
 
 
+def share(value: float) -> str:
+    """A measure between 0 and 1, with three digits."""
+    return f"{value:.3f}".lstrip("0")
+
+
+def difference(comparison: Mapping[str, Any]) -> str:
+    """A gain and its p-value."""
+    p = comparison["p_corrected"]
+    return f"{comparison['difference']:+.3f}, ".replace("0.", ".") + ("p < .001" if p < 0.001 else f"p = {share(p)}")
+
+
+def quality_table(collections: Mapping[str, Any]) -> str:
+    """nDCG@10 with intervals and tests."""
+    lines = [
+        "| | queries | BM25 | all-MiniLM-L6-v2 cosine | the bundled model | against BM25 | against the cosine |",
+        "|---|---:|---|---|---|---|---|",
+    ]
+    for name, one in collections.items():
+        cells = []
+        for kind in ("first stage", "bi-encoder", "cross-encoder"):
+            system = one["systems"][kind]
+            mean = f"**{share(system['mean'])}**" if kind == "cross-encoder" else share(system["mean"])
+            cells.append(f"{mean} ({' to '.join(map(share, system['interval']))})")
+        tests = {test["before"]: test for test in one["comparisons"] if test["after"] == "bundled model"}
+        gains = [difference(tests[name]) for name in list(tests)]
+        lines.append(f"| {name} | {one['queries']} | {' | '.join(cells)} | {' | '.join(gains)} |")
+    return "\n".join(lines)
+
+
+def quality_charts(quality: Mapping[str, Any], theme: Mapping[str, str]) -> dict[str, str]:
+    """nDCG@10 by latency and by depth."""
+    collections, milliseconds = quality["collections"], quality["milliseconds"]
+
+    def mean(kind: str) -> float:
+        return sum(one["systems"][kind]["mean"] for one in collections.values()) / len(collections)
+
+    command = "python -m benchmarks.quality; details in docs/benchmarks.md."
+    points = {
+        "all-MiniLM-L6-v2, vectors stored": [(milliseconds["bi-encoder, vectors stored"], mean("bi-encoder"))],
+        "all-MiniLM-L6-v2": [(milliseconds["bi-encoder"], mean("bi-encoder"))],
+        "crossrank, prepared": [(milliseconds["crossrank, prepared"], mean("cross-encoder"))],
+        "crossrank": [(milliseconds["crossrank"], mean("cross-encoder"))],
+    }
+    by_latency = plot(
+        "Quality and latency",
+        points,
+        [f"100 Cranfield abstracts a query. {processor(quality['machine'])}.", f"{command}"],
+        ("milliseconds a query", "nDCG@10, mean of five collections"),
+        theme,
+        ticks=((1, 10, 100, 1000, 3000), (0.55, 0.60, 0.65, 0.70, 0.75)),
+        ours=("crossrank", "crossrank, prepared"),
+        level=("BM25 alone", mean("first stage")),
+    )
+    by_depth = plot(
+        "More candidates, better rankings: the bundled model",
+        {name: [tuple(point) for point in one["depths"]] for name, one in collections.items()},
+        [command],
+        ("candidates of BM25 that are reranked", "nDCG@10"),
+        theme,
+        ticks=((5, 10, 20, 50, 100), (0.3, 0.5, 0.7, 0.9, 1.0)),
+        ours=list(collections),
+    )
+    return {"quality": by_latency, "depth": by_depth}
+
+
 def with_tables(page: str, tables: Mapping[str, str]) -> str:
     """The page with each table between its ``<!-- NAME -->`` and ``<!-- end -->``."""
     for name, table in tables.items():
@@ -188,7 +206,10 @@ def main() -> None:
         f"Cranfield abstracts, {tokens:.0f} tokens a pair. {processor(throughput['machine'])}.",
         "python -m benchmarks.throughput and benchmarks.prepared; details in docs/benchmarks.md.",
     ]
+    quality = read("quality") if (RESULTS / "quality.json").is_file() else None
     write_tables("benchmarks", {"throughput": throughput_table(throughput)})
+    if quality is not None:
+        write_tables("benchmarks", {"quality": quality_table(quality["collections"])})
     tables = {"planning": planning_table(throughput, prepared), "gpus": gpu_table()}
     if (RESULTS / "scale.json").is_file():
         scale = read("scale")
@@ -196,8 +217,11 @@ def main() -> None:
         tables["growth"] = growth_table(scale)
     write_tables("scale", tables)
     for name, theme in THEMES.items():
-        chart = bars("Query-document pairs a second", rows, caption, "", theme)
-        (ASSETS / f"throughput-{name}.svg").write_text(chart, encoding="utf-8")
+        charts = {"throughput": bars("Query-document pairs a second", rows, caption, "", theme)}
+        if quality is not None:
+            charts |= quality_charts(quality, theme)
+        for chart, drawn in charts.items():
+            (ASSETS / f"{chart}-{name}.svg").write_text(drawn, encoding="utf-8")
 
 
 def write_tables(name: str, tables: Mapping[str, str]) -> None:
