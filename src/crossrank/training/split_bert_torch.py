@@ -19,11 +19,11 @@ _TINY = 1e-6
 
 
 class SplitBertConfig(BertConfig):  # type: ignore[misc]
-    """A BERT's configuration, and the head's.
+    """The configuration of the BERT body and of the head.
 
     :param head_layers: Layers of the correction.
     :param head_heads: Attention heads in them.
-    :param head_size: Numbers a head works on.
+    :param head_size: Size of each attention head.
     :param head_intermediate: Inner size of their feed-forward part.
     :param special_token_ids: Ids of the tokens that open and close a text.
     :param max_query_length: The most tokens of a query.
@@ -117,7 +117,7 @@ class HeadLayer(nn.Module):  # type: ignore[misc]
         self.inner = nn.Linear(h, config.head_intermediate)
         self.outer = nn.Linear(config.head_intermediate, h)
         for last in (self.output, self.outer):
-            # The correction starts small, so that training starts from what the bi-encoder knows.
+            # The correction starts small, so that training starts near the bi-encoder.
             nn.init.normal_(last.weight, std=0.01)
             nn.init.zeros_(last.bias)
 
