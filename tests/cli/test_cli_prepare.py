@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from crossrank import CrossEncoder, Reranker
 from crossrank.cli.main import main
 from crossrank.prepared.documents import PreparedDocuments
+from small_collection import write_beir
 from split_checkpoints import tiny_split
 
 DOCUMENTS = {f"d{i}": f"document {i} about wings at speed {i * 7}" for i in range(30)}
@@ -77,6 +79,44 @@ def test_batch_takes_prepared_documents(
     np.testing.assert_allclose(scores["prepared"], expected, atol=1e-4)
     # What was stored in 4 bits is not quite what is read anew.
     assert np.abs(scores["prepared"] - scores["plain"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate", "explain", "batch"])
+def test_commands_say_how_many_documents_were_prepared(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path
+) -> None:
+    """All but six of 30 documents are prepared; explaining reads variants of one of them."""
+    monkeypatch.chdir(tmp_path)
+    queries = {f"q{i}": f"wings at speed {i * 7}" for i in range(25)}
+    candidates = {f"q{i}": [f"d{i + j}" for j in range(6)] for i in range(25)}
+    model = CrossEncoder(tiny, precision="float32")
+    # What this model of random weights ranks first is relevant, so that it can be calibrated.
+    best = {q: model.rank(queries[q], [DOCUMENTS[d] for d in found])[0]["corpus_id"] for q, found in candidates.items()}
+    qrels = {q: {found[best[q]]: 1} for q, found in candidates.items()}
+    collection = write_beir(tmp_path / "set", documents=DOCUMENTS, queries=queries, qrels=qrels, candidates=candidates)
+    (tmp_path / "some.jsonl").write_text("".join((collection / "corpus.jsonl").read_text().splitlines(True)[:24]))
+    prepare(capsys, tiny, "some.jsonl", "-o", "p")
+    rows = [{"query": queries[q], "documents": [DOCUMENTS[d] for d in found]} for q, found in candidates.items()]
+    pq.write_table(pa.Table.from_pylist(rows), "in.parquet")
+    arguments = {
+        "evaluate": ("set",),
+        "calibrate": ("set", "-o", "c.json", "--assume-irrelevant"),
+        "explain": (queries["q0"], DOCUMENTS["d0"], "--unit", "sentence"),
+        "batch": ("in.parquet", "out.parquet"),
+    }
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    common = ("--model", tiny, "--precision", "float32", "--prepared", "p")
+    code, _, err = run(capsys, command, *arguments[command], *common)
+    assert code == 0, err
+    found = re.search(r"prepared: (\d+) of (\d+)", err)
+    assert found is not None, err
+    prepared, documents = map(int, found.groups())
+    # An evaluation has a call for the first query, with 6 documents, and one for the others, with 29.
+    expected = {"evaluate": (6 + 23, 6 + 29), "calibrate": (24, 30), "batch": (24, 30)}
+    if command in expected:
+        assert (prepared, documents) == expected[command]
+    else:
+        assert 1 <= prepared < documents
 
 
 def test_documents_that_have_only_an_id(

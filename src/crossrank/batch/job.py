@@ -44,6 +44,8 @@ class BatchSummary(Counts):
     :param pairs: Pairs that were scored.
     :param cut: Pairs whose text did not fit the model.
     :param bad: Rows that were left out; see ``bad_rows``.
+    :param documents: Different documents of each part, for a model that reads them apart; 0 with a pipeline.
+    :param documents_prepared: How many of them were prepared.
     :param seconds: Of scoring, summed over all processes.
     :param parts: Parts of the job.
     :param resumed: Parts that an earlier run had finished.

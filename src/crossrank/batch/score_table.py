@@ -36,6 +36,8 @@ class Counts:
     cut: int = 0
     bad: int = 0
     tokens: int = 0
+    documents: int = 0
+    documents_prepared: int = 0
     seconds: float = 0.0
 
     def add(self, record: Mapping[str, Any]) -> None:
@@ -253,6 +255,8 @@ class RankBatch:
             )
         self.counts.cut += result.pairs_cut
         self.counts.tokens += result.tokens
+        self.counts.documents += result.documents
+        self.counts.documents_prepared += result.documents_prepared
         start = 0
         for i in good:
             here = slice(start, start + len(texts[i]))

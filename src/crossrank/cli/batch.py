@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from crossrank.cli.options import Parser, add_scoring_options, model_settings, positive
-from crossrank.cli.terminal import complain, to_json
+from crossrank.cli.terminal import complain, remark, to_json
 
 # Finished, but some rows were left out.
 INCOMPLETE = 3
@@ -113,6 +113,8 @@ def execute(args: argparse.Namespace) -> int:
             f"{summary.rows} rows, {summary.pairs} pairs ({summary.cut} cut) in {summary.seconds:.1f} s of scoring, "
             f"{summary.pairs_per_second:.0f} pairs/s; {summary.parts} parts, {summary.resumed} done before.\n"
         )
+    if args.prepared:
+        remark(f"prepared: {summary.documents_prepared} of {summary.documents}")
     if summary.bad:
         complain("warning", f"{summary.bad} rows were left out; {summary.bad_rows} says why.")
         return INCOMPLETE

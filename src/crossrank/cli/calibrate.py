@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from crossrank.cli.datasets import add_data_options, open_datasets
 from crossrank.cli.options import MODEL, Parser, add_model_options, open_model, positive
-from crossrank.cli.terminal import complain, remark, to_json
+from crossrank.cli.terminal import complain, remark, remark_prepared, to_json
 
 if TYPE_CHECKING:
     from crossrank.evaluation.calibration.curves import ReliabilityPoint
@@ -77,8 +77,9 @@ def execute(args: argparse.Namespace) -> int:
     [dataset] = open_datasets([args.dataset] if args.dataset else [], args)
     if dataset.candidates is None:
         dataset = dataset.with_bm25(args.depth)
+    model = open_model(args)
     calibration, fitted, unmet = calibrate(
-        open_model(args),
+        model,
         dataset,
         depth=args.depth,
         assume_irrelevant=args.assume_irrelevant,
@@ -95,6 +96,7 @@ def execute(args: argparse.Namespace) -> int:
         print(to_json({**calibration.to_dict(), "reliability": rows, "left_out": dict(dataset.left_out)}))
     else:
         _write(calibration, fitted.reliability_after)
+    remark_prepared(model)
     for what, count in dataset.left_out.items():
         remark(f"{count} {what}")
     if unmet is not None:

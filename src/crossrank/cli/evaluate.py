@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossrank.cli.datasets import add_data_options, open_datasets
 from crossrank.cli.options import Parser, add_model_options, open_model, positive
-from crossrank.cli.terminal import complain, to_json
+from crossrank.cli.terminal import complain, remark_prepared, to_json
 from crossrank.errors import InputError
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ def execute(args: argparse.Namespace) -> int:
                 "interrupted", f"The scores so far are kept in {work}. Continue with the same command and --resume."
             )
         raise
+    for model in models:
+        remark_prepared(model)
     if len(evaluations) > 1 and not args.json:
         print("\n")
         write_summary(evaluations)

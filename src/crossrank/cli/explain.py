@@ -10,7 +10,7 @@ from typing import Any
 
 from crossrank.cli.explanation import write_contrast, write_explanation
 from crossrank.cli.options import MODEL, Parser, add_model_options, open_model, positive
-from crossrank.cli.terminal import complain, remark, to_json
+from crossrank.cli.terminal import complain, remark, remark_prepared, to_json
 from crossrank.errors import InputError
 from crossrank.evaluation.bm25_overlap import matches
 from crossrank.evaluation.explain import BUDGET, UNITS, Explanation, contrast, explain
@@ -96,6 +96,7 @@ def execute(args: argparse.Namespace) -> int:
             cut = f"{which} was cut by {each.tokens_cut} tokens: the model reads at most {model.max_length}."
             complain("warning", f"{cut} The rest has no weight.")
     pairs, seconds = sum(each.pairs for each in explained), sum(each.seconds for each in explained)
+    remark_prepared(model)
     remark(f"{pairs} pairs scored in {seconds:.2f} s")
     return 0
 

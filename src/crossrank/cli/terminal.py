@@ -10,7 +10,10 @@ import sys
 import unicodedata
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from crossrank.scoring.cross_encoder import CrossEncoder
 
 BOLD, DIM, GREEN, RED, YELLOW, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
 _KINDS = {"error": BOLD + RED, "warning": BOLD + YELLOW}
@@ -79,6 +82,14 @@ def remark(message: str) -> None:
     """Write a line to standard error if it is a terminal."""
     if sys.stderr.isatty():
         print(styled(one_line(message), DIM, sys.stderr), file=sys.stderr)
+
+
+def remark_prepared(model: CrossEncoder) -> None:
+    """On a terminal, say how many documents of all calls were found among the prepared ones."""
+    if model.prepared is not None:
+        facts = model.info()["document_cache"]
+        documents = facts["prepared"] + facts["hits"] + facts["misses"]
+        remark(f"prepared: {facts['prepared']} of {documents}")
 
 
 def to_json(value: Any) -> str:

@@ -17,30 +17,15 @@ from crossrank.engines.load import LoadedModel, load_model
 from crossrank.engines.settings import check_settings
 from crossrank.errors import InputError, PreparedError
 from crossrank.forks import native_code, renew_lock_after_fork
-from crossrank.prepared.rows import STORAGE, bytes_per_token, pack, unpack
+from crossrank.prepared.made_with import MadeWith, check_apart, made_with, refuse_another
+from crossrank.prepared.rows import STORAGE, pack, unpack
 from crossrank.prepared.store import DIRECTORY, Row, Store
-from crossrank.tokenization.split_encoder import ReadText, SplitEncoder, Text
+from crossrank.tokenization.split_encoder import ReadText, Text
 from crossrank.validation import check_choice, shown
 
 # What is added at a time: a killed process loses no more work than that.
 _SECONDS = 3.0
 _TEXTS, _MOST_TEXTS = 64, 256
-
-
-@dataclass(frozen=True)
-class MadeWith:
-    """What states depend on: prepared with one, they are of no use to another.
-
-    :param identity: Digest of the model's files.
-    :param precision: What it computes in.
-    :param max_length: The most tokens of a document.
-    :param hidden: Numbers of a token's state.
-    """
-
-    identity: str
-    precision: str
-    max_length: int
-    hidden: int
 
 
 @dataclass(frozen=True)
@@ -252,10 +237,6 @@ class PreparedDocuments:
         """``"int8"``, ``"float16"`` or ``"int4"``."""
         return self._storage or "int8"
 
-    def bytes_per_token(self, hidden: int) -> int:
-        """How much a token of a model takes on disk."""
-        return bytes_per_token(hidden, self.storage)
-
     def find(self, text: Hashable) -> ReadText | None:
         """Give a document's states by its text; ``None`` if it is not there or damaged."""
         if self._store is None:
@@ -293,21 +274,7 @@ class PreparedDocuments:
 
         :raises PreparedError: If it is another, or runs otherwise; the message says what to run.
         """
-        made, found = self.made_with, made_with(model)
-        if made.identity != found.identity or made.hidden != found.hidden:
-            raise PreparedError(
-                f"The documents in {str(self.folder)!r} were prepared with the model {self._needed().meta['model']} "
-                f"(identity {made.identity}), but this is another model (identity {found.identity}). Take that one, or "
-                f"prepare the documents for this one: crossrank prepare FILE --model MODEL -o {self.folder}-2"
-            )
-        for name, remedy in (("precision", repr(made.precision)), ("max_length", str(made.max_length))):
-            theirs, ours = getattr(made, name), getattr(found, name)
-            if theirs != ours:
-                raise PreparedError(
-                    f"The documents in {str(self.folder)!r} were prepared with {name}={theirs}, but this model runs "
-                    f"with {name}={ours}. Give CrossEncoder(..., {name}={remedy}), on the command line "
-                    f"--{name.replace('_', '-')} {theirs}; or prepare the documents again into another folder."
-                )
+        refuse_another(self.made_with, made_with(model), self.folder, self._needed().meta["model"])
 
     # ---- the model ---------------------------------------------------------------------------------------------
 
@@ -396,28 +363,6 @@ def open_prepared(given: str | os.PathLike[str] | PreparedDocuments) -> Prepared
     documents = given if isinstance(given, PreparedDocuments) else PreparedDocuments(given)
     _ = documents.made_with
     return documents
-
-
-def made_with(model: LoadedModel) -> MadeWith:
-    """What a loaded model's states depend on."""
-    return MadeWith(
-        model.files.identity,
-        str(model.engine.facts["precision"]),
-        model.encoder.max_length,
-        int(model.config.need("hidden_size")),
-    )
-
-
-def check_apart(model: LoadedModel, name: str) -> None:
-    """Refuse a model that reads query and document together.
-
-    :raises InputError: If it is one.
-    """
-    if not isinstance(model.encoder, SplitEncoder):
-        raise InputError(
-            f"{name} reads query and document together, so its documents can't be prepared. Take the bundled model, or "
-            "one that was trained from it."
-        )
 
 
 def _digest(text: str) -> bytes:

@@ -49,11 +49,6 @@ def unpack(data: memoryview, tokens: int, hidden: int, storage: str, tokens_cut:
     return ReadText(ids, tokens_cut, states, prepared=True)
 
 
-def bytes_per_token(hidden: int, storage: str) -> int:
-    """How much a token takes, its id included."""
-    return 4 + {"float16": 2 * hidden, "int8": hidden + 2, "int4": hidden // 2 + 2 * hidden // _group(hidden)}[storage]
-
-
 def _quantize(states: NDArray[np.float32], most: int) -> tuple[NDArray[np.float16], NDArray[np.int8]]:
     """Round the last axis to integers up to ``most`` and a scale."""
     scales = (np.abs(states).max(-1) / most).astype("<f2")

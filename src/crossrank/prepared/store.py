@@ -153,12 +153,6 @@ class Store:
         self._connection = self._connect()
         self.refresh()
 
-    def close(self) -> None:
-        """Let go of the files."""
-        with self._lock:
-            self._maps = {}
-            self._connection.close()
-
     def __len__(self) -> int:
         return self.stats()["documents"]
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from crossrank.engines.load import LoadedModel, check_files, load_model
 from crossrank.engines.settings import check_settings
-from crossrank.prepared.documents import PreparedDocuments, check_apart, open_prepared
+from crossrank.prepared.documents import PreparedDocuments, open_prepared
 from crossrank.prepared.known_documents import KnownDocuments, parse_bytes
+from crossrank.prepared.made_with import check_apart
 from crossrank.scoring.activation import ACTIVATIONS, resolve_activation
 from crossrank.scoring.calibration import Binding, Calibration
 from crossrank.scoring.lazy_model import LazyModel
