@@ -104,13 +104,15 @@ def serving(command: Sequence[str], port: int, path: str, log: Path) -> Iterator
                 break
             except (OSError, RuntimeError, http.client.HTTPException) as error:
                 if process.poll() is not None or time.monotonic() > until:
-                    raise SystemExit(f"{command[0]} does not answer: {error}. Its output is in {log}.") from error
+                    raise SystemExit(
+                        f"{' '.join(command)} does not answer: {error}. Its output is in {log}."
+                    ) from error
                 time.sleep(0.2)
             finally:
                 client.close()
         yield lambda: Client(port, path)
     finally:
-        process.send_signal(signal.SIGINT if "infinity" in command[0] else signal.SIGTERM)
+        process.send_signal(signal.SIGINT if command[0] == "env" else signal.SIGTERM)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
@@ -130,7 +132,9 @@ def command_of(system: str, folder: Path, infinity: Path | None, port: int) -> t
     prepared("minilm", folder)
     made = prepared("onnx" if setting == "optimum" else "minilm", folder)
     flags = ["--engine", setting, "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
-    return [str(infinity), "v2", "--model-id", str(made), "--served-model-name", _NAME, *flags], "/rerank"
+    # It finds an ONNX file only in the folder that it runs in.
+    command = ["env", "-C", str(made), str(infinity.absolute()), "v2", "--model-id", "."]
+    return [*command, "--served-model-name", _NAME, *flags], "/rerank"
 
 
 def measure(make: Callable[[], Client], clients: int, documents: int, seconds: float, given: list[bytes]) -> Cell:

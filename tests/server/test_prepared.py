@@ -66,6 +66,7 @@ def test_a_model_of_the_file_has_its_own(tmp_path: Path, prepared: PreparedDocum
     with serve(tmp_path / "log", "--config", str(file)) as server:
         facts = server.post({"query": QUERY, "texts": TEXTS, "model": "fast"}).headers
         assert facts["x-crossrank-model"] == "fast"
+        assert facts["x-crossrank-documents-prepared"] == "2"
         assert server.metric("crossrank_documents_prepared_total") == 2
 
 

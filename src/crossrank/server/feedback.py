@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from starlette.requests import Request
@@ -15,12 +15,10 @@ from crossrank.feedback.store import KeyReusedError, Ranking, StoreError, Unknow
 from crossrank.feedback.writer import Writer
 from crossrank.server.dialects.body import Body, Question, flag
 from crossrank.server.logs import log
+from crossrank.server.ranking import Outcome
 from crossrank.server.routes.reading import HttpError, read_body
 from crossrank.server.settings import Settings
 from crossrank.validation import FieldError
-
-if TYPE_CHECKING:
-    from crossrank.server.routes.rerank import Outcome
 
 STORE_HEADER, KEY_HEADER = "x-crossrank-store", "idempotency-key"
 _MOST_BYTES = 1 << 20

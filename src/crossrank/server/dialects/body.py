@@ -36,19 +36,14 @@ class Answer:
     :param question: What was asked.
     :param order: Indices of the documents that are returned, best first; not yet cut to ``top_n``.
     :param scores: A score for each document, by index.
-    :param facts: What stands under ``crossrank``.
-    :param warnings: What the caller should know, a sentence each.
+    :param facts: What stands under ``crossrank``: also the model, the request's id, and warnings.
     """
 
     question: Question
-    model: str
-    request_id: str
     order: Sequence[int]
     scores: Sequence[float]
     tokens: int
-    created: int
     facts: Mapping[str, Any]
-    warnings: Sequence[str] = ()
 
     @property
     def best(self) -> Sequence[int]:

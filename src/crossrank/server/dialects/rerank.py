@@ -50,12 +50,12 @@ def render(answer: Answer) -> dict[str, Any]:
         "billed_units": {"search_units": 1},
         "tokens": {"input_tokens": answer.tokens, "output_tokens": 0},
     }
-    if answer.warnings:
-        meta["warnings"] = list(answer.warnings)
+    if warnings := answer.facts["warnings"]:
+        meta["warnings"] = warnings
     return {
-        "id": answer.request_id,
+        "id": answer.facts["request_id"],
         "object": "rerank",
-        "model": answer.model,
+        "model": answer.facts["model"],
         "results": results,
         "usage": answer.usage,
         "meta": meta,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from crossrank.server.dialects import rerank
@@ -33,10 +34,10 @@ def parse(body: Body) -> Question:
 def render(answer: Answer) -> dict[str, Any]:
     """In input order."""
     return {
-        "id": answer.request_id,
+        "id": answer.facts["request_id"],
         "object": "list",
-        "created": answer.created,
-        "model": answer.model,
+        "created": int(time.time()),
+        "model": answer.facts["model"],
         "data": [{"index": i, "object": "score", "score": score} for i, score in enumerate(answer.scores)],
         "usage": answer.usage,
         "crossrank": answer.facts,

@@ -23,7 +23,7 @@ def render(answer: Answer) -> dict[str, Any]:
     return {
         "object": "list",
         "data": data,
-        "model": answer.model,
+        "model": answer.facts["model"],
         "usage": {"total_tokens": answer.tokens},
         "crossrank": answer.facts,
     }

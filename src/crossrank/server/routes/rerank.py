@@ -7,24 +7,19 @@ import json
 import math
 import time
 import uuid
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
 from crossrank.errors import CrossRankError, DownloadError, InputError, ModelError, PreparedError
-from crossrank.ranking.reranker import Reranker
-from crossrank.scoring.activation import sigmoid
-from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.server.dialects import DEFAULT, dialect_of
 from crossrank.server.dialects.body import Answer, Question, flag
 from crossrank.server.keys import KeyBusyError, KeyRefusedError
 from crossrank.server.logs import log
-from crossrank.server.models import Loaded, UnknownModelError
+from crossrank.server.models import UnknownModelError
+from crossrank.server.ranking import Outcome, rank
 from crossrank.server.routes.reading import HttpError, check_limits, read_body
 from crossrank.server.scheduler import QueueFullError
 from crossrank.validation import FieldError
@@ -36,27 +31,6 @@ TIMEOUT_HEADER, ID_HEADER = "x-request-timeout-ms", "x-request-id"
 # Documents that are named in a header, which must stay short.
 _NAMED_IN_HEADER = 50
 _MOST_MS = 86_400_000
-
-
-@dataclass
-class Outcome:
-    """Scores of one request, and how they came about.
-
-    :param order: Documents that are returned, best first; those without a score behind, in their own order.
-    :param cut: Document -> tokens that it lost.
-    :param known: Documents that were ``"cached"`` or ``"prepared"``.
-    :param skipped: Documents without a score.
-    """
-
-    order: list[int]
-    scores: list[float]
-    tokens: int = 0
-    cut: dict[int, int] = field(default_factory=dict)
-    query_cut: int = 0
-    skipped: list[int] = field(default_factory=list)
-    known: Mapping[str | None, int] = field(default_factory=Counter)
-    degraded: str | None = None
-    timings: dict[str, float] = field(default_factory=dict)
 
 
 async def answer_post(request: Request, state: State) -> Response:
@@ -174,17 +148,7 @@ async def _answer(
         **kept,
     }
     _count(state, note, question, outcome)
-    answer = Answer(
-        question,
-        entry.name,
-        request_id,
-        outcome.order,
-        outcome.scores,
-        outcome.tokens,
-        int(time.time()),
-        facts,
-        warnings,
-    )
+    answer = Answer(question, outcome.order, outcome.scores, outcome.tokens, facts)
     return dialect.render(answer), _headers(facts)
 
 
@@ -206,104 +170,6 @@ def _deadline(request: Request, default_ms: int | None, started: float) -> float
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-# ---- scores ------------------------------------------------------------------------------------------------------
-
-
-async def rank(loaded: Loaded, question: Question, state: State, deadline: float | None) -> Outcome:
-    """Score and order the documents, as far as the time goes.
-
-    :param deadline: On the clock of ``time.perf_counter``.
-    """
-    if isinstance(loaded.runs, CrossEncoder):
-        return await _rank_with_model(loaded.runs, loaded.activation, question, state, deadline)
-    async with state.pipelines:
-        return await _rank_with_pipeline(loaded.runs, question, deadline)
-
-
-async def _rank_with_model(
-    model: CrossEncoder, activation: str | None, question: Question, state: State, deadline: float | None
-) -> Outcome:
-    most = state.settings.max_document_characters
-    pairs = [(query, document[:most]) for query, document in question.pairs]
-    entered = time.perf_counter()
-    job = state.scheduler.submit(model, pairs)
-    try:
-        await asyncio.wait((job.done,), timeout=None if deadline is None else max(0.0, deadline - entered))
-        if job.done.done():
-            job.done.result()
-    finally:
-        state.scheduler.end(job)
-    finished = time.perf_counter()
-    scores, relevance = np.zeros(len(pairs)), np.full(len(pairs), -np.inf)
-    if job.logits is not None:
-        logits = job.logits[job.scored]
-        made, ranked_by = model.activate(logits, activation)
-        assert ranked_by is not None  # the golden pairs have one score each
-        scores[job.scored], relevance[job.scored] = (ranked_by if question.raw else made), ranked_by
-    cut = {int(i): int(job.document_cut[i]) for i in np.flatnonzero(job.document_cut)}
-    for index, (_, document) in enumerate(question.pairs):
-        if len(document) > most:  # what was not read has been no tokens yet: at least one for four characters
-            cut[index] = cut.get(index, 0) + (len(document) - most) // 4
-    skipped = np.flatnonzero(~job.scored).tolist()
-    return Outcome(
-        order=np.argsort(-relevance, kind="stable").tolist(),
-        scores=scores.tolist(),
-        tokens=job.tokens,
-        cut=dict(sorted(cut.items())),
-        query_cut=int(job.query_cut.max(initial=0)),
-        known=job.known,
-        skipped=skipped,
-        degraded=_late(len(skipped), len(pairs)) if skipped else None,
-        timings={
-            "waiting": (job.started or finished) - entered,
-            "scoring": finished - (job.started or finished),
-        },
-    )
-
-
-async def _rank_with_pipeline(reranker: Reranker, question: Question, deadline: float | None) -> Outcome:
-    """Documents that a pipeline leaves out stand behind those it returns, with a score of 0."""
-    scores = [0.0] * len(question.pairs)
-    order: list[int] = []
-    tokens = 0
-    reasons: list[str] = []
-    skipped: list[int] = []
-    started = time.perf_counter()
-    for query in dict.fromkeys(query for query, _ in question.pairs):
-        indices = [i for i, (own, _) in enumerate(question.pairs) if own == query]
-        left = None if deadline is None else max(0.001, deadline - time.perf_counter())
-        ranking = await reranker.arank(query, [question.pairs[i][1] for i in indices], deadline=left)
-        ceiling = 1.0
-        for ranked in ranking:
-            index = indices[ranked.first_stage_position]
-            # Scores never rise along the order, whatever stages they are from.
-            ceiling = scores[index] = min(ceiling, _within_one(ranked.score, ranked.kind))
-            order.append(index)
-            if not ranked.scores:
-                skipped.append(index)
-        tokens += ranking.tokens
-        reasons += ranking.reasons
-    rest = set(range(len(scores))) - set(order)
-    return Outcome(
-        order=order + sorted(rest),
-        scores=scores,
-        tokens=tokens,
-        skipped=sorted(skipped),
-        degraded="; ".join(reasons) or None,
-        timings={"scoring": time.perf_counter() - started},
-    )
-
-
-def _within_one(score: float | None, kind: str) -> float:
-    if score is None or kind in ("unscored", "first_stage"):
-        return 0.0
-    return float(sigmoid(np.float64(score))) if kind == "logit" else min(1.0, max(0.0, score))
-
-
-def _late(skipped: int, documents: int) -> str:
-    return f"the time was up when {documents - skipped} of {documents} documents were scored"
 
 
 # ---- what is said of it ------------------------------------------------------------------------------------------
@@ -328,6 +194,8 @@ def _headers(facts: Mapping[str, Any]) -> dict[str, str]:
         "x-crossrank-model": facts["model"],
         "x-crossrank-model-version": facts["model_version"],
         "x-crossrank-cut": _short(cut),
+        "x-crossrank-documents-cached": str(facts["documents_cached"] or ""),
+        "x-crossrank-documents-prepared": str(facts["documents_prepared"] or ""),
         "x-crossrank-skipped": _short(facts["skipped"]),
         "x-crossrank-degraded": facts["degraded"] or "",
         "x-crossrank-warnings": "; ".join(facts["warnings"]),
