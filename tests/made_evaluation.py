@@ -9,8 +9,8 @@ from crossrank.evaluation.result import (
     DepthCurve,
     DepthPoint,
     Evaluation,
-    Finding,
     Histogram,
+    KnownProblem,
     PairedComparison,
     Shown,
     System,
@@ -79,7 +79,7 @@ def evaluation(name: str = "made", queries: int = 40, *, hostile: bool = False, 
                 [(i / 10 + 0.05, min(1.0, i / 9), 100 + 10 * i) for i in range(10)],
             )
         ],
-        findings=[Finding("many-cut", last, f"{last} read only a part of the pair in 12% of the pairs.")],
+        findings=[KnownProblem("many-cut", last, f"{last} read only a part of the pair in 12% of the pairs.")],
         left_out={"judgements of unknown documents" + (HOSTILE if hostile else ""): 3},
         settings={"depth": 100, "seed": 0, "test": "paired permutation test, sign flips", "versions": {"numpy": "2.0"}},
     )

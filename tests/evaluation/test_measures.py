@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crossrank.errors import InputError
-from crossrank.evaluation.measures import DEFAULT, parse, per_query, shown
+from crossrank.evaluation.measures import DEFAULT, display_name, parse, per_query
 
 QRELS = {"q1": {"a": 3, "b": 1, "missing": 2}, "q2": {"x": 1}, "q3": {"y": 1}}
 RANKINGS = [["c", "a", "b"], [], ["z", "w", "v", "y"]]
@@ -41,7 +41,7 @@ def test_only_what_is_looked_at_is_handed_over_and_nothing_changes():
 
 def test_other_names():
     assert list(map(str, parse(["MRR@10", "Hit@1", "MAP", "Recall@5", "Hit@1"]))) == ["RR@10", "Success@1", "AP", "R@5"]
-    assert [shown(name) for name in ("RR@10", "Success@3", "AP", "R@100", "nDCG@10")] == [
+    assert [display_name(name) for name in ("RR@10", "Success@3", "AP", "R@100", "nDCG@10")] == [
         "MRR@10",
         "Hit@3",
         "MAP",

@@ -71,7 +71,7 @@ def _close(shown: str, value: float, digits: int) -> bool:
 def test_the_systems_are_those_of_the_evaluation() -> None:
     made = made_evaluation.evaluation()
     head, *rows = Page(report([made])).tables["systems"]
-    assert head == ["System", "nDCG@10", "MRR@10", "ms a query", "Pairs a second", "Pairs cut", "Ties"]
+    assert head == ["System", "nDCG@10", "MRR@10", "ms per query", "Pairs per second", "Pairs cut", "Ties"]
     for system, row in zip(made.systems, rows, strict=True):
         assert row[0] == system.name
         for cell, measure in zip(row[1:3], made.measures, strict=True):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossrank.ranking.judge.parsing import Grade, Order, UnusableError, parse_grade, parse_ranking
+from crossrank.ranking.judge.parsing import Grade, Order, UnusableAnswerError, parse_grade, parse_ranking
 
 IDS = ("d0000000a", "d0000000b", "d0000000c")
 A, B, C = IDS
@@ -71,7 +71,7 @@ def test_a_reason_may_be_missing():
     ],
 )
 def test_what_means_no_certain_grade_is_told(text, why):
-    with pytest.raises(UnusableError, match=why):
+    with pytest.raises(UnusableAnswerError, match=why):
         parse_grade(text, A)
 
 
@@ -113,7 +113,7 @@ def test_an_order_is_found_and_completed(text, order):
     ],
 )
 def test_what_means_no_certain_order_is_told(text, why):
-    with pytest.raises(UnusableError, match=why):
+    with pytest.raises(UnusableAnswerError, match=why):
         parse_ranking(text, IDS)
 
 
@@ -129,25 +129,25 @@ _json = st.recursive(
 
 @given(st.text(alphabet='{}[]",:dab0123456789> \n`', max_size=60) | _json.map(json.dumps))
 def test_anything_is_read_or_refused(text):
-    with contextlib.suppress(UnusableError):
+    with contextlib.suppress(UnusableAnswerError):
         assert parse_grade(text, A).grade in range(4)
     try:
         order = parse_ranking(text, IDS)
-    except UnusableError:
+    except UnusableAnswerError:
         return
     assert sorted(order.positions) == [0, 1, 2]
     assert 0 <= order.named <= 3
 
 
 def test_a_very_long_answer_of_brackets_takes_no_long_time():
-    with pytest.raises(UnusableError):
+    with pytest.raises(UnusableAnswerError):
         parse_grade("[" * 200_000 + "{" * 200_000, A)
-    with pytest.raises(UnusableError):
+    with pytest.raises(UnusableAnswerError):
         parse_ranking("d0000000a >>>> " * 20_000 + "x y", IDS)
 
 
 def test_an_answer_of_brackets_takes_no_time():
     started = time.monotonic()
-    with pytest.raises(UnusableError):
+    with pytest.raises(UnusableAnswerError):
         parse_grade("[" * 100_000, A)
     assert time.monotonic() - started < 1

@@ -12,11 +12,11 @@ from crossrank.ranking.deadline import Deadline
 from crossrank.ranking.network.retry import (
     Failure,
     RetryPolicy,
-    failure_of,
+    failure_for_status,
     gather,
     parse_retry_after,
+    reasons_of,
     retrying,
-    summary,
 )
 from crossrank.ranking.stage import Context
 
@@ -89,7 +89,7 @@ def test_a_service_that_asks_for_too_long_a_wait_is_given_up():
     ],
 )
 def test_what_a_status_means(status, again, fatal):
-    failure = failure_of("x", status, "why.", {})
+    failure = failure_for_status("x", status, "why.", {})
     assert (failure.retryable, failure.fatal) == (again, fatal)
     assert failure.reason.startswith(f"x answered {status}: why")
 
@@ -130,4 +130,4 @@ async def _gathered(jobs):
 
 def test_reasons_are_counted():
     failures = [Failure("a"), Failure("b"), Failure("a"), Failure("c"), Failure("d")]
-    assert summary(failures) == "a (2x); b; c; and 1 other reasons"
+    assert reasons_of(failures) == "a (2x); b; c; and 1 other reasons"

@@ -175,7 +175,7 @@ class Report:
         self.tell_skipped()
         if self._documents_cut or self._queries_cut:
             complain("warning", f"{self._cuts()}. {limit_of(model)}")
-        speed = f" ({self._pairs / self._seconds:.0f} a second)" if self._seconds > 1 else ""
+        speed = f" ({self._pairs / self._seconds:.0f} per second)" if self._seconds > 1 else ""
         if model.prepared is not None:
             remark(f"prepared: {self._prepared} of {self._documents}")
         remark(

@@ -206,7 +206,7 @@ def _tell(ranking: Ranking, model: CrossEncoder | None) -> None:
             complain("warning", f"{stage.name}: {stage.pairs_cut} of {stage.documents} documents were cut.")
         facts = f"{stage.tokens} tokens, {stage.seconds * 1000:.0f} ms"
         if model is not None:
-            speed = f" ({stage.scored / stage.seconds:.0f} a second)" if stage.seconds > 1 else ""
+            speed = f" ({stage.scored / stage.seconds:.0f} per second)" if stage.seconds > 1 else ""
             remark(f"{stage.scored} document{'s' * (stage.scored != 1)}, {facts}{speed}")
             continue
         cost = "" if stage.cost is None else f", cost {stage.cost:g}"

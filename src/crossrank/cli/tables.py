@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from crossrank.cli.terminal import aligned, columns, one_line
-from crossrank.evaluation.measures import shown
+from crossrank.evaluation.measures import display_name
 from crossrank.evaluation.result import LEVEL, DepthCurve, Evaluation, PairedComparison, System
 
 
@@ -29,7 +29,7 @@ def write_evaluation(evaluation: Evaluation) -> None:
         _table(_speed_rows(evaluation.systems))
     main = [one for one in evaluation.comparisons if one.measure == evaluation.measures[0]]
     if main:
-        print(f"\n{shown(evaluation.measures[0])}, query by query (paired permutation test, Holm's correction):")
+        print(f"\n{display_name(evaluation.measures[0])}, query by query (paired permutation test, Holm's correction):")
         for one in main:
             _paragraph(in_words(one))
     for curve in evaluation.curves:
@@ -46,7 +46,7 @@ def write_summary(evaluations: Sequence[Evaluation]) -> None:
     """Write the main measure of several datasets in one table, with the mean over the datasets."""
     measure = evaluations[0].measures[0]
     names = list(dict.fromkeys(one.name for evaluation in evaluations for one in evaluation.systems))
-    rows = [[shown(measure), "queries", *names]]
+    rows = [[display_name(measure), "queries", *names]]
     columns: dict[str, list[float]] = {name: [] for name in names}
     for evaluation in evaluations:
         by_name = {one.name: one for one in evaluation.systems}
@@ -98,7 +98,7 @@ def _with_interval(system: System, measure: str) -> str:
 
 def _measure_rows(evaluation: Evaluation) -> list[list[str]]:
     first, *others = evaluation.measures
-    rows = [["", f"{shown(first)} (95 %)", *map(shown, others)]]
+    rows = [["", f"{display_name(first)} (95 %)", *map(display_name, others)]]
     rows += [
         [one.name, _with_interval(one, first), *(number(one.mean(measure)) for measure in others)]
         for one in evaluation.systems
@@ -109,18 +109,18 @@ def _measure_rows(evaluation: Evaluation) -> list[list[str]]:
 def _speed_rows(systems: Sequence[System]) -> list[list[str]]:
     rows = [["", "ms/query", "pairs/s", "pairs", "cut", "runs in"]]
     for one in systems:
-        if one.milliseconds is not None:
-            speed = f"{one.pairs / one.seconds:.0f}" if one.seconds else ""
-            cut = f"{one.pairs_cut / one.pairs:.1%}" if one.pairs else ""
+        if one.milliseconds_per_query is not None:
+            speed = "" if one.pairs_per_second is None else f"{one.pairs_per_second:.0f}"
+            cut = "" if one.share_cut is None else f"{one.share_cut:.1%}"
             runs = ", ".join(str(one.facts[key]) for key in ("engine", "precision") if one.facts.get(key))
-            rows.append([one.name, f"{one.milliseconds.mean():.1f}", speed, str(one.pairs), cut, runs])
+            rows.append([one.name, f"{one.milliseconds_per_query:.1f}", speed, str(one.pairs), cut, runs])
     return rows
 
 
 def _write_curve(curve: DepthCurve) -> None:
     print(f"How deep to re-rank with {curve.system}:")
     rows = [["first", *(str(point.depth) for point in curve.points)]]
-    rows.append([shown(curve.measure), *(number(point.value) for point in curve.points)])
+    rows.append([display_name(curve.measure), *(number(point.value) for point in curve.points)])
     rows.append(["ms/query", *(f"{point.milliseconds:.1f}" for point in curve.points)])
     _table(rows)
     _paragraph(curve.advice)

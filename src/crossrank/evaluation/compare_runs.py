@@ -11,10 +11,9 @@ from crossrank.data.dataset import NO_RELEVANT
 from crossrank.data.text_lines import Notes
 from crossrank.data.trec import Qrels, RunRow, diagnose, grades_of, read_qrels, read_run, run_rows
 from crossrank.errors import InputError
-from crossrank.evaluation import significance
 from crossrank.evaluation.measures import DEFAULT, parse
 from crossrank.evaluation.result import Evaluation, System
-from crossrank.evaluation.significance import compare_all
+from crossrank.evaluation.significance import compare_all, tests_with
 from crossrank.evaluation.systems import Scored, unique_name
 
 UNJUDGED = "lines of queries that don't count: not judged, or without a relevant document"
@@ -68,13 +67,7 @@ def compare(
         histograms=[],
         findings=[],
         left_out=notes.counts,
-        settings={
-            "seed": seed,
-            "test": significance.TEST,
-            "draws": significance.DRAWS,
-            "interval": f"95 %, percentile bootstrap over queries, {significance.RESAMPLES} resamples",
-            "left_out_first": notes.first,
-        },
+        settings={**tests_with(seed), "left_out_first": notes.first},
     )
 
 
@@ -87,7 +80,7 @@ def _system(
     for what, count in own.counts.items():
         notes.add(f"{name}: {what}", own.first.get(what), count)
     facts = {"file": Path(run).name if isinstance(run, (str, Path)) else None, "lines": len(candidates.documents)}
-    scored = Scored(name, "run", candidates.scores, 0, None, None, 0, 0.0, 0, facts)
+    scored = Scored(name, "run", candidates.scores, facts=facts)
     return scored.system(candidates, list(ids), qrels, measures, seed)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from crossrank.errors import InputError
 from crossrank.evaluation.explain import Explanation
@@ -67,20 +67,11 @@ def disagreements(
     for i in differing[:most]:
         query = evaluation.queries[i]
         top = {name: tuple(system.top[query])[:SHOWN] for name, system in named.items()}
-        found.append(Disagreement(query, float(before[i]), float(after[i]), top))
-    return found if explainer is None else _explained(evaluation, found, a, b, explainer)
-
-
-def _explained(
-    evaluation: Evaluation, found: Sequence[Disagreement], a: str, b: str, explainer: Explainer
-) -> list[Disagreement]:
-    wanted = []
-    for one in found:
-        ours = one.top[b][:1]
-        theirs = [shown for shown in one.top[a] if shown.document not in {each.document for each in ours}][:1]
-        wanted += [(one.query, shown.document) for shown in (*ours, *theirs)]
-    texts = [(evaluation.query_texts[query], evaluation.document_texts[document]) for query, document in wanted]
-    by_query: dict[str, dict[str, Explanation]] = {}
-    for (query, document), explanation in zip(wanted, explainer(texts) if texts else (), strict=True):
-        by_query.setdefault(query, {})[document] = explanation
-    return [replace(one, explanations=by_query.get(one.query, {})) for one in found]
+        explanations: dict[str, Explanation] = {}
+        if explainer is not None:
+            ours = [shown.document for shown in top[b][:1]]
+            theirs = [shown.document for shown in top[a] if shown.document not in ours][:1]
+            texts = [(evaluation.query_texts[query], evaluation.document_texts[name]) for name in (*ours, *theirs)]
+            explanations = dict(zip((*ours, *theirs), explainer(texts), strict=True))
+        found.append(Disagreement(query, float(before[i]), float(after[i]), top, explanations))
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,21 @@ from crossrank.data.dataset import Dataset
 from crossrank.data.open_dataset import open_dataset
 from crossrank.data.trec import write_run
 from crossrank.errors import InputError
-from crossrank.evaluation import significance
 from crossrank.evaluation.calibration.curves import reliability
 from crossrank.evaluation.depth import depth_curve, depths_up_to
 from crossrank.evaluation.findings import findings
 from crossrank.evaluation.measures import DEFAULT, parse, per_query
 from crossrank.evaluation.result import (
+    CorpusTexts,
     DepthCurve,
     Evaluation,
-    Finding,
     Histogram,
+    KnownProblem,
     PairedComparison,
     System,
-    Texts,
-    Tops,
 )
 from crossrank.evaluation.score_store import slug
-from crossrank.evaluation.significance import compare_all
+from crossrank.evaluation.significance import compare_all, tests_with
 from crossrank.evaluation.systems import (
     Embedder,
     Scored,
@@ -43,6 +41,7 @@ from crossrank.evaluation.systems import (
     score_cross_encoder,
     unique_name,
 )
+from crossrank.validation import check_positive_integer
 
 BINS = 40  # of a histogram of scores
 
@@ -63,8 +62,7 @@ def evaluate(
     """Measure how much models improve the ranking of a dataset.
 
     All systems are measured on the same candidates and against all judgements. Candidates below the depth keep the
-    order
-    of the first stage.
+    order of the first stage.
 
     :param dataset: A :class:`~crossrank.data.Dataset`, or anything that :func:`~crossrank.data.open_dataset` reads: a
         path, a name on the hub, a data frame, a list of dictionaries. BM25 finds candidates if there are none.
@@ -80,8 +78,7 @@ def evaluate(
     :raises InputError: If something can't be used.
     :raises MissingExtraError: If a package of the extra ``evaluation`` is not installed.
     """
-    if not isinstance(depth, int) or isinstance(depth, bool) or depth < 1:
-        raise InputError(f"depth={depth!r} is not a positive integer. It is the number of candidates to re-rank.")
+    check_positive_integer("depth", depth, "It is the number of candidates to re-rank.")
     if resume and work is None:
         raise InputError("resume=True needs work=, the folder with the scores of the interrupted evaluation.")
     parsed = parse(measures)
@@ -91,7 +88,7 @@ def evaluate(
         dataset = dataset.with_bm25(depth, show_progress=show_progress)
     assert dataset.candidates is not None  # for the type checker; with_bm25 has made them
     candidates = dataset.candidates
-    with _folder(work) as folder:
+    with tempfile.TemporaryDirectory(prefix="crossrank-") if work is None else nullcontext(work) as folder:
         scored = [first_stage(dataset, candidates)]
         common: dict[str, Any] = {"depth": depth, "work": Path(folder), "show_progress": show_progress}
         if bi_encoder is not None:
@@ -106,10 +103,7 @@ def evaluate(
             write_run(Path(runs) / f"{slug(one.name)}.run", slug(one.name), results.rankings(one))
     settings = {
         "depth": depth,
-        "seed": seed,
-        "test": significance.TEST,
-        "draws": significance.DRAWS,
-        "interval": f"95 %, percentile bootstrap over queries, {significance.RESAMPLES} resamples",
+        **tests_with(seed),
         "first_stage": dataset.first_stage,
         "documents": len(dataset.corpus.ids),
         "candidates": len(candidates.documents),
@@ -148,13 +142,11 @@ class _Results:
             for one, system in zip(self._scored, systems, strict=True)
             if one.kind == "cross-encoder" and one.pairs
         ]
-        tops = [one.top.documents for one in systems if isinstance(one.top, Tops)]
-        shown = np.unique(np.concatenate([top.ravel() for top in tops]))
         return Evaluation(
             dataset=dataset.name,
             queries=list(dataset.queries),
             query_texts=dataset.queries,
-            document_texts=Texts(dataset.corpus, shown[shown >= 0]),
+            document_texts=CorpusTexts(dataset.corpus),
             measures=names,
             systems=systems,
             comparisons=comparisons,
@@ -211,7 +203,7 @@ class _Results:
 
     def _findings(
         self, one: Scored, system: System, first: System, comparisons: Sequence[PairedComparison]
-    ) -> list[Finding]:
+    ) -> list[KnownProblem]:
         [comparison] = [c for c in comparisons if (c.before, c.after, c.measure) == (first.name, one.name, self._main)]
         done = ~np.isnan(one.relevance)
         scores = one.relevance if one.probabilities is None else one.probabilities.astype(np.float64)
@@ -227,10 +219,6 @@ class _Results:
             good = [index[d] for d, grade in self._dataset.qrels[query].items() if grade > 0 and d in index]
             relevant[here] = np.isin(self._candidates.documents[here], good)
         return relevant
-
-
-def _folder(work: str | Path | None) -> AbstractContextManager[str | Path]:
-    return tempfile.TemporaryDirectory(prefix="crossrank-") if work is None else nullcontext(work)
 
 
 def _name(model: Any, taken: Sequence[str]) -> str:

@@ -15,10 +15,10 @@ model's score of this pair loses without that span. It has limits:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from crossrank.errors import InputError
 from crossrank.evaluation.spans import Offsets, runs, sentences, without, words
@@ -27,7 +27,10 @@ from crossrank.validation import check_text, is_positive_integer
 if TYPE_CHECKING:
     from crossrank.scoring.cross_encoder import CrossEncoder
 
-_Part = tuple[str, int, int]  # "pair", "query" or "document", and what of it is left out
+_Part = tuple[str, int, int]  # "query" or "document", and what of it is left out
+T = TypeVar("T")
+# Yields pairs to score; receives each one's logit, and the tokens cut from its query and its document.
+_Steps = Generator[list[tuple[str, str]], list[tuple[float, int, int]], T]
 
 UNITS = ("auto", "word", "sentence")
 # Pairs scored for one explanation: a second or two of two cores at a length of 250 tokens.
@@ -156,9 +159,7 @@ def contrast(
 def explain_pairs(
     model: CrossEncoder, pairs: Sequence[tuple[str, str]], *, unit: str = "auto", budget: int = BUDGET
 ) -> list[Explanation]:
-    """Explain several pairs together: one call of the model for all sentences, one for the words.
-
-    For documents over 2000 characters, the pair itself is scored first, to find out where the model stops reading.
+    """Explain several pairs together: one call of the model for the pairs, one for their sentences, one for words.
 
     :param budget: The most pairs to score for each.
     :raises InputError: As :func:`explain`.
@@ -167,151 +168,131 @@ def explain_pairs(
         raise InputError(f"unit={unit!r} is unknown. Give one of {', '.join(map(repr, UNITS))}.")
     if not is_positive_integer(budget) or budget < LEAST_BUDGET:
         raise InputError(f"budget={budget!r} is not an integer of at least {LEAST_BUDGET} pairs.")
-    plans = [
-        _Plan(check_text(query, f"pairs[{i}][0]"), check_text(document, f"pairs[{i}][1]"), unit, int(budget))
+    running = [
+        _explaining(
+            model, check_text(query, f"pairs[{i}][0]"), check_text(document, f"pairs[{i}][1]"), unit, int(budget)
+        )
         for i, (query, document) in enumerate(pairs)
     ]
-    while any(plan.todo for plan in plans):
-        _score(model, plans)
-        for plan in plans:
-            plan.next_round(model.max_length)
-    return [plan.explanation() for plan in plans]
+    wanted = [next(one) for one in running]
+    seconds = [0.0] * len(running)
+    explanations: dict[int, Explanation] = {}
+    while any(wanted):
+        result = model.score([pair for some in wanted for pair in some], activation_fn="identity")
+        if result.relevance is None:
+            raise InputError(
+                f"The model has {result.logits.shape[1]} labels, so there is no single score to explain. "
+                "Name the label that means relevant: CrossEncoder(..., label=...)."
+            )
+        columns = (result.relevance, result.query_tokens_cut, result.document_tokens_cut)
+        scored = list(zip(*(column.tolist() for column in columns), strict=True))
+        for i, some in enumerate(wanted):
+            if some:
+                seconds[i] += result.seconds * len(some) / len(result.relevance)
+                here, scored = scored[: len(some)], scored[len(some) :]
+                try:
+                    wanted[i] = running[i].send(here)
+                except StopIteration as end:
+                    wanted[i], explanations[i] = [], replace(end.value, seconds=seconds[i])
+    return [explanations[i] for i in range(len(running))]
 
 
-class _Plan:
-    """The parts to leave out of one pair, and their scores. ``todo`` lists what is still to be scored."""
+def _explaining(model: CrossEncoder, query: str, document: str, unit: str, budget: int) -> _Steps[Explanation]:
+    """Explain one pair: yield the pairs to score, receive their scores, return the explanation without its time."""
+    # 1) Score the pair itself, which shows how much of the document the model reads.
+    [(logit, query_cut, document_cut)] = yield [(query, document)]
+    tokens_cut = query_cut + document_cut
+    reach = needed = len(document)
+    if tokens_cut and len(document) > SHORT:
+        # An estimate of how many characters it reads, rather too high. The exact place would need the tokenizer's
+        # offsets, which scores do not include. The rest is left out in one piece, so that a wrong estimate shows in
+        # its weight.
+        reach = int(1.25 * len(document) * model.max_length / (model.max_length + tokens_cut))
+        # Leaving out a part moves the rest up. Text far beyond the limit would only cost time.
+        needed = min(len(document), 2 * reach + SHORT)
+    weights: dict[_Part, float] = {}
+    pairs = 1
 
-    def __init__(self, query: str, document: str, unit: str, budget: int) -> None:
-        self.query, self.document, self.unit = query, document, unit
-        found = words(query)
-        # At most a quarter of the budget is for the query, because the document is longer.
-        self.query_parts = runs(found, budget // 4)
-        self.room = budget - 1 - len(self.query_parts)
-        self.grain = {"query": _grain(found, self.query_parts), "sentences": 1, "words": 1}
-        self.sentence_parts: list[Offsets] = []
-        self.word_parts: list[Offsets] = []
-        self.words_of = (0, 0)
-        self.logit = self.seconds = 0.0
-        self.weights: dict[_Part, float] = {}
-        self.tokens_cut = self.pairs = 0
-        self.needed = len(document)  # characters of the document that the model may read
-        self.todo: list[_Part] = [("pair", 0, 0)]
-        self.rounds = [self._lay_out, self._look_closer]
-        if len(document) <= SHORT:
-            # It is hardly ever cut, so all can be scored in one call.
-            self.rounds.pop(0)(len(document))
+    def leave_out(parts: list[_Part]) -> _Steps[None]:
+        """Score the pair without each part."""
+        nonlocal needed, pairs
+        while parts:
+            again = []
+            scored = yield [_without(query, document, needed, *part) for part in parts]
+            pairs += len(parts)
+            for part, (without_it, _, cut) in zip(parts, scored, strict=True):
+                if needed < len(document) and part[2] < needed and not cut:
+                    again.append(part)  # the model read everything it was given, so it might have read further
+                else:
+                    weights[part] = logit - without_it
+            parts = again
+            if again:
+                needed = len(document)
 
-    def _lay_out(self, reach: int) -> None:
-        """Choose parts of the query, and sentences of the document, or all its words.
-
-        :param reach: The model reads nothing of the document after this character.
-        """
-        self.todo += [("query", *part) for part in self.query_parts]
-        found = [] if self.unit == "word" else sentences(self.document)
-        # A single sentence is the whole document, so only its words are useful.
-        if len(found) > 1 or self.unit == "sentence":
-            most = self.room if self.unit == "sentence" else max(1, 2 * self.room // 3)
-            self.sentence_parts, self.grain["sentences"] = _within(found, reach, most)
-            self.words_of = (0, len(self.sentence_parts))
-            self.todo += [("document", *part) for part in self.sentence_parts]
-            self.rounds = self.rounds if self.unit == "auto" else []
-            return
-        self.rounds = []
-        self.word_parts, self.grain["words"] = _within(words(self.document), reach, self.room)
-        self.words_of = (1, 1)
-        self.todo += [("document", *part) for part in self.word_parts]
-
-    def _look_closer(self, reach: int) -> None:
-        """Choose the words of the sentences with the largest weights, as many as the budget allows."""
-        room = self.room - len(self.sentence_parts)
+    # 2) Leave out the words of the query, and the sentences of the document, or all its words.
+    found = words(query)
+    # At most a quarter of the budget is for the query, because the document is longer.
+    query_parts = runs(found, budget // 4)
+    room = budget - 1 - len(query_parts)
+    grain = {"query": _grain(found, query_parts), "sentences": 1, "words": 1}
+    all_sentences = [] if unit == "word" else sentences(document)
+    sentence_parts: list[Offsets] = []
+    word_parts: list[Offsets] = []
+    words_of = (1, 1)
+    # A single sentence is the whole document, so only its words are useful.
+    if len(all_sentences) > 1 or unit == "sentence":
+        most = room if unit == "sentence" else max(1, 2 * room // 3)
+        sentence_parts, grain["sentences"] = _within(all_sentences, reach, most)
+        words_of = (0, len(sentence_parts))
+    else:
+        word_parts, grain["words"] = _within(words(document), reach, room)
+    yield from leave_out(
+        [("query", *part) for part in query_parts] + [("document", *part) for part in sentence_parts + word_parts]
+    )
+    # 3) Leave out the words of the sentences with the largest weights, as many as the budget allows.
+    if sentence_parts and unit == "auto":
+        room -= len(sentence_parts)
         taken = 0
-        for start, end in sorted(self.sentence_parts, key=lambda at: -abs(self.weights["document", at[0], at[1]])):
-            inside = [(start + a, start + b) for a, b in words(self.document[start:end])]
+        for start, end in sorted(sentence_parts, key=lambda at: -abs(weights["document", at[0], at[1]])):
+            inside = [(start + a, start + b) for a, b in words(document[start:end])]
             if len(inside) > room:
                 if taken or room < 2:
                     break
                 # The first sentence is always split, if necessary into groups of words.
                 whole, inside = inside, runs(inside, room)
-                self.grain["words"] = _grain(whole, inside)
+                grain["words"] = _grain(whole, inside)
             # A sentence of one word is scored already.
             inside = [part for part in inside if part != (start, end)]
             room -= len(inside)
             taken += 1
-            self.word_parts += inside
-        self.word_parts.sort()
-        self.words_of = (taken, len(self.sentence_parts))
-        self.todo += [("document", *part) for part in self.word_parts]
+            word_parts += inside
+        word_parts.sort()
+        words_of = (taken, len(sentence_parts))
+        yield from leave_out([("document", *part) for part in word_parts])
 
-    def pair_of(self, what: str, start: int, end: int) -> tuple[str, str]:
-        """Give the pair to score, complete or with a part left out."""
-        query, document = self.query, self.document[: max(self.needed, end if what == "document" else 0)]
-        if what == "query":
-            return without(query, start, end), document
-        return query, without(document, start, end) if what == "document" else document
+    def spans(what: str, text: str, parts: list[Offsets]) -> tuple[Span, ...]:
+        return tuple(Span(*part, text[slice(*part)], weights[what, part[0], part[1]]) for part in parts)
 
-    def take(self, item: _Part, logit: float, query_cut: int, document_cut: int) -> None:
-        """Store a score, or put the part into ``todo`` if it must be scored again."""
-        self.pairs += 1
-        if item[0] == "pair":
-            self.logit, self.tokens_cut = logit, query_cut + document_cut
-        elif self.needed < len(self.document) and item[2] < self.needed and not document_cut:
-            # The model read everything it was given, so it might have read further.
-            self.todo.append(item)
-        else:
-            self.weights[item] = self.logit - logit
-
-    def next_round(self, max_length: int) -> None:
-        """Decide what to leave out next."""
-        if self.todo:
-            self.needed = len(self.document)
-        elif self.rounds:
-            self.rounds.pop(0)(self._reach(max_length) if self.tokens_cut else len(self.document))
-
-    def _reach(self, max_length: int) -> int:
-        """Estimate how many characters the model reads of a document that was cut; the estimate is rather too high.
-
-        The exact place would need the tokenizer's offsets, which scores do not include. The rest is left out in one
-        piece, so that a wrong estimate shows in its weight.
-        """
-        reach = int(1.25 * len(self.document) * max_length / (max_length + self.tokens_cut))
-        # Leaving out a part moves the rest up. Text far beyond the limit would only cost time.
-        self.needed = min(len(self.document), 2 * reach + SHORT)
-        return reach
-
-    def explanation(self) -> Explanation:
-        def spans(what: str, text: str, parts: list[Offsets]) -> tuple[Span, ...]:
-            return tuple(Span(*part, text[slice(*part)], self.weights[what, part[0], part[1]]) for part in parts)
-
-        return Explanation(
-            query=self.query,
-            document=self.document,
-            logit=self.logit,
-            query_spans=spans("query", self.query, self.query_parts),
-            sentences=spans("document", self.document, self.sentence_parts),
-            words=spans("document", self.document, self.word_parts),
-            words_of=self.words_of,
-            grain=self.grain,
-            tokens_cut=self.tokens_cut,
-            pairs=self.pairs,
-            seconds=self.seconds,
-        )
+    return Explanation(
+        query=query,
+        document=document,
+        logit=logit,
+        query_spans=spans("query", query, query_parts),
+        sentences=spans("document", document, sentence_parts),
+        words=spans("document", document, word_parts),
+        words_of=words_of,
+        grain=grain,
+        tokens_cut=tokens_cut,
+        pairs=pairs,
+        seconds=0.0,
+    )
 
 
-def _score(model: CrossEncoder, plans: Sequence[_Plan]) -> None:
-    """Score the parts of all plans in one call."""
-    todo = [(plan, item) for plan in plans for item in plan.todo]
-    result = model.score([plan.pair_of(*item) for plan, item in todo], activation_fn="identity")
-    if result.relevance is None:
-        raise InputError(
-            f"The model has {result.logits.shape[1]} labels, so there is no single score to explain. "
-            "Name the label that means relevant: CrossEncoder(..., label=...)."
-        )
-    for plan in plans:
-        plan.seconds += result.seconds * len(plan.todo) / len(todo)
-        plan.todo = []
-    columns = (result.relevance, result.query_tokens_cut, result.document_tokens_cut)
-    for (plan, item), logit, query_cut, document_cut in zip(todo, *columns, strict=True):
-        plan.take(item, float(logit), int(query_cut), int(document_cut))
+def _without(query: str, document: str, needed: int, what: str, start: int, end: int) -> tuple[str, str]:
+    """The pair without a part, and without what comes after the ``needed`` characters of the document."""
+    if what == "query":
+        return without(query, start, end), document[:needed]
+    return query, without(document[: max(needed, end)], start, end)
 
 
 def _within(found: list[Offsets], reach: int, most: int) -> tuple[list[Offsets], int]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.evaluation.measures import shown
-from crossrank.evaluation.result import LEVEL, Finding, PairedComparison, System
+from crossrank.evaluation.measures import display_name
+from crossrank.evaluation.result import LEVEL, KnownProblem, PairedComparison, System
 
 Floats = NDArray[np.float64]
 
@@ -29,87 +29,96 @@ def findings(
     relevant: NDArray[np.bool_],
     *,
     probabilities: bool,
-) -> list[Finding]:
+) -> list[KnownProblem]:
     """Check one reranker for known problems.
 
     :param comparison: The first stage (before) against the reranker (after), on the main measure.
     :param scores: ``[pairs]``, its probabilities or raw scores.
     :param relevant: ``[pairs]``, whether the document is judged relevant.
     """
-    found = [
-        _no_gain(comparison),
-        _pile_up(system.name, scores, relevant) if probabilities else None,
-        _narrow(system.name, scores, "probability" if probabilities else "raw score"),
-        _cut(system),
-        _ties(system),
-        _few_queries(comparison, system.values[comparison.measure] - first.values[comparison.measure]),
-    ]
-    return [one for one in found if one is not None]
+    gains = system.values[comparison.measure] - first.values[comparison.measure]
+    found = (
+        *_gain(comparison),
+        *_spread(system.name, scores, relevant, probabilities),
+        *_pairs(system),
+        *_few_queries(comparison, gains),
+    )
+    return [KnownProblem(code, system.name, text) for code, text in found]
 
 
-def _no_gain(c: PairedComparison) -> Finding | None:
-    measure = shown(c.measure)
+def _gain(c: PairedComparison) -> Iterator[tuple[str, str]]:
+    """Check whether it is better than the first stage."""
+    figures = f"than {c.before} ({display_name(c.measure)} {c.difference:+.3f}, p = {c.p_corrected:.3f})"
     if c.difference < 0 and c.p_corrected < LEVEL:
-        text = f"{c.after} makes the ranking worse than {c.before} ({measure} {c.difference:+.3f}, "
-        text += f"p = {c.p_corrected:.3f}). It may be trained on other texts or another language: try another model."
-        return Finding("worse", c.after, text)
-    if c.difference <= 0 or c.p_corrected >= LEVEL:
-        text = f"{c.after} is not measurably better than {c.before} ({measure} {c.difference:+.3f}, "
-        text += f"p = {c.p_corrected:.3f}). The model may not fit these texts, or there are too few queries to decide."
-        return Finding("no-gain", c.after, text)
-    return None
+        yield (
+            "worse",
+            f"{c.after} makes the ranking worse {figures}. It may be trained on other texts or another language: try "
+            "another model.",
+        )
+    elif c.difference <= 0 or c.p_corrected >= LEVEL:
+        yield (
+            "no-gain",
+            f"{c.after} is not measurably better {figures}. The model may not fit these texts, or there are too few "
+            "queries to decide.",
+        )
 
 
-def _pile_up(name: str, scores: Floats, relevant: NDArray[np.bool_]) -> Finding | None:
+def _spread(name: str, scores: Floats, relevant: NDArray[np.bool_], probabilities: bool) -> Iterator[tuple[str, str]]:
+    """Check whether its scores use the scale."""
+    remedy = "Rank by the raw score; calibrate before cutting by a threshold."
     # Most candidates are irrelevant, so most scores may be near 0, but not those of relevant documents.
-    low = float((scores[relevant] < END).mean()) if relevant.any() else 0.0
+    lost = float((scores[relevant] < END).mean()) if relevant.any() else 0.0
     high = float((scores > 1 - END).mean()) if len(scores) else 0.0
-    if high >= PILE:
-        text = f"{high:.0%} of all scores of {name} are above {1 - END}: so close to the end of the scale they hardly "
-        text += "differ, and no threshold works. Rank by the raw score; calibrate before cutting by a threshold."
-        return Finding("scores-pile-up", name, text)
-    if low >= PILE:
-        text = f"{low:.0%} of the relevant documents score below {END} with {name}: a threshold would lose them. "
-        text += "Rank by the raw score; calibrate before cutting by a threshold."
-        return Finding("scores-pile-up", name, text)
-    return None
-
-
-def _narrow(name: str, scores: Floats, what: str) -> Finding | None:
+    if probabilities and high >= PILE:
+        yield (
+            "scores-pile-up",
+            f"{high:.0%} of all scores of {name} are above {1 - END}: so close to the end of the scale they hardly "
+            f"differ, and no threshold works. {remedy}",
+        )
+    elif probabilities and lost >= PILE:
+        yield (
+            "scores-pile-up",
+            f"{lost:.0%} of the relevant documents score below {END} with {name}: a threshold would lose them. "
+            f"{remedy}",
+        )
     if len(scores) < 20:
-        return None
-    low, high = (float(x) for x in np.quantile(scores, (0.05, 0.95)))
-    if high - low >= BAND or (what == "probability" and (low < END or high > 1 - END)):
-        return None
-    text = f"Nine in ten scores of {name} lie between {low:.3f} and {high:.3f} ({what}): they hardly differ. "
-    return Finding("narrow-band", name, text + "The checkpoint's head may be missing or untrained.")
+        return
+    bottom, top = (float(x) for x in np.quantile(scores, (0.05, 0.95)))
+    if top - bottom < BAND and not (probabilities and (bottom < END or top > 1 - END)):
+        yield (
+            "narrow-band",
+            f"Nine in ten scores of {name} lie between {bottom:.3f} and {top:.3f} "
+            f"({'probability' if probabilities else 'raw score'}): they hardly differ. The checkpoint's head may be "
+            "missing or untrained.",
+        )
 
 
-def _cut(system: System) -> Finding | None:
-    share = system.pairs_cut / system.pairs if system.pairs else 0.0
-    if share <= MANY_CUT:
-        return None
-    text = f"{system.name} cut {share:.0%} of the pairs ({system.pairs_cut}): the rest of their text does "
-    text += "not count. Raise --max-length if the model reads more, or split long documents."
-    return Finding("many-cut", system.name, text)
+def _pairs(system: System) -> Iterator[tuple[str, str]]:
+    """Check whether it reads whole texts and tells them apart."""
+    cut, ties = system.share_cut or 0.0, system.ties / max(1, system.pairs)
+    if cut > MANY_CUT:
+        yield (
+            "many-cut",
+            f"{system.name} cut {cut:.0%} of the pairs ({system.pairs_cut}): the rest of their text does not count. "
+            "Raise --max-length if the model reads more, or split long documents.",
+        )
+    if ties > MANY_TIES:
+        yield (
+            "many-ties",
+            f"{ties:.0%} of the candidates ({system.ties}) have the same score from {system.name} as another candidate "
+            "of the query, so they keep the order of the first stage. Texts may be repeated, or cut to the same start.",
+        )
 
 
-def _ties(system: System) -> Finding | None:
-    share = system.ties / system.pairs if system.pairs else 0.0
-    if share <= MANY_TIES:
-        return None
-    text = f"{share:.0%} of the candidates ({system.ties}) have the same score from {system.name} as another candidate "
-    text += "of the query, so they keep the order of the first stage. Texts may be repeated, or cut to the same start."
-    return Finding("many-ties", system.name, text)
-
-
-def _few_queries(c: PairedComparison, gains: Sequence[float] | Floats) -> Finding | None:
-    ordered = np.sort(np.asarray(gains))[::-1]
+def _few_queries(c: PairedComparison, gains: Floats) -> Iterator[tuple[str, str]]:
+    """Check whether the gain comes from a few queries."""
+    ordered = np.sort(gains)[::-1]
     most = math.ceil(FEW * len(ordered))
     total, rest = float(ordered.sum()), float(ordered[most:].sum())
-    if len(ordered) < 10 or total <= 1e-9 or rest > 1e-9:
-        return None
-    queries = "1 query makes up" if most == 1 else f"{most} queries make up"
-    text = f"{queries} all of the gain of {c.after} over {c.before}: without them, the other {len(ordered) - most} "
-    text += f"gain {rest / (len(ordered) - most):+.3f} on average. Look at these queries before you rely on the gain."
-    return Finding("few-queries", c.after, text)
+    if len(ordered) >= 10 and total > 1e-9 >= rest:
+        queries = "1 query makes up" if most == 1 else f"{most} queries make up"
+        yield (
+            "few-queries",
+            f"{queries} all of the gain of {c.after} over {c.before}: without them, the other {len(ordered) - most} "
+            f"gain {rest / (len(ordered) - most):+.3f} on average. Look at these queries before you rely on the gain.",
+        )

@@ -44,7 +44,7 @@ def parse(names: Sequence[str]) -> list[Any]:
     return list(dict.fromkeys(found))
 
 
-def shown(measure: str) -> str:
+def display_name(measure: str) -> str:
     """Give the name of a measure in tables: ``"RR@10"`` becomes ``"MRR@10"``."""
     stem, at, rest = measure.partition("@")
     return SHOWN.get(stem, stem) + at + rest
@@ -55,8 +55,7 @@ def per_query(
 ) -> dict[str, NDArray[np.float64]]:
     """Calculate each measure for each query, against all judgements.
 
-    Ranks are passed as scores, so that the order of the ranking breaks ties and not the rule of the tool. A query with
-    an
+    Ranks are passed as scores, so that the order of the ranking breaks ties and not the rule of the tool. A query with an
     empty ranking counts 0.
 
     :param qrels: Query -> document -> grade. The result has the same order.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,7 @@ Floats = NDArray[np.float64]
 LEVEL = 0.05  # p-values below this are significant
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(NamedTuple):
     """A document near the top of a ranking.
 
     :param score: Its raw score; the logit for a reranker.
@@ -30,61 +29,20 @@ class Shown:
     grade: int | None
 
 
-class Texts(Mapping[str, str]):
-    """Texts of some documents of a corpus, by identifier.
+class CorpusTexts(Mapping[str, str]):
+    """The texts of a corpus by identifier, each read when it is asked for."""
 
-    :param numbers: Numbers of the documents.
-    """
-
-    def __init__(self, corpus: Corpus, numbers: NDArray[np.int32]) -> None:
+    def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
-        self._numbers = frozenset(numbers.tolist())
 
     def __getitem__(self, name: str) -> str:
-        if (number := self._corpus.index.get(name)) is None or number not in self._numbers:
-            raise KeyError(name)
-        return self._corpus.text(number)
+        return self._corpus.text(self._corpus.index[name])
 
     def __iter__(self) -> Iterator[str]:
-        return (self._corpus.ids[number] for number in sorted(self._numbers))
+        return iter(self._corpus.ids)
 
     def __len__(self) -> int:
-        return len(self._numbers)
-
-
-class Tops(Mapping[str, Sequence[Shown]]):
-    """The first documents of each query.
-
-    :param queries: Query -> its number.
-    :param documents: ``[queries, most]``, numbers in the corpus, -1 if there are fewer.
-    :param scores: ``[queries, most]``.
-    """
-
-    def __init__(
-        self,
-        queries: Mapping[str, int],
-        ids: Sequence[str],
-        qrels: Mapping[str, Mapping[str, int]],
-        documents: NDArray[np.int32],
-        scores: NDArray[np.float64],
-    ) -> None:
-        self._queries, self._ids, self._qrels = queries, ids, qrels
-        self.documents, self._scores = documents, scores
-
-    def __getitem__(self, query: str) -> list[Shown]:
-        row = self._queries[query]
-        judged = self._qrels.get(query, {})
-        return [
-            Shown(self._ids[number], float(score), judged.get(self._ids[number]))
-            for number, score in zip(self.documents[row].tolist(), self._scores[row], strict=True)
-            if number >= 0
-        ]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._queries)
-
-    def __len__(self) -> int:
-        return len(self._queries)
+        return len(self._corpus.ids)
 
 
 @dataclass(frozen=True)
@@ -120,11 +78,25 @@ class System:
         """The mean of a measure over all queries."""
         return float(self.values[measure].mean())
 
+    @property
+    def milliseconds_per_query(self) -> float | None:
+        """The mean time of a query; ``None`` if nothing was computed."""
+        return None if self.milliseconds is None or not len(self.milliseconds) else float(self.milliseconds.mean())
+
+    @property
+    def pairs_per_second(self) -> float | None:
+        """How fast pairs were scored; ``None`` if nothing was computed."""
+        return self.pairs / self.seconds if self.seconds else None
+
+    @property
+    def share_cut(self) -> float | None:
+        """The share of the pairs from which tokens were cut; ``None`` without pairs."""
+        return self.pairs_cut / self.pairs if self.pairs else None
+
     def to_dict(self) -> dict[str, Any]:
         """All of it for :mod:`json`."""
-        times = self.milliseconds
         tops = {
-            query: [{**vars(one), "score": one.score if math.isfinite(one.score) else None} for one in shown]
+            query: [{**one._asdict(), "score": one.score if math.isfinite(one.score) else None} for one in shown]
             for query, shown in self.top.items()
         }
         return {
@@ -133,9 +105,9 @@ class System:
             "intervals": {measure: list(ends) for measure, ends in self.intervals.items()},
             "values": {measure: values.tolist() for measure, values in self.values.items()},
             "top": tops,
-            "milliseconds": None if times is None else times.tolist(),
-            "milliseconds_per_query": None if times is None else float(times.mean()),
-            "pairs_per_second": self.pairs / self.seconds if self.seconds else None,
+            "milliseconds": None if self.milliseconds is None else self.milliseconds.tolist(),
+            "milliseconds_per_query": self.milliseconds_per_query,
+            "pairs_per_second": self.pairs_per_second,
             "facts": dict(self.facts),
         }
 
@@ -246,8 +218,8 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A warning.
+class KnownProblem:
+    """A known problem of rerankers that the figures show; the command line and the report call it a warning.
 
     :param code: A short, stable code for scripts: ``"no-gain"``, ``"scores-pile-up"``, ``"many-cut"``, ...
     """
@@ -263,7 +235,7 @@ class Evaluation:
 
     :param dataset: Its name.
     :param queries: Identifiers of the queries that count. All per-query arrays have this order.
-    :param query_texts: Query -> text; ``document_texts`` has the texts of documents in any ``top``.
+    :param query_texts: Query -> text; ``document_texts`` has at least the texts of documents in any ``top``.
     :param measures: Their names in ir-measures, the main one first.
     :param systems: The first stage first, then the bi-encoder, then the rerankers.
     :param left_out: What was left out and why -> how many.
@@ -279,7 +251,7 @@ class Evaluation:
     comparisons: Sequence[PairedComparison]
     curves: Sequence[DepthCurve]
     histograms: Sequence[Histogram]
-    findings: Sequence[Finding]
+    findings: Sequence[KnownProblem]
     left_out: Mapping[str, int]
     settings: Mapping[str, object]
 

@@ -10,7 +10,6 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from crossrank.errors import InputError
 
@@ -72,9 +71,7 @@ class WorkFile:
     def __enter__(self) -> WorkFile:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stream.close()
 
     def _read(self, path: Path, wanted: Mapping[str, object]) -> int:

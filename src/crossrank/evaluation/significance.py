@@ -3,8 +3,7 @@
 - Permutation test with random sign flips: R. A. Fisher, The Design of Experiments (1935), section 21; for retrieval
   M. D. Smucker, J. Allan, B. Carterette, A comparison of statistical significance tests for IR evaluation (CIKM 2007).
 - The sampled p-value includes the observed difference, so it is never 0: B. Phipson, G. K. Smyth, Permutation p-values
-  should
-  never be zero (2010).
+  should never be zero (2010).
 - Correction: S. Holm, A simple sequentially rejective multiple test procedure (1979).
 - Interval: B. Efron, the percentile bootstrap (1979), over queries.
 """
@@ -30,6 +29,12 @@ TEST = "two-sided paired permutation test (random sign flips), Holm's correction
 # Up to this many nonzero differences, all sign flips are computed: at most 2 ** 13 = 8192.
 EXACT = 13
 _ENTRIES = 1 << 21  # of a matrix of draws, which bounds the memory
+
+
+def tests_with(seed: int) -> dict[str, object]:
+    """Describe the test and the intervals, for the settings of an evaluation."""
+    interval = f"95 %, percentile bootstrap over queries, {RESAMPLES} resamples"
+    return {"seed": seed, "test": TEST, "draws": DRAWS, "interval": interval}
 
 
 def permutation_p(differences: Floats, *, draws: int = DRAWS, seed: int = 0) -> Floats:
@@ -118,40 +123,31 @@ def compare_all(
     :param systems: Names, and measure -> ``[queries]``.
     :param dataset: The name of the dataset with these queries.
     """
-    pairs = list(combinations(range(len(systems)), 2))
+    pairs = list(combinations(systems, 2))
     if not pairs:
         return []
-    columns = [
-        np.where(np.abs(difference) < SAME, 0.0, difference)
-        for measure in measures
-        for a, b in pairs
-        for difference in [systems[b][1][measure] - systems[a][1][measure]]
-    ]
-    differences = np.stack(columns, axis=1)
-    p = permutation_p(differences, draws=draws, seed=seed).reshape(len(measures), len(pairs))
-    corrected = np.stack([holm(row) for row in p])
+    tests = [(measure, before, after) for measure in measures for before, after in pairs]
+    differences = np.stack([after[1][measure] - before[1][measure] for measure, before, after in tests], axis=1)
+    differences[np.abs(differences) < SAME] = 0.0
+    p = permutation_p(differences, draws=draws, seed=seed)
+    corrected = np.concatenate([holm(row) for row in p.reshape(len(measures), len(pairs))])
     ends = intervals(differences, seed=seed)
-    found = []
-    for m, measure in enumerate(measures):
-        for i, (a, b) in enumerate(pairs):
-            column = m * len(pairs) + i
-            d = differences[:, column]
-            found.append(
-                PairedComparison(
-                    before=systems[a][0],
-                    after=systems[b][0],
-                    measure=measure,
-                    queries=len(d),
-                    means=(float(systems[a][1][measure].mean()), float(systems[b][1][measure].mean())),
-                    difference=float(d.mean()),
-                    interval=(float(ends[column, 0]), float(ends[column, 1])),
-                    deviation=float(d.std(ddof=1)) if len(d) > 1 else 0.0,
-                    p=float(p[m, i]),
-                    p_corrected=float(corrected[m, i]),
-                    won=int((d > 0).sum()),
-                    lost=int((d < 0).sum()),
-                    tied=int((d == 0).sum()),
-                    dataset=dataset,
-                )
-            )
-    return found
+    return [
+        PairedComparison(
+            before=before[0],
+            after=after[0],
+            measure=measure,
+            queries=len(d),
+            means=(float(before[1][measure].mean()), float(after[1][measure].mean())),
+            difference=float(d.mean()),
+            interval=(float(ends[i, 0]), float(ends[i, 1])),
+            deviation=float(d.std(ddof=1)) if len(d) > 1 else 0.0,
+            p=float(p[i]),
+            p_corrected=float(corrected[i]),
+            won=int((d > 0).sum()),
+            lost=int((d < 0).sum()),
+            tied=int((d == 0).sum()),
+            dataset=dataset,
+        )
+        for i, ((measure, before, after), d) in enumerate(zip(tests, differences.T, strict=True))
+    ]

@@ -6,7 +6,7 @@ import hashlib
 import time
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from crossrank.data.candidates import Candidates
 from crossrank.data.dataset import Dataset
 from crossrank.errors import InputError
 from crossrank.evaluation.measures import per_query
-from crossrank.evaluation.result import System, Tops
+from crossrank.evaluation.result import Shown, System
 from crossrank.evaluation.score_store import ScoredQuery, WorkFile, slug
 from crossrank.evaluation.significance import mean_intervals
 from crossrank.progress import progress_of
@@ -78,13 +78,13 @@ class Scored:
     name: str
     kind: str
     relevance: Floats
-    depth: int
-    probabilities: NDArray[np.float32] | None
-    milliseconds: Floats | None
-    pairs: int
-    seconds: float
-    pairs_cut: int
-    facts: Mapping[str, object]
+    depth: int = 0
+    probabilities: NDArray[np.float32] | None = None
+    milliseconds: Floats | None = None
+    pairs: int = 0
+    seconds: float = 0.0
+    pairs_cut: int = 0
+    facts: Mapping[str, object] = field(default_factory=dict)
 
     def order(self, candidates: Candidates, query: int, depth: int | None = None) -> NDArray[np.int64]:
         """Give the ranking of a query's candidates, as positions in the arrays; ties keep the first stage's order.
@@ -110,14 +110,16 @@ class Scored:
         :param ids: Identifiers of the documents, by number.
         :param qrels: Query -> document -> grade, in the order of the candidates' queries.
         """
-        documents = np.full((len(qrels), TOP), -1, np.int32)
-        scores = np.full((len(qrels), TOP), np.nan)
+        top: dict[str, list[Shown]] = {}
         ties = 0
-        for query in range(len(qrels)):
-            top = self.order(candidates, query)[:TOP]
-            documents[query, : len(top)] = candidates.documents[top]
-            scores[query, : len(top)] = self.relevance[top]
-            all_scores = self.relevance[candidates.of(query)]
+        for number, (query, grades) in enumerate(qrels.items()):
+            best = self.order(candidates, number)[:TOP]
+            documents = [ids[i] for i in candidates.documents[best].tolist()]
+            top[query] = [
+                Shown(document, score, grades.get(document))
+                for document, score in zip(documents, self.relevance[best].tolist(), strict=True)
+            ]
+            all_scores = self.relevance[candidates.of(number)]
             _, counts = np.unique(all_scores[~np.isnan(all_scores)], return_counts=True)
             ties += int(counts[counts > 1].sum())
         values = per_query(measures, qrels, lambda query: self.ranking(candidates, ids, query))
@@ -126,7 +128,7 @@ class Scored:
             kind=self.kind,
             values=values,
             intervals=mean_intervals(values, seed=seed),
-            top=Tops({query: number for number, query in enumerate(qrels)}, ids, qrels, documents, scores),
+            top=top,
             milliseconds=self.milliseconds,
             pairs=self.pairs,
             seconds=self.seconds,
@@ -142,7 +144,7 @@ class Scored:
 
 def first_stage(dataset: Dataset, candidates: Candidates) -> Scored:
     """The first stage itself."""
-    return Scored(dataset.first_stage, "first stage", candidates.scores, 0, None, None, 0, 0.0, 0, {})
+    return Scored(dataset.first_stage, "first stage", candidates.scores)
 
 
 def score_cross_encoder(
@@ -162,6 +164,8 @@ def score_cross_encoder(
         scores of other settings.
     """
     facts = dict(model.info())
+    # Not what scores do not depend on: the folder, which may move, and the number of threads.
+    kept = {key: value for key, value in facts.items() if key not in ("folder", "threads", "document_cache")}
     settings = {
         "system": name,
         "dataset": dataset.name,
@@ -169,7 +173,7 @@ def score_cross_encoder(
         "depth": depth,
         "label": getattr(model, "label", None),
         "files": _files(facts),
-        **_kept(facts),
+        **kept,
     }
     apart = bool(facts.get("document_cache"))
     most, seconds = (GROUP_APART, _SECONDS_APART) if apart else (GROUP, _SECONDS)
@@ -193,7 +197,29 @@ def score_cross_encoder(
                 file.add(rows)
                 file.done.update((row.query, row) for row in rows)
                 size = int(min(most, len(read if apart else pairs) * seconds / max(result.seconds, 1e-3)))
-        return _collected(file.done, names, candidates, name, depth, facts)
+        done = file.done
+    relevance = np.full(len(candidates.documents), np.nan)
+    probabilities = np.full(len(candidates.documents), np.nan, np.float32)
+    milliseconds = np.zeros(len(names))
+    for i, query in enumerate(names):
+        if (row := done.get(query)) is not None:
+            at = int(candidates.starts[i])
+            relevance[at : at + len(row.relevance)] = row.relevance
+            probabilities[at : at + len(row.probabilities)] = row.probabilities
+            milliseconds[i] = 1000 * row.seconds
+    scored = ~np.isnan(relevance)
+    return Scored(
+        name,
+        "cross-encoder",
+        relevance,
+        depth,
+        probabilities=None if np.isnan(probabilities[scored]).any() else probabilities,
+        milliseconds=milliseconds,
+        pairs=int(scored.sum()),
+        seconds=float(milliseconds.sum()) / 1000,
+        pairs_cut=sum(row.cut for row in done.values()),
+        facts=facts,
+    )
 
 
 def score_bi_encoder(
@@ -208,8 +234,7 @@ def score_bi_encoder(
 ) -> Scored:
     """Order the first ``depth`` candidates by the cosine with the query; each document is embedded once.
 
-    The vectors are kept in a file in the work folder. Milliseconds include the vector of the query and the products,
-    but
+    The vectors are kept in a file in the work folder. Milliseconds include the vector of the query and the products, but
     not the embedding of documents, which an index does in advance.
     """
     counts = np.minimum(candidates.counts, depth)
@@ -273,42 +298,6 @@ def _rows(names: list[str], counts: list[int], result: PairScores, system: str) 
     return rows
 
 
-def _collected(
-    done: Mapping[str, ScoredQuery],
-    names: Sequence[str],
-    candidates: Candidates,
-    name: str,
-    depth: int,
-    facts: Mapping[str, object],
-) -> Scored:
-    relevance = np.full(len(candidates.documents), np.nan)
-    probabilities = np.full(len(candidates.documents), np.nan, np.float32)
-    milliseconds = np.zeros(len(names))
-    pairs = cut = 0
-    for i, query in enumerate(names):
-        if (row := done.get(query)) is not None:
-            at = int(candidates.starts[i])
-            relevance[at : at + len(row.relevance)] = row.relevance
-            probabilities[at : at + len(row.probabilities)] = row.probabilities
-            milliseconds[i] = 1000 * row.seconds
-            pairs += len(row.relevance)
-            cut += row.cut
-    whole = not np.isnan(probabilities[~np.isnan(relevance)]).any()
-    seconds = float(milliseconds.sum()) / 1000
-    return Scored(
-        name,
-        "cross-encoder",
-        relevance,
-        depth,
-        probabilities if whole else None,
-        milliseconds,
-        pairs,
-        seconds,
-        cut,
-        facts,
-    )
-
-
 def _group(
     queries: list[int], places: Sequence[NDArray[np.int32]], most_pairs: int, most_documents: int
 ) -> tuple[list[int], list[int]]:
@@ -320,11 +309,6 @@ def _group(
         if taken and (pairs > most_pairs or len(documents) > most_documents):
             return queries[:taken], queries[taken:]
     return queries, []
-
-
-def _kept(facts: Mapping[str, object]) -> dict[str, object]:
-    """Keep what scores depend on: not the folder, which may move, or the number of threads."""
-    return {key: value for key, value in facts.items() if key not in ("folder", "threads", "document_cache")}
 
 
 def _files(facts: Mapping[str, object]) -> str | None:

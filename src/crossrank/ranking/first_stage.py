@@ -17,28 +17,22 @@ Values = NDArray[np.float64]
 _SHARES = ("sigmoid", "softmax", "calibrated", "provider")
 
 
-def z_scores(values: Values) -> Values:
-    """Distance from the mean in standard deviations; 0 if all values are the same. NaN is ignored and stays."""
-    if np.isnan(values).all():
-        return values
-    spread = np.nanstd(values)
-    scaled: Values = (values - np.nanmean(values)) / (spread if spread > 0 else 1.0)
-    return scaled
-
-
-def min_max(values: Values) -> Values:
-    """From 0 for the lowest to 1 for the highest; 0 if all values are the same. NaN is ignored and stays."""
-    if np.isnan(values).all():
-        return values
-    low, high = np.nanmin(values), np.nanmax(values)
-    return (values - low) / (high - low if high > low else 1.0)
-
-
-NORMALISATIONS: Mapping[str, Callable[[Values], Values]] = {
-    "z-score": z_scores,
-    "min-max": min_max,
-    "none": lambda values: values,
+# What is subtracted from the values, and by what the rest is divided.
+NORMALISATIONS: Mapping[str, Callable[[Values], tuple[Any, Any]]] = {
+    "z-score": lambda values: (np.mean(values), np.std(values)),
+    "min-max": lambda values: (np.min(values), np.ptp(values)),
+    "none": lambda values: (0.0, 1.0),
 }
+
+
+def normalised(values: Values, how: str) -> Values:
+    """Normalise values; all become 0 if they are the same. NaN is ignored and stays."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return values
+    start, spread = NORMALISATIONS[how](known)
+    scaled: Values = (values - start) / (spread if spread > 0 else 1.0)
+    return scaled
 
 
 class FirstStage:
@@ -146,9 +140,9 @@ class FirstStage:
             low, high = self._bounds
             fused = weight * (first - low) / (high - low) + (1 - weight) * other.scores
         else:
-            normalise = NORMALISATIONS[self._normalisation]
-            values = other.scores if self._normalisation == "none" else other.sort_by
-            fused = weight * normalise(first) + (1 - weight) * normalise(values)
+            how = self._normalisation
+            values = other.scores if how == "none" else other.sort_by
+            fused = weight * normalised(first, how) + (1 - weight) * normalised(values, how)
         notes = (f"{np.count_nonzero(missing)} documents have no first-stage score",) if missing.any() else ()
         return StageScores(fused, kind="fused", notes=notes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,10 +35,9 @@ def threshold_for(
     relevant pair, whose rank depends only on their number (Wilks 1941), so no correction is needed.
 
     Pairs of one query are similar, so they carry less information than independent pairs. How similar can't be
-    measured if
-    everything kept is relevant. So with ``queries`` the bounds assume the worst case, that the pairs of a query are all
-    relevant or all irrelevant, and count them as one pair (see :func:`_effective` for queries with different numbers
-    of pairs).
+    measured if everything kept is relevant. So with ``queries`` the bounds assume the worst case, that the pairs of a
+    query are all relevant or all irrelevant, and count them as one pair (see :func:`_effective` for queries with
+    different numbers of pairs).
 
     :param scores: ``[pairs]``, finite.
     :param labels: ``[pairs]``, whether each is relevant.
@@ -56,17 +56,8 @@ def threshold_for(
         raise InputError(f"target_{measure}={target} and confidence={confidence} must be between 0 and 1.")
     find = _precision if measure == "precision" else _recall
     score, found = find(x, y, groups, target, alpha)
-    return Threshold(
-        measure,
-        target,
-        score,
-        found.bound,
-        found.share,
-        confidence,
-        found.pairs,
-        found.effective,
-        float(np.mean(x >= score)),
-    )
+    kept = float(np.mean(x >= score))
+    return Threshold(measure, target, score, found.bound, found.share, confidence, found.pairs, found.effective, kept)
 
 
 class _Share:
@@ -125,19 +116,13 @@ def _precision(
             f"No threshold reaches a precision of {target}: the best of {tries} tried has {top.share:.3f} on "
             f"{top.pairs} pairs. More judgements won't change that; choose a lower target or a better model."
         )
-    more, near = min(
-        (
-            (_missing(share, target, alpha / tries) * len(x) / share.pairs, share)
-            for share in seen
-            if share.share > target
-        ),
-        key=lambda found: found[0],
-    )
+    able = [share for share in seen if share.share > target]
+    missing = [_missing(share, target, alpha / tries) * len(x) / share.pairs for share in able]
+    more, near = min(zip(missing, able, strict=True), key=lambda found: found[0])
     raise InputError(
         f"{len(x)} judged pairs are too few for a precision of {target} with a confidence of {1 - alpha:g}: the "
         f"nearest threshold has {near.share:.3f} on {near.pairs} pairs, but a lower bound of only {near.bound:.3f}. "
-        "If the "
-        f"share stays the same, about {math.ceil(more)} more judged pairs are needed."
+        f"If the share stays the same, about {math.ceil(more)} more judged pairs are needed."
     )
 
 
@@ -171,27 +156,22 @@ def _grid(groups: NDArray[np.int64], target: float, alpha: float) -> list[int]:
 def _recall(
     x: Floats, y: NDArray[np.bool_], groups: NDArray[np.int64], target: float, alpha: float
 ) -> tuple[float, _Share]:
-    relevant, of = x[y], groups[y]
-    need = _needed(1.0, target, alpha)
-    rising = np.sort(relevant)
-    best: tuple[float, _Share] | None = None
+    relevant, of = np.sort(x[y]), groups[y][np.argsort(x[y], kind="stable")]
+
+    def share(lost: int) -> _Share:
+        """The share that is kept if the threshold is the score of the relevant pair with this many below it."""
+        return _Share(relevant >= relevant[lost], of, alpha)
+
     # The lowest relevant score keeps all; each step up loses one more, and the bound falls.
-    low, high = 0, len(rising)
-    while low < high:
-        middle = (low + high) // 2
-        share = _Share(relevant >= rising[middle], of, alpha)
-        if share.bound >= target:
-            best, low = (float(rising[middle]), share), middle + 1
-        else:
-            high = middle
-    if best is None:
-        count = _effective(of)
+    lost = bisect_right(range(len(relevant)), -target, key=lambda lost: -share(lost).bound) - 1
+    if lost < 0:
+        need, count = _needed(1.0, target, alpha), _effective(of)
         raise InputError(
             f"{_counted(len(relevant), count)} relevant pairs are too few for a recall of {target} with a confidence "
             f"of {1 - alpha:g}: {need} are needed. Judge pairs until there are {math.ceil(need - count)} more relevant "
             f"ones{'' if count == len(relevant) else ' of other queries'}."
         )
-    return best
+    return float(relevant[lost]), share(lost)
 
 
 def _needed(share: float, target: float, alpha: float) -> int:
@@ -201,10 +181,8 @@ def _needed(share: float, target: float, alpha: float) -> int:
     low, high = 1, 2
     while lower_bound(share * high, high, alpha) < target and high < 1 << 40:
         low, high = high, 2 * high
-    while low + 1 < high:
-        middle = (low + high) // 2
-        low, high = (middle, high) if lower_bound(share * middle, middle, alpha) < target else (low, middle)
-    return high
+    sizes = range(low + 1, high)
+    return low + 1 + bisect_left(sizes, target, key=lambda pairs: lower_bound(share * pairs, pairs, alpha))
 
 
 def _checked(

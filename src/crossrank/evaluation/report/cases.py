@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from crossrank.evaluation.bm25_overlap import matches
 from crossrank.evaluation.disagreements import Disagreement, Explainer, disagreements
 from crossrank.evaluation.explain import Explanation, Span, segments
-from crossrank.evaluation.measures import shown
+from crossrank.evaluation.measures import display_name
 from crossrank.evaluation.report.markup import Html, join, tag
 from crossrank.evaluation.report.words import candidate
 from crossrank.evaluation.result import Evaluation, Shown
@@ -26,7 +26,7 @@ def cases(evaluation: Evaluation, explanations: Mapping[str, Explainer]) -> Html
         return Html("")
     explainer = explanations.get(after.name)
     found = disagreements(evaluation, beaten.name, after.name, most=MOST, explainer=explainer)
-    measure = shown(evaluation.measures[0])
+    measure = display_name(evaluation.measures[0])
     about = f"The {len(found)} queries on which {after.name} and {beaten.name} differ most in {measure}."
     if not found:
         about = f"{after.name} and {beaten.name} have the same {measure} on every query."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ WIDTH = 440
 _LEFT, _RIGHT = 46, 12
 _LONGEST = 40  # characters of a name; tables have it whole
 _PLOT = 180  # height of a plot with two axes
+
+
+Scale = Callable[[float], float]  # from values to places
 
 
 class Charts:
@@ -34,7 +37,7 @@ class Charts:
         x = _scale(0, top, 4, WIDTH - _RIGHT)
         parts = []
         bottom = 40 * len(rows) + 4
-        for tick in _ticks(top):
+        for tick in np.linspace(0, top, 5).tolist():
             parts += [
                 _line(x(tick), 0, x(tick), bottom, "grid"),
                 _label(x(tick), bottom + 16, _number(tick), "tick mid"),
@@ -117,7 +120,13 @@ class Charts:
         return self._chart(parts, _PLOT + 42, title, about)
 
     def _y_axis(
-        self, ticks: Sequence[float], y: _Scale, *, percent: bool = False, signed: bool = False, digits: int = 2
+        self,
+        ticks: Sequence[float],
+        y: Callable[[float], float],
+        *,
+        percent: bool = False,
+        signed: bool = False,
+        digits: int = 2,
     ) -> list[Html]:
         parts = []
         for tick in ticks:
@@ -135,16 +144,10 @@ class Charts:
         return tag("svg", *names, *parts, viewBox=f"0 0 {WIDTH} {_px(height)}", role="img", aria_labelledby=labelled)
 
 
-class _Scale:
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        self.low, self.start = low, start
-        self.factor = (end - start) / ((high - low) or 1.0)
-
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) * self.factor
-
-
-_scale = _Scale
+def _scale(low: float, high: float, start: float, end: float) -> Scale:
+    """A function from values between ``low`` and ``high`` to places between ``start`` and ``end``."""
+    factor = (end - start) / ((high - low) or 1.0)
+    return lambda value: start + (value - low) * factor
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Html:
@@ -165,10 +168,6 @@ def _nice(value: float) -> float:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 2.5, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-9))
-
-
-def _ticks(top: float) -> list[float]:
-    return [top * i / 4 for i in range(5)]
 
 
 def _cut(label: str) -> str:

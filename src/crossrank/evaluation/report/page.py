@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossrank.evaluation.disagreements import Explainer
-from crossrank.evaluation.measures import shown
+from crossrank.evaluation.measures import display_name
 from crossrank.evaluation.report.cases import cases
 from crossrank.evaluation.report.charts import Charts
 from crossrank.evaluation.report.markup import Html, join, table, tag
-from crossrank.evaluation.report.words import candidate, compared, headline, probability, summary
+from crossrank.evaluation.report.words import candidate, compared, headline, p_value, summary
 from crossrank.evaluation.result import Evaluation, System
 
 # Rows of a chart's table; the command's --per-query has all.
@@ -48,14 +49,14 @@ def _figures(evaluation: Evaluation) -> Html:
     measure = evaluation.measures[0]
     first, after = evaluation.systems[0], candidate(evaluation)
     rows: list[tuple[str, str, str]] = [
-        (f"{shown(measure)}, {first.name}", f"{first.mean(measure):.3f}", _ends(first, measure)),
-        (f"{shown(measure)}, {after.name}", f"{after.mean(measure):.3f}", _ends(after, measure)),
+        (f"{display_name(measure)}, {first.name}", f"{first.mean(measure):.3f}", _ends(first, measure)),
+        (f"{display_name(measure)}, {after.name}", f"{after.mean(measure):.3f}", _ends(after, measure)),
     ]
     if found := compared(evaluation, first.name, after.name):
-        rows.append(("Difference", f"{found.difference:+.3f}", f"p {_p(found.p_corrected)}"))
-    if after.milliseconds is not None and len(after.milliseconds):
-        speed = f"{after.pairs / after.seconds:,.0f} pairs a second" if after.seconds else ""
-        rows.append(("A query takes", f"{after.milliseconds.mean():,.0f} ms", speed))
+        rows.append(("Difference", f"{found.difference:+.3f}", p_value(found.p_corrected)))
+    if after.milliseconds_per_query is not None:
+        speed = _figure_or_dash(after.pairs_per_second, ",.0f", " pairs per second")
+        rows.append(("A query takes", f"{after.milliseconds_per_query:,.0f} ms", speed))
     return tag("dl", *(tag("div", tag("dt", a), tag("dd", b, tag("small", c))) for a, b, c in rows), class_="figures")
 
 
@@ -68,20 +69,18 @@ def _findings(evaluation: Evaluation) -> Html:
 
 def _systems(evaluation: Evaluation) -> Html:
     measures = evaluation.measures
-    head = ["System", *map(shown, measures), "ms a query", "Pairs a second", "Pairs cut", "Ties"]
-    rows = []
-    for one in evaluation.systems:
-        timed = one.milliseconds is not None and len(one.milliseconds) > 0
-        rows.append(
-            [
-                one.name,
-                *(join(f"{one.mean(m):.3f}", tag("small", _ends(one, m))) for m in measures),
-                f"{one.milliseconds.mean():,.1f}" if timed and one.milliseconds is not None else "–",
-                f"{one.pairs / one.seconds:,.0f}" if one.seconds else "–",
-                f"{one.pairs_cut / one.pairs:.1%}" if one.pairs else "–",
-                one.ties,
-            ]
-        )
+    head = ["System", *map(display_name, measures), "ms per query", "Pairs per second", "Pairs cut", "Ties"]
+    rows = [
+        [
+            one.name,
+            *(join(f"{one.mean(m):.3f}", tag("small", _ends(one, m))) for m in measures),
+            _figure_or_dash(one.milliseconds_per_query, ",.1f"),
+            _figure_or_dash(one.pairs_per_second, ",.0f"),
+            _figure_or_dash(one.share_cut, ".1%"),
+            one.ties,
+        ]
+        for one in evaluation.systems
+    ]
     return table(head, rows, caption="Means over all queries, with the 95 % interval below", class_="systems")
 
 
@@ -92,7 +91,7 @@ def _comparisons(evaluation: Evaluation) -> Html:
     rows = [
         [
             f"{one.before} → {one.after}",
-            shown(one.measure),
+            display_name(one.measure),
             f"{one.difference:+.4f}",
             f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}",
             _p(one.p),
@@ -105,9 +104,9 @@ def _comparisons(evaluation: Evaluation) -> Html:
     ]
     caption = "Every two systems, paired by query; corrected after Holm for all pairs on the measure"
     main = [row for row, one in zip(rows, evaluation.comparisons, strict=True) if one.measure == evaluation.measures[0]]
-    if len(main) == len(rows):
-        return table(head, rows, caption=caption, class_="comparisons")
     whole = table(head, rows, caption=caption, class_="comparisons")
+    if len(main) == len(rows):
+        return whole
     return join(
         table(head, main, caption=f"{caption}; on the main measure", class_="comparisons-main"),
         _data("On every measure", whole),
@@ -116,7 +115,7 @@ def _comparisons(evaluation: Evaluation) -> Html:
 
 def _charts(evaluation: Evaluation, charts: Charts) -> list[Html]:
     measure = evaluation.measures[0]
-    name = shown(measure)
+    name = display_name(measure)
     first, after = evaluation.systems[0], candidate(evaluation)
     ordered = [one for one in evaluation.systems if one is not after] + [after]
     rows = [(one.name, one.mean(measure), *one.intervals[measure], f"{one.mean(measure):.3f}") for one in ordered]
@@ -149,16 +148,14 @@ def _charts(evaluation: Evaluation, charts: Charts) -> list[Html]:
             made.append(
                 _figure(f"Reliability of {one.system}", text, partial(charts.reliability, one.reliability), data)
             )
-    if timed := [one for one in ordered if one.milliseconds is not None and len(one.milliseconds)]:
+    if timed := [(one, times) for one in ordered if (times := one.milliseconds) is not None and len(times)]:
         made.append(_latency(timed, charts))
     for curve in evaluation.curves:
+        name = display_name(curve.measure)
         points = [[p.depth, f"{p.value:.4f}", f"{p.milliseconds:.1f}"] for p in curve.points]
-        data = table(["Depth", shown(curve.measure), "ms a query"], points, caption="By depth", class_="depth")
-        made.append(
-            _figure(
-                f"{shown(curve.measure)} by depth, {curve.system}", curve.advice, partial(charts.depth, curve), data
-            )
-        )
+        data = table(["Depth", name, "ms per query"], points, caption="By depth", class_="depth")
+        title = f"{name} by depth, {curve.system}"
+        made.append(_figure(title, curve.advice, partial(charts.depth, curve), data))
     return made
 
 
@@ -180,20 +177,19 @@ def _gain(evaluation: Evaluation, first: System, after: System, charts: Charts) 
     ]
     more = f"; the first {_ROWS} of {len(gains)}" if len(gains) > _ROWS else ""
     data = table(["Query", first.name, after.name], rows, caption=f"From gain to loss{more}", class_="gains")
-    title = f"Gain in {shown(measure)} by query, {first.name} → {after.name}"
+    title = f"Gain in {display_name(measure)} by query, {first.name} → {after.name}"
     return _figure(title, about, partial(charts.gains, gains), data)
 
 
-def _latency(timed: list[System], charts: Charts) -> Html:
+def _latency(timed: list[tuple[System, NDArray[np.float64]]], charts: Charts) -> Html:
     rows, cells = [], []
-    for one in timed:
-        assert one.milliseconds is not None
-        low, middle, high = np.quantile(one.milliseconds, (0.05, 0.5, 0.95)).tolist()
+    for one, times in timed:
+        low, middle, high = np.quantile(times, (0.05, 0.5, 0.95)).tolist()
         rows.append((one.name, middle, low, high, f"{middle:,.1f} ms"))
         cells.append([one.name, f"{low:,.1f}", f"{middle:,.1f}", f"{high:,.1f}"])
-    data = table(["System", "5 %", "Median", "95 %"], cells, caption="Milliseconds a query", class_="latency")
+    data = table(["System", "5 %", "Median", "95 %"], cells, caption="Milliseconds per query", class_="latency")
     about = "The median; the lines reach from the fastest 5 % of the queries to the slowest 5 %."
-    return _figure("Milliseconds a query", about, partial(charts.dots, rows), data)
+    return _figure("Milliseconds per query", about, partial(charts.dots, rows), data)
 
 
 def _left_out(evaluation: Evaluation) -> Html:
@@ -233,8 +229,12 @@ def _ends(one: System, measure: str) -> str:
     return f"{low:.3f}–{high:.3f}"
 
 
+def _figure_or_dash(value: float | None, form: str, unit: str = "") -> str:
+    return "–" if value is None else f"{value:{form}}{unit}"
+
+
 def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else probability(p)
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _plain(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossrank.evaluation.measures import shown
+from crossrank.evaluation.measures import display_name
 from crossrank.evaluation.result import LEVEL, Evaluation, PairedComparison, System
 
 
@@ -50,12 +50,11 @@ def summary(evaluation: Evaluation) -> list[str]:
     low, high = found.interval
     count = len(evaluation.queries)
     queries = f"{count} {'query' if count == 1 else 'queries'}"
-    chance = probability(found.p_corrected)
     sentences = [
-        f"{after.name} {verb} {shown(measure)} from {first.mean(measure):.3f} ({first.name}) to "
+        f"{after.name} {verb} {display_name(measure)} from {first.mean(measure):.3f} ({first.name}) to "
         f"{after.mean(measure):.3f}: {found.difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f}).",
         f"Of {queries} it is better on {found.won}, worse on {found.lost} and the same on {found.tied}. "
-        f"Chance alone would make such a difference with a probability of {chance}.",
+        f"{p_value(found.p_corrected)}: the probability that chance alone makes such a difference.",
         *([found.doubt] if found.doubt else []),
     ]
     bi_encoders = [
@@ -63,16 +62,16 @@ def summary(evaluation: Evaluation) -> list[str]:
     ]
     sentences += [
         f"Against the bi-encoder {other.name} ({other.mean(measure):.3f}) it is {against.difference:+.3f} "
-        f"(p = {probability(against.p_corrected)})."
+        f"({p_value(against.p_corrected)})."
         for other, against in bi_encoders
         if against is not None
     ]
-    if after.milliseconds is not None and len(after.milliseconds):
-        sentences.append(f"It costs {after.milliseconds.mean():,.0f} ms a query.")
+    if after.milliseconds_per_query is not None:
+        sentences.append(f"It takes {after.milliseconds_per_query:,.0f} ms per query.")
     sentences += [curve.advice for curve in evaluation.curves if curve.system == after.name]
     return sentences
 
 
-def probability(p: float) -> str:
-    """Format a p-value."""
-    return "under 0.001" if p < 0.001 else f"{p:.3f}"
+def p_value(p: float) -> str:
+    """Format a p-value: ``p = 0.012``, or ``p < 0.001``."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -28,11 +28,7 @@ CREATE INDEX IF NOT EXISTS scores_used ON scores (used);
 
 
 class _SqliteCache:
-    """Scores in a database. Threads may share it.
-
-    A database that is locked, full or damaged never fails a ranking: the ranking goes on without it, and
-    ``stats.errors`` counts the errors.
-    """
+    """Scores in a database, which threads may share. An error in it never fails a ranking; see :class:`DiskCache`."""
 
     def __init__(self, database: str, max_bytes: int) -> None:
         check_counts(max_bytes=max_bytes)

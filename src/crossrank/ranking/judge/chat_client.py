@@ -46,7 +46,7 @@ class Spent:
                 break
 
 
-class Answer(NamedTuple):
+class ChatAnswer(NamedTuple):
     """An answer.
 
     :param text: The message's text; may be empty.
@@ -108,7 +108,7 @@ class ChatEndpoint:
         spent: Spent,
         *,
         length_factor: int = 1,
-    ) -> Answer:
+    ) -> ChatAnswer:
         """Send a request; if the server refuses an optional field, send it again without the field.
 
         :param schema: The name and the JSON schema of the answer.
@@ -142,7 +142,7 @@ class ChatEndpoint:
                 spent.add(body, headers)
                 return self._answer_in(body)
 
-    def _answer_in(self, body: Any) -> Answer:
+    def _answer_in(self, body: Any) -> ChatAnswer:
         choices = value_at(body, ("choices",))
         choice = choices[0] if isinstance(choices, list) and choices else {}
         # Some routers send a model's error with status 200.
@@ -151,7 +151,7 @@ class ChatEndpoint:
             raise Failure(f"{self.service.who} answered with an error: {message}", retryable=True, service=True)
         text, refusal = (_text(value_at(choice, ("message", name))) for name in ("content", "refusal"))
         hide = self.service.key.hide
-        return Answer(hide(text), str(value_at(choice, ("finish_reason",))), hide(refusal))
+        return ChatAnswer(hide(text), str(value_at(choice, ("finish_reason",))), hide(refusal))
 
 
 def _field_to_leave_out(failure: Failure, fields: Mapping[str, Any]) -> str | None:

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 from crossrank.errors import InputError
 from crossrank.ranking.judge.chat_client import ChatEndpoint, Spent
 from crossrank.ranking.judge.messages import cut, load_prompt, make_request
-from crossrank.ranking.judge.modes import Judged, grade_each, rank_windows
+from crossrank.ranking.judge.modes import JudgedDocuments, grade_each, rank_windows
 from crossrank.ranking.judge.parsing import (
     GRADE_SCHEMA,
     RANKING_SCHEMA,
     Grade,
     Order,
-    UnusableError,
+    UnusableAnswerError,
     parse_grade,
     parse_ranking,
 )
@@ -135,10 +135,8 @@ class LLMJudge(NetworkStage):
         judged = await self._judge(query, texts, context, spent)
         tokens = spent.prompt_tokens + spent.completion_tokens
         if judged.requested and len(judged.failures) == judged.requested:
-            raise self._error(
-                judged.failures,
-                f"{self.model!r} judged nothing: {{}}. {spent.requests} requests were sent, {tokens} tokens used.",
-            )
+            cost = f". {spent.requests} requests were sent, {tokens} tokens used."
+            raise self._error(judged.failures, f"{self.model!r} judged nothing: ", cost)
         shortened = sum(len(text) < len(whole) for text, whole in zip(texts, documents, strict=True))
         notes = [*judged.scores.notes, *spent.notes]
         if shortened:
@@ -148,7 +146,7 @@ class LLMJudge(NetworkStage):
         )
         return replace(judged.scores, tokens=tokens, pairs_cut=shortened, cost=spent.cost, notes=notes)
 
-    async def _judge(self, query: str, texts: list[str], context: Context, spent: Spent) -> Judged:
+    async def _judge(self, query: str, texts: list[str], context: Context, spent: Spent) -> JudgedDocuments:
         async def grade(row: int) -> Grade:
             def read(text: str, ids: Sequence[str]) -> Grade:
                 return parse_grade(text, ids[0])
@@ -181,7 +179,7 @@ class LLMJudge(NetworkStage):
             answer = await self._endpoint.ask(messages, schema, context.deadline, spent, length_factor=length_factor)
             try:
                 return read(answer.text, ids)
-            except UnusableError as error:
+            except UnusableAnswerError as error:
                 complaint = str(error)
                 reason = f"the answer could not be used: {complaint}"
                 if answer.refusal or answer.finish == "content_filter":

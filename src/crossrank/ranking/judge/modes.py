@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from crossrank.ranking.judge.parsing import Grade, Order
-from crossrank.ranking.network.retry import Failure, gather, summary
+from crossrank.ranking.network.retry import Failure, gather, reasons_of
 from crossrank.ranking.stage import Context, StageScores
 
 
-class Judged(NamedTuple):
+class JudgedDocuments(NamedTuple):
     """A judge's scores of all documents.
 
     :param scores: NaN if not judged; with what is missing, and more facts about each document.
@@ -31,7 +31,7 @@ class Judged(NamedTuple):
 
 async def grade_each(
     count: int, ask: Callable[[int], Awaitable[Grade]], limit: asyncio.Semaphore, context: Context
-) -> Judged:
+) -> JudgedDocuments:
     """Ask for each document's grade, several at once.
 
     :param ask: Returns the grade of one document, by its index.
@@ -42,8 +42,8 @@ async def grade_each(
     details = [
         {"failure": outcome.reason} if isinstance(outcome, Failure) else outcome._asdict() for outcome in outcomes
     ]
-    degraded = f"{len(failures)} of {count} documents could not be judged: {summary(failures)}" if failures else None
-    return Judged(StageScores(np.array(scores), "grade", details=details, degraded=degraded), count, failures)
+    degraded = f"{len(failures)} of {count} documents could not be judged: {reasons_of(failures)}" if failures else None
+    return JudgedDocuments(StageScores(np.array(scores), "grade", details=details, degraded=degraded), count, failures)
 
 
 def sliding_windows(count: int, window: int, step: int) -> list[tuple[int, int]]:
@@ -60,7 +60,7 @@ async def rank_windows(
     ask: Callable[[list[int]], Awaitable[Order]],
     limit: asyncio.Semaphore,
     context: Context,
-) -> Judged:
+) -> JudgedDocuments:
     """Rank one window after the other, so that the best documents move from the last window to the first.
 
     A window that can't be judged keeps its order, and all documents get a rank. If time gets short, windows in between
@@ -101,10 +101,10 @@ async def rank_windows(
         1 / ranks,
         "rank",
         details=details,
-        degraded=f"{failed} and keep their order: {summary(failures)}" if failures else None,
+        degraded=f"{failed} and keep their order: {reasons_of(failures)}" if failures else None,
         notes=[f"{much} {what}." for what, much in notes.items()],
     )
-    return Judged(scores, len(windows), failures)
+    return JudgedDocuments(scores, len(windows), failures)
 
 
 def _remarks(order: Order, size: int) -> dict[str, int]:

@@ -34,7 +34,7 @@ _THOUGHTS = re.compile(r"\A.*</(?:think|thinking|reasoning)>|\A\s*<(?:think|thin
 _MOST_BRACKETS = 2000  # the most attempts to read JSON in one answer
 
 
-class UnusableError(ValueError):
+class UnusableAnswerError(ValueError):
     """An answer that can't be used. The message is ours and may be sent back to the judge."""
 
 
@@ -64,17 +64,17 @@ def parse_grade(text: str, identity: str) -> Grade:
     """Read the answer to a request for one grade.
 
     :param identity: The document's id in that request, which the answer must contain.
-    :raises UnusableError: If it has no grade from 0 to 3 for that id, or two different ones.
+    :raises UnusableAnswerError: If it has no grade from 0 to 3 for that id, or two different ones.
     """
     found = [value for value in _objects(_THOUGHTS.sub("", text)) if isinstance(value, dict) and "grade" in value]
     if not found:
-        raise UnusableError("there was no JSON object with a grade in it")
+        raise UnusableAnswerError("there was no JSON object with a grade in it")
     mine = [value for value in found if _word(value.get("id")) == identity]
     if not mine:
-        raise UnusableError("it did not name the document's id")
+        raise UnusableAnswerError("it did not name the document's id")
     grades = {_grade(value["grade"]) for value in mine}
     if len(grades) > 1:
-        raise UnusableError("it held more than one grade")
+        raise UnusableAnswerError("it held more than one grade")
     reason = mine[-1].get("reason")
     return Grade(grades.pop(), " ".join(reason.split()) if isinstance(reason, str) else "")
 
@@ -83,7 +83,7 @@ def _grade(value: Any) -> int:
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value.strip()[:4])
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or value not in GRADES:
-        raise UnusableError("the grade was not one of 0, 1, 2 and 3")
+        raise UnusableAnswerError("the grade was not one of 0, 1, 2 and 3")
     return int(value)
 
 
@@ -91,7 +91,7 @@ def parse_ranking(text: str, ids: Sequence[str]) -> Order:
     """Read the answer to a request for an order.
 
     :param ids: ``[documents]``, their ids in that request.
-    :raises UnusableError: If it has no list of ids, several different ones, or more invented ids than real ones.
+    :raises UnusableAnswerError: If it has no list of ids, several different ones, or more invented ids than real ones.
     """
     text = _THOUGHTS.sub("", text)
     lists = [value["ranking"] for value in _objects(text) if isinstance(value, dict) and "ranking" in value]
@@ -99,13 +99,13 @@ def parse_ranking(text: str, ids: Sequence[str]) -> Order:
     lists = lists or [chain for chain in [_chain(text)] if any(word in ids for word in chain)]
     lists = [value for value in lists if isinstance(value, list)]
     if not lists:
-        raise UnusableError("there was no JSON object with a list named ranking in it")
+        raise UnusableAnswerError("there was no JSON object with a list named ranking in it")
     # The judge may repeat the format from the prompt, which is not an order.
     orders = {order for order in (_order(value, ids) for value in lists) if order is not None}
     if not orders:
-        raise UnusableError("most of the ids it named were not among those given")
+        raise UnusableAnswerError("most of the ids it named were not among those given")
     if len(orders) > 1:
-        raise UnusableError("it held more than one ranking")
+        raise UnusableAnswerError("it held more than one ranking")
     return orders.pop()
 
 

@@ -19,7 +19,7 @@ from crossrank.ranking.network.api_keys import find_key
 from crossrank.ranking.network.json_service import JsonService, count_of, value_at
 from crossrank.ranking.network.network_stage import NetworkStage
 from crossrank.ranking.network.providers import PROVIDERS, Provider
-from crossrank.ranking.network.retry import Failure, gather, retrying, summary
+from crossrank.ranking.network.retry import Failure, gather, reasons_of, retrying
 from crossrank.ranking.stage import Context, StageScores
 from crossrank.validation import check_counts, check_url, encodable, is_finite_number
 
@@ -164,7 +164,7 @@ class HostedReranker(NetworkStage):
         # 3) Say what is missing.
         degraded = None
         if missing := int(np.count_nonzero(np.isnan(scores))):
-            why = summary(failures) if failures else f"{self.provider.name} left them out of its answer"
+            why = reasons_of(failures) if failures else f"{self.provider.name} left them out of its answer"
             degraded = f"{missing} of {len(documents)} documents have no score: {why}"
         notes = [f"Sent as {len(starts)} requests of at most {self._batch_size} documents."] if len(starts) > 1 else []
         cost = math.fsum(costs) if costs else None

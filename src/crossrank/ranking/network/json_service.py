@@ -12,7 +12,7 @@ from crossrank.optional import require
 from crossrank.ranking.deadline import Deadline
 from crossrank.ranking.network.api_keys import Secret
 from crossrank.ranking.network.network_loop import PerLoop
-from crossrank.ranking.network.retry import Failure, failure_of, within
+from crossrank.ranking.network.retry import Failure, failure_for_status, within
 
 # A path of keys in the body of an answer; () is the body itself.
 Place = tuple[str, ...]
@@ -77,7 +77,7 @@ class JsonService:
             message = next((text for place in self._errors if (text := value_at(body, place))), response.reason_phrase)
             shown = self.key.excerpt(message if isinstance(message, str) else json.dumps(message))
             code = value_at(body, ("error", "code")) or value_at(body, ("code",))
-            raise failure_of(self.who, response.status_code, shown, response.headers, code)
+            raise failure_for_status(self.who, response.status_code, shown, response.headers, code)
         if body is None:
             start = self.key.excerpt(response.text, 60)
             raise Failure(f"{self.who} sent something that is not JSON: {start!r}", retryable=True, service=True)

@@ -10,7 +10,7 @@ from crossrank.errors import StageError
 from crossrank.ranking.network import network_loop
 from crossrank.ranking.network.json_service import JsonService
 from crossrank.ranking.network.network_loop import PerLoop
-from crossrank.ranking.network.retry import Failure, RetryPolicy, summary
+from crossrank.ranking.network.retry import Failure, RetryPolicy, reasons_of
 from crossrank.ranking.stage import Context, StageScores
 from crossrank.validation import check_counts, check_seconds, check_threshold, check_top_k
 
@@ -66,7 +66,7 @@ class NetworkStage:
     async def _score(self, query: str, documents: list[str], context: Context) -> StageScores:
         raise NotImplementedError
 
-    def _error(self, failures: Sequence[Failure], message: str = "{}") -> StageError:
-        """The error if all requests failed; ``{}`` in the message are the reasons."""
+    def _error(self, failures: Sequence[Failure], before: str = "", after: str = "") -> StageError:
+        """The error if all requests failed: their reasons, with a text before and after them."""
         retryable = all(failure.retryable for failure in failures)
-        return StageError(message.format(summary(failures)), retryable=retryable, stage=self.name)
+        return StageError(f"{before}{reasons_of(failures)}{after}", retryable=retryable, stage=self.name)

@@ -172,7 +172,7 @@ async def within(work: Awaitable[T], seconds: float | None, who: str) -> T:
         raise Failure(f"{who} did not answer within {seconds:.3g} s", retryable=True, service=True) from None
 
 
-def failure_of(who: str, status: int, message: str, headers: Mapping[str, str], code: object = "") -> Failure:
+def failure_for_status(who: str, status: int, message: str, headers: Mapping[str, str], code: object = "") -> Failure:
     """Describe an answer with an error status.
 
     :param message: From the service, ready to be shown.
@@ -205,7 +205,7 @@ def parse_retry_after(headers: Mapping[str, str], now: float | None = None) -> f
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def summary(failures: Sequence[Failure]) -> str:
+def reasons_of(failures: Sequence[Failure]) -> str:
     """List the reasons, each once with its count."""
     counts = Counter(failure.reason for failure in failures)
     reasons = "; ".join(f"{reason} ({count}x)" if count > 1 else reason for reason, count in counts.most_common(3))
