@@ -55,8 +55,8 @@ def per_query(
 ) -> dict[str, NDArray[np.float64]]:
     """Calculate each measure for each query, against all judgements.
 
-    Ranks are passed as scores, so that the order of the ranking breaks ties and not the rule of the tool. A query with an
-    empty ranking counts 0.
+    Ranks are passed as scores, so that the order of the ranking breaks ties and not the rule of the tool. A query with
+    an empty ranking counts 0.
 
     :param qrels: Query -> document -> grade. The result has the same order.
     :param rankings: The number of a query -> its documents, best first.

@@ -234,8 +234,8 @@ def score_bi_encoder(
 ) -> Scored:
     """Order the first ``depth`` candidates by the cosine with the query; each document is embedded once.
 
-    The vectors are kept in a file in the work folder. Milliseconds include the vector of the query and the products, but
-    not the embedding of documents, which an index does in advance.
+    The vectors are kept in a file in the work folder. Milliseconds include the vector of the query and the products,
+    but not the embedding of documents, which an index does in advance.
     """
     counts = np.minimum(candidates.counts, depth)
     places = [candidates.documents[candidates.starts[i] :][: counts[i]] for i in range(len(candidates))]
