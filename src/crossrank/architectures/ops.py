@@ -30,7 +30,7 @@ class Graphs:
 
     :param body: Token ids to hidden states; runs in the precision asked for. Its outputs, in order, are the inputs
         of ``head``.
-    :param head: Hidden states to logits ``[B, labels]``; always runs in float32, because rounded logits make ties.
+    :param head: Hidden states to logits ``[B, labels]``; runs in float32, because rounded logits make ties.
         ``None`` for a graph that was exported whole: then ``body`` gives the logits.
     """
 

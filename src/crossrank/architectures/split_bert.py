@@ -12,7 +12,7 @@ document's states could be kept. The head reads the query's and the document's t
   are updated, as in MORES: Gao et al. 2020; computing the lower layers of each text alone is PreTTR's idea: MacAvaney
   et al. 2020, arXiv 2004.14255). Attention has a learned bias for equal tokens, and an empty place to look at.
 
-The body may run in bfloat16; the head costs a few per cent of it and runs in float32. Its torch twin, which the recipe
+Body and head may run in bfloat16; with int8, the head runs in float32. The head's torch twin, which the recipe
 trains, is ``crossrank/training/split_bert_torch.py``; a test holds the two together.
 """
 

@@ -29,8 +29,8 @@ _UPPER = slice(1 if sys.byteorder == "little" else 0, None, 2)
 class SplitEngine:
     """An engine for :mod:`crossrank.architectures.split_bert`.
 
-    The body (token ids to hidden states of one text) runs in the precision asked for; the head (a query's and a
-    document's hidden states to a logit) costs a small part of it and runs in float32.
+    The body (token ids to hidden states of one text) runs in the precision asked for. So does the head (a query's and a
+    document's hidden states to a logit), except that it runs in float32 where int8 is asked for.
 
     :param graphs: The model.
     :param max_length: The most tokens of a text.
@@ -48,9 +48,11 @@ class SplitEngine:
         num_threads: int | None = None,
         known: KnownTexts | None = None,
     ) -> None:
+        # OpenVINO keeps what follows the last product in float32, so logits are not rounded and make no ties.
+        head_precision = "bfloat16" if precision == "bfloat16" else "float32"
         # Compiling is most of the time to load, and OpenVINO does one graph on one core.
         with ThreadPoolExecutor(1) as beside:
-            head = beside.submit(CompiledGraph, graphs.head, "float32", num_threads)
+            head = beside.submit(CompiledGraph, graphs.head, head_precision, num_threads)
             self._body = CompiledGraph(graphs.body, precision, num_threads)
             self._head = head.result()
         self._hidden = graphs.head.input("query_states").get_partial_shape()[2].get_length()

@@ -38,6 +38,8 @@ from crossrank.validation import (
 # Padded tokens of one forward pass: enough to keep the processor's units busy, little enough for its caches.
 # Measured in docs/performance-log.md.
 TOKEN_BUDGET = 2048
+# Documents that were read before only go through the head: fewer, larger batches of them are faster.
+_KNOWN_PER_NEW = 4
 # Pairs that are tokenized, sorted and scored together; what bounds the memory.
 CHUNK = 2048
 # Memory for documents that were read: some 900 of Cranfield's length in bfloat16.
@@ -202,13 +204,14 @@ class CrossEncoder(CrossEncoderModel):
         """Cut encoded pairs, longest first, into batches under the budget of tokens. Each is assembled when asked for.
 
         :param batch_size: The most pairs of one batch.
-        :param token_budget: The most tokens of one batch, padding included; a single pair may exceed it.
+        :param token_budget: The most tokens of one batch, padding included; a single pair may exceed it. Documents that
+            were all read before may have four times as many.
         """
         return make_batches(
             encoded.lengths,
             encoded.pairs[:, 1],
             partial(self._load().encoder.assemble, encoded),
-            token_budget=token_budget,
+            token_budget=token_budget * (_KNOWN_PER_NEW if encoded.all_known else 1),
             most_rows=batch_size,
             apart=encoded.apart,
         )

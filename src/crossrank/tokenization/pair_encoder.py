@@ -56,6 +56,11 @@ class EncodedPairs:
         """Counts of documents that were read before: none where the two texts are read together."""
         return {}
 
+    @property
+    def all_known(self) -> bool:
+        """Whether every document was read before, so that a pair costs little."""
+        return False
+
     def known(self, row: int) -> str | None:
         """Where the states of a distinct pair's document are from, if they are known."""
         return None

@@ -86,6 +86,11 @@ class SplitPairs(EncodedPairs):
         return {"query_texts": self.query_texts, "document_texts": self.document_texts}
 
     @property
+    def all_known(self) -> bool:
+        """Whether every document was read before, so that a pair costs little."""
+        return all(text.known is not None for text in self.document_texts)
+
+    @property
     def documents_known(self) -> dict[str, int]:
         """How many distinct documents there are, and how many of them were read before."""
         known = Counter(text.known for text in self.document_texts)
