@@ -18,14 +18,18 @@ _USER: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid(
 
 
 class Postgres:
-    """A server, from the first ``start`` to ``stop``."""
+    """A server, from the first ``start`` to ``stop``.
 
-    def __init__(self) -> None:
+    :param options: More for ``initdb``.
+    """
+
+    def __init__(self, *options: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="crossrank-pg-", dir="/tmp"))  # a socket's path must be short
         if _USER:
             owner = pwd.getpwnam("postgres")
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
-        self._run("initdb", "-D", f"{self.folder}/data", "-U", "crossrank", "-A", "trust", "-E", "UTF8", "--locale=C")
+        usual = ("-U", "crossrank", "-A", "trust", "-E", "UTF8", "--locale=C")
+        self._run("initdb", "-D", f"{self.folder}/data", *usual, *options)
         self._databases = 0
 
     def start(self) -> None:
@@ -35,6 +39,13 @@ class Postgres:
     def stop(self) -> None:
         """At once, as if it was killed."""
         self._run("pg_ctl", "-D", f"{self.folder}/data", "-w", "-m", "immediate", "stop")
+
+    def limit_files(self, size: str) -> None:
+        """Let no file of it grow beyond a size: a full disk, as the system shows it. ``unlimited`` ends that."""
+        main = (self.folder / "data" / "postmaster.pid").read_text().split()[0]
+        connected = subprocess.run(["pgrep", "-P", main], capture_output=True, text=True, check=True).stdout.split()
+        for process in (main, *connected):
+            subprocess.run(["prlimit", f"--pid={process}", f"--fsize={size}:"], check=True, **_USER)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)

@@ -16,14 +16,14 @@ from crossrank.data.judgements import ReadReport, ReadSettings
 from crossrank.data.open_dataset import open_dataset
 from crossrank.feedback.judgement import Judgement
 from crossrank.feedback.propensity import estimate
-from crossrank.feedback.store import Ranking, open_store
+from crossrank.feedback.store import Ranking, Store
 from crossrank.training.held_out_feedback import Held
 
 TEXTS = ("log", "reset", "push", "tag")
 
 
 def filled(url: str) -> str:
-    store = open_store(url)
+    store = Store(url)
     plain = [{"text": text} for text in TEXTS]
     named = [{"text": text, "id": f"doc {text}"} for text in TEXTS]
     store.add_rankings(
@@ -138,7 +138,7 @@ def test_a_collection(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_identifiers_that_two_texts_share(tmp_path: Path) -> None:
     from crossrank.feedback.export import export_collection
 
-    store = open_store(f"sqlite:///{tmp_path}/f.db")
+    store = Store(f"sqlite:///{tmp_path}/f.db")
     for number, text in enumerate(("one", "two", "one")):
         store.add_rankings([Ranking(f"r{number}", "q", [{"text": text, "id": "same"}], [0], [1.0])])
         store.add_judgement(Judgement(f"r{number}", stars={0: 5}))
@@ -149,7 +149,7 @@ def test_identifiers_that_two_texts_share(tmp_path: Path) -> None:
 
 
 def test_rankings_without_texts(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = open_store(url)
+    store = Store(url)
     store.add_rankings(
         [Ranking("r1", "q", [{"text": "a", "id": "7"}, {"text": "b", "id": "8"}], [1, 0], [0, 1])], texts=False
     )
@@ -206,7 +206,7 @@ def test_an_export_is_not_written_over_the_store(tmp_path: Path, capsys: pytest.
 
 def sessions(path: Path, count: int, eta: float, seed: int, *, shuffled: int = 5) -> Any:
     """Users who look at place k with a chance of k ** -eta and click three documents with different chances."""
-    store = open_store(f"sqlite:///{path}/p{seed}-{shuffled}.db")
+    store = Store(f"sqlite:///{path}/p{seed}-{shuffled}.db")
     random = np.random.default_rng(seed)
     documents = [{"text": str(i)} for i in range(6)]
     likes = [0.9, 0.1, 0.05, 0.6, 0.3, 0.5]

@@ -17,7 +17,7 @@ import pytest
 import texts
 from crossrank.cli.main import main
 from crossrank.feedback.judgement import Judgement
-from crossrank.feedback.store import Ranking, Store, open_store
+from crossrank.feedback.store import Ranking, Store
 
 QUICK = [
     "--epochs",
@@ -66,7 +66,7 @@ def fill(store: Store, first: int, count: int) -> None:
 def test_learn_reads_the_store_and_remembers_what_it_read(
     url: str, tmp_path: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = open_store(url)
+    store = Store(url)
     fill(store, 0, 60)
 
     def learn(*more: str) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def test_learn_takes_the_estimate_of_attention(
     tmp_path: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = f"sqlite:///{tmp_path}/f.db"
-    store, users = open_store(url), np.random.default_rng(0)
+    store, users = Store(url), np.random.default_rng(0)
     documents = [{"text": f"document {i}"} for i in range(5)]
     for number in range(400):
         shown = users.permutation(5).tolist()
@@ -125,7 +125,7 @@ def test_times_that_are_none(time: str, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_learn_again_and_again(tmp_path: Path, until: Callable[..., None]) -> None:
     file = tmp_path / "f.db"
-    store = open_store(f"sqlite:///{file}")
+    store = Store(f"sqlite:///{file}")
     fill(store, 0, 2)
     command = [sys.executable, "-m", "crossrank", "learn", "--feedback", f"sqlite:///{file}"]
     command += ["--registry", f"{tmp_path}/r", "--every", "1s", "--json"]

@@ -15,8 +15,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from crossrank.errors import InputError
+from crossrank.feedback.database import StoreError
 from crossrank.feedback.judgement import Judgement, labels_of_order, read_judgement
-from crossrank.feedback.store import KeyReusedError, Ranking, Store, StoreError, UnknownRankingError, open_store
+from crossrank.feedback.store import KeyReusedError, Ranking, Store, UnknownRankingError
 from crossrank.feedback.tables import Base
 from crossrank.validation import FieldError
 
@@ -43,13 +44,13 @@ def everything(store: Store) -> list[tuple[Any, ...]]:
 
 
 def test_what_is_written_is_read(url: str) -> None:
-    store = open_store(url)
+    store = Store(url)
     assert store.add_rankings([ranking(model="m", model_version="3", dialect="tei", shuffled=2, time=12.5)]) == 1
     store.add_judgement(
         Judgement("r1", (0,), {1: False}, {0: 4.5}, (0, 1, 3), missing="revert", comment="no", user="ada")
     )
     # By another connection, of another process in all but name.
-    (one,) = open_store(url).judged()
+    (one,) = Store(url).judged()
     row = one.ranking
     assert (row.request_id, row.query, row.shown, row.scores) == ("r1", "undo", [1, 0, 3], [0.5, 0.9, 0.1, 0.2])
     assert row.documents[:2] == [{"id": "a", "text": "git log"}, {"text": "git reset"}]
@@ -60,7 +61,7 @@ def test_what_is_written_is_read(url: str) -> None:
 
 
 def test_a_later_judgement_of_a_user_replaces_the_earlier(url: str) -> None:
-    store = open_store(url)
+    store = Store(url)
     store.add_rankings([ranking()])
     store.add_judgement(Judgement("r1", clicked=(1,), user="ada"))
     store.add_judgement(Judgement("r1", clicked=(), user="bob"))
@@ -73,7 +74,7 @@ def test_a_later_judgement_of_a_user_replaces_the_earlier(url: str) -> None:
 
 
 def test_a_judgement_under_an_idempotency_key_is_written_once(url: str) -> None:
-    store = open_store(url)
+    store = Store(url)
     store.add_rankings([ranking()])
     first = store.add_judgement(Judgement("r1", clicked=(1,), user="ada"), key="k1")
     store.add_judgement(Judgement("r1", clicked=(0,), user="ada"), key="k2")
@@ -85,7 +86,7 @@ def test_a_judgement_under_an_idempotency_key_is_written_once(url: str) -> None:
 
 
 def test_a_request_id_is_taken_once(url: str) -> None:
-    store = open_store(url)
+    store = Store(url)
     assert store.add_rankings([ranking(), ranking("r2")]) == 2
     assert store.add_rankings([ranking(query="another"), ranking("r3")]) == 1
     assert [(one.ranking.request_id, one.ranking.query) for one in store.judged(all_rankings=True)] == [
@@ -96,7 +97,7 @@ def test_a_request_id_is_taken_once(url: str) -> None:
 
 
 def test_what_was_not_shown_is_not_judged(url: str) -> None:
-    store = open_store(url)
+    store = Store(url)
     store.add_rankings([ranking()])
     with pytest.raises(UnknownRankingError, match="'r2'"):
         store.add_judgement(Judgement("r2", clicked=(1,)))
@@ -113,7 +114,7 @@ def test_what_was_not_shown_is_not_judged(url: str) -> None:
 
 @pytest.mark.parametrize("text", NASTY)
 def test_sql_and_markup_are_texts(url: str, text: str) -> None:
-    store = open_store(url)
+    store = Store(url)
     store.add_rankings([ranking("r", query=text, documents=[{"text": text, "id": text}], shown=[0], scores=[1.0])])
     store.add_judgement(Judgement("r", clicked=(0,), missing=text, comment=text, user=text), key=text)
     (one,) = store.judged()
@@ -124,20 +125,24 @@ def test_sql_and_markup_are_texts(url: str, text: str) -> None:
 
 
 def test_what_no_database_takes_is_replaced(url: str) -> None:
-    store = open_store(url)
+    store = Store(url)
     store.add_rankings(
-        [ranking("r", query="a\x00b\ud800c", documents=[{"text": "\udfff\x00"}], shown=[0], scores=[0.0])]
+        [
+            ranking(
+                "r", query="a\x00b\ud800c", documents=[{"text": "\udfff\x00", "id": "\ud800"}], shown=[0], scores=[0.0]
+            )
+        ]
     )
     store.add_judgement(Judgement("r", comment="\x00\ud83d"))
     (one,) = store.judged()
-    assert (one.ranking.query, one.ranking.documents) == ("a\ufffdb\ufffdc", [{"text": "\ufffd\ufffd"}])
+    assert (one.ranking.query, one.ranking.documents) == ("a\ufffdb\ufffdc", [{"text": "\ufffd\ufffd", "id": "\ufffd"}])
     assert one.judgements[0].comment == "\ufffd\ufffd"
 
 
 def test_digests_instead_of_texts(url: str, tmp_path: Path) -> None:
     import hashlib
 
-    store = open_store(url)
+    store = Store(url)
     store.add_rankings([ranking()], texts=False)
     (one,) = store.judged(all_rankings=True)
     assert not one.ranking.has_texts
@@ -147,7 +152,7 @@ def test_digests_instead_of_texts(url: str, tmp_path: Path) -> None:
 
 
 def test_deletion(url: str) -> None:
-    store = open_store(url)
+    store = Store(url)
     store.add_rankings([ranking("r1", time=100.0), ranking("r2", time=200.0), ranking("r3", time=300.0)])
     for name in ("r1", "r2", "r3"):
         store.add_judgement(Judgement(name, clicked=(1,), user="ada"))
@@ -160,7 +165,7 @@ def test_deletion(url: str) -> None:
 
 
 def test_deleted_texts_are_not_in_the_files(tmp_path: Path) -> None:
-    store = open_store(f"sqlite:///{tmp_path}/feedback.db")
+    store = Store(f"sqlite:///{tmp_path}/feedback.db")
     store.add_rankings([ranking(query="rosebud " * 50), ranking("r2")])
     store.add_judgement(Judgement("r1", comment="rosebud too"))
 
@@ -173,7 +178,7 @@ def test_deleted_texts_are_not_in_the_files(tmp_path: Path) -> None:
 
 
 def test_retention(url: str) -> None:
-    store = open_store(url)
+    store = Store(url)
     now = time.time()
     store.add_rankings([ranking(f"r{day}", time=now - 86_400 * day - 60) for day in (4, 3, 2, 1, 0)])
     store.add_judgement(Judgement("r4", clicked=()))
@@ -189,7 +194,7 @@ def test_retention(url: str) -> None:
 
 
 def test_the_newest_first_and_pages(url: str) -> None:
-    store = open_store(url)
+    store = Store(url)
     store.add_rankings([ranking(f"r{i}") for i in range(1203)])
     assert [one.ranking.request_id for one in store.judged(all_rankings=True)] == [f"r{i}" for i in range(1203)]
     newest = [one.ranking.request_id for one in store.judged(all_rankings=True, newest=700)]
@@ -198,8 +203,8 @@ def test_the_newest_first_and_pages(url: str) -> None:
 
 
 def test_the_migrations_make_the_tables(url: str) -> None:
-    store = open_store(url)
-    store.migrate()
+    Store(url)
+    store = Store(url)
     with store.engine.connect() as connection:
         differences = compare_metadata(
             MigrationContext.configure(connection, opts={"compare_type": True}), Base.metadata
@@ -208,19 +213,19 @@ def test_the_migrations_make_the_tables(url: str) -> None:
 
 
 def test_a_store_of_a_later_version_is_refused(url: str) -> None:
-    store = open_store(url)
+    store = Store(url)
     with store.engine.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(StoreError, match="'9999'"):
-        open_store(url)
+        Store(url)
 
 
 def _open(url: str) -> None:
-    open_store(url)
+    Store(url)
 
 
 def _write(url: str, worker: int, count: int) -> None:
-    store = open_store(url)
+    store = Store(url)
     for number in range(count):
         store.add_rankings([ranking(f"w{worker}-{number}")])
         store.add_judgement(Judgement(f"w{worker}-{number}", clicked=(1,), user=f"u{worker}"), key=f"{worker} {number}")
@@ -236,23 +241,23 @@ def test_sixteen_writers_at_once(url: str) -> None:
     for process in makers:
         process.join(60)
     assert [process.exitcode for process in makers] == [0] * 16
-    open_store(url).add_rankings([ranking("shared")])
+    Store(url).add_rankings([ranking("shared")])
     writers = [context.Process(target=_write, args=(url, worker, 10)) for worker in range(16)]
     for process in writers:
         process.start()
     for process in writers:
         process.join(120)
     assert [process.exitcode for process in writers] == [0] * 16
-    found = dict(everything(open_store(url)))
+    found = dict(everything(Store(url)))
     assert found.pop("shared") == [("same", [0], None)]
     assert found == {f"w{w}-{n}": [(f"u{w}", [1], None)] for w in range(16) for n in range(10)}
-    with open_store(url).engine.connect() as connection:
+    with Store(url).engine.connect() as connection:
         # Keys that all sixteen used at once: each is there once.
         assert connection.execute(sa.text("SELECT count(*) FROM judgements")).scalar() == 160 + 10
 
 
 def test_sqlite_is_in_wal_mode_and_synchronous(tmp_path: Path) -> None:
-    store = open_store(f"sqlite:///{tmp_path}/feedback.db")
+    store = Store(f"sqlite:///{tmp_path}/feedback.db")
     with store.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
     other = sqlite3.connect(tmp_path / "feedback.db")
@@ -268,25 +273,25 @@ def test_sqlite_is_in_wal_mode_and_synchronous(tmp_path: Path) -> None:
     ("url", "message"),
     [
         ("feedback.db", "no database URL"),
-        ("mysql://host/name", "no SQLite or PostgreSQL"),
+        ("mysql://host/name", "neither SQLite nor PostgreSQL"),
         ("sqlite://", "names no file"),
         ("sqlite:///no/such/folder/f.db", "no/such/folder"),
     ],
 )
 def test_urls_that_can_not_be_used(url: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        open_store(url)
+        Store(url)
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "f.db").write_text("something else, and long enough to be taken for a page " * 100)
     with pytest.raises(StoreError, match="not a database"):
-        open_store(f"sqlite:///{tmp_path}/f.db")
+        Store(f"sqlite:///{tmp_path}/f.db")
 
 
 def test_a_database_that_is_not_there() -> None:
     with pytest.raises(StoreError, match=r"\*\*\*"):  # and the password is not in the message
-        open_store("postgresql://me:secret@127.0.0.1:9/none")
+        Store("postgresql://me:secret@127.0.0.1:9/none")
 
 
 # ---- what a body may say

@@ -1,39 +1,29 @@
-"""The page in a real browser: rank, explain, compare, judge, read what was learnt, roll back."""
+"""The page in a real browser: rank, explain, compare; what it asks for, and how it looks to everyone."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import Error as PlaywrightError
 
-import browser as chromium
-from checkpoints import make_checkpoint
-from crossrank import CrossEncoder, ModelRegistry
+from crossrank import CrossEncoder
 from crossrank.evaluation.explain import explain
+from page import DOCUMENTS, QUERY, go, rank, texts_of
 from serving import Server, serve
 
 pytestmark = pytest.mark.browser
 
-QUERY = "how does a wing stall"
-DOCUMENTS = [
-    "Bakers make bread from flour and water.",
-    "A wing stalls when the air no longer follows its upper side.",
-    "The speed of sound falls with the temperature of the air.",
-    "Lift grows with the angle of attack until the wing stalls.",
-]
 HOSTILE = [
     "<img src=x onerror=\"document.title='broken'\">",
     "</p><script>document.title='broken'</script>",
@@ -42,54 +32,10 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="module")
-def opened() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium.PROGRAM, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
-@pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("second"), "bert", seed=1)
-
-
-@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, second: Path) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("log") / "log"
     with serve(log, "--model", f"tiny={tiny_bert}", "--model", f"second={second}") as running:
         yield running
-
-
-@pytest.fixture
-def page(opened: Browser) -> Iterator[Page]:
-    """A page that may not complain: no error in the script, nothing that the policy had to stop."""
-    context = opened.new_context(viewport={"width": 1280, "height": 900})
-    made = context.new_page()
-    made.set_default_timeout(20_000)
-    complaints: list[str] = []
-    made.on("pageerror", lambda error: complaints.append(str(error)))
-    made.on("console", lambda message: complaints.append(message.text) if "Security Policy" in message.text else None)
-    made.on("dialog", lambda dialog: complaints.append(dialog.message))
-    yield made
-    context.close()
-    assert not complaints
-
-
-def go(page: Page, server: Server, view: str = "") -> None:
-    page.goto(f"{server.url}/{view}")
-    expect(page.locator("#serving")).to_contain_text("serves")
-
-
-def rank(page: Page, query: str, documents: list[str]) -> None:
-    page.get_by_label("Query").fill(query)
-    page.get_by_label("Documents", exact=True).fill("\n".join(documents))
-    page.get_by_role("button", name="Rank", exact=True).click()
-    expect(page.locator(".ranking").first.locator("li.document")).to_have_count(len(documents))
-
-
-def texts_of(page: Page, ranking: int = 0) -> list[str]:
-    return page.locator(".ranking").nth(ranking).locator("li .text").all_text_contents()
 
 
 def scores_of(folder: Path, documents: list[str], query: str = QUERY) -> list[float]:
@@ -294,218 +240,6 @@ def test_errors_of_the_server_are_told(page: Page, server: Server) -> None:
     page.route("**/v1/rerank", lambda route: route.abort())
     page.get_by_role("button", name="Rank", exact=True).click()
     expect(page.locator("#wrong")).to_contain_text("The server does not answer")
-
-
-# ---- judging -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def judging(tmp_path: Path, tiny_bert: Path) -> Iterator[Server]:
-    flags = ["--model", f"tiny={tiny_bert}", "--feedback", f"sqlite:///{tmp_path / 'feedback.db'}"]
-    with serve(tmp_path / "log", *flags) as running:
-        yield running
-
-
-def saved(page: Page, database: Path, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The last judgement in the database, read without crossrank, once it is as expected."""
-    row: dict[str, Any] = {}
-    for _ in range(100):
-        with closing(sqlite3.connect(database)) as connection:
-            connection.row_factory = sqlite3.Row
-            found = connection.execute("SELECT * FROM judgements ORDER BY id DESC LIMIT 1").fetchone()
-        row = dict(found) if found else {}
-        parsed = {name: json.loads(row[name] or "null") for name in ("helpful", "stars", "preferred") if name in row}
-        row |= parsed
-        if row and ready(row):
-            return row
-        page.wait_for_timeout(100)
-    raise AssertionError(row)
-
-
-def shown_in(database: Path) -> list[int]:
-    with closing(sqlite3.connect(database)) as connection:
-        (shown,) = connection.execute("SELECT shown FROM rankings ORDER BY id DESC LIMIT 1").fetchone()
-    return list(json.loads(shown))
-
-
-def test_thumbs_stars_and_words_are_in_the_database(page: Page, judging: Server, tmp_path: Path) -> None:
-    database = tmp_path / "feedback.db"
-    go(page, judging)
-    rank(page, QUERY, DOCUMENTS)
-    first, second = (page.locator("li.document").nth(place) for place in (0, 1))
-    first_index, second_index = (str(DOCUMENTS.index(text)) for text in texts_of(page)[:2])
-    first.get_by_label("It helps").click()
-    expect(first.get_by_label("It helps")).to_have_attribute("aria-pressed", "true")
-    expect(page.locator("#status")).to_have_text("Saved")
-    second.get_by_label("It does not help").click()
-    second.get_by_label("4 stars").click()
-    row = saved(page, database, lambda row: row["stars"] == {second_index: 4})
-    assert row["helpful"] == {first_index: True, second_index: False}
-    # Taken back by the same click again, and with the keyboard.
-    second.get_by_label("4 stars").click()
-    first.get_by_label("It helps").press("Space")
-    row = saved(page, database, lambda row: row["stars"] == {})
-    assert row["helpful"] == {second_index: False}
-    page.get_by_label("What is missing or wrong?").fill("<b>more</b> of it")
-    page.get_by_role("button", name="Send").click()
-    saved(page, database, lambda row: row["comment"] == "<b>more</b> of it")
-    # It is what the second view shows.
-    page.get_by_role("link", name="What it learns").click()
-    expect(page.locator("#feedback dl")).to_contain_text("Judgements1")
-    expect(page.locator("#feedback table")).to_contain_text("0 of 1")
-
-
-def test_drag_to_the_right_place(page: Page, judging: Server, tmp_path: Path) -> None:
-    database = tmp_path / "feedback.db"
-    go(page, judging)
-    rank(page, QUERY, DOCUMENTS)
-    before = texts_of(page)
-    handle = page.locator("li.document").last.get_by_label(re.compile("^Drag"))
-    grip, target = handle.bounding_box(), page.locator("li.document").first.bounding_box()
-    assert grip is not None
-    assert target is not None
-    page.mouse.move(grip["x"] + 10, grip["y"] + 10)
-    page.mouse.down()
-    page.mouse.move(grip["x"] + 10, target["y"] + 60, steps=8)
-    page.mouse.move(grip["x"] + 10, target["y"] + 4, steps=4)
-    page.mouse.up()
-    after = [before[-1], *before[:-1]]
-    assert texts_of(page) == after
-    row = saved(page, database, lambda row: row["preferred"] is not None)
-    assert [DOCUMENTS[index] for index in row["preferred"]] == after
-    assert [DOCUMENTS[index] for index in shown_in(database)] == before
-    # Broken off with Escape, it goes back.
-    grip = page.locator("li.document").first.get_by_label(re.compile("^Drag")).bounding_box()
-    assert grip is not None
-    page.mouse.move(grip["x"] + 10, grip["y"] + 10)
-    page.mouse.down()
-    page.mouse.move(grip["x"] + 10, grip["y"] + 250, steps=8)
-    page.keyboard.press("Escape")
-    page.mouse.up()
-    assert texts_of(page) == after
-
-
-def test_move_with_the_keyboard(page: Page, judging: Server, tmp_path: Path) -> None:
-    go(page, judging)
-    rank(page, QUERY, DOCUMENTS)
-    before = texts_of(page)
-    page.locator("li.document").nth(1).get_by_label(re.compile("^Drag")).focus()
-    page.keyboard.press("ArrowUp")
-    after = [before[1], before[0], *before[2:]]
-    assert texts_of(page) == after
-    expect(page.locator("#status")).to_contain_text("Moved to place 1")
-    # The focus moves along, so that the next key moves the same document.
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowUp")
-    assert texts_of(page) == before
-    page.locator("li.document").nth(0).get_by_label("Move down").press("Enter")
-    assert texts_of(page) == after
-    wanted = [DOCUMENTS.index(text) for text in after]
-    saved(page, tmp_path / "feedback.db", lambda row: row["preferred"] == wanted)
-
-
-def test_a_ranking_that_is_not_to_be_kept_is_not(page: Page, judging: Server, tmp_path: Path) -> None:
-    go(page, judging)
-    page.get_by_label("Keep this ranking").uncheck()
-    rank(page, QUERY, DOCUMENTS)
-    expect(page.get_by_label("It helps")).to_have_count(0)
-    with closing(sqlite3.connect(tmp_path / "feedback.db")) as connection:
-        assert connection.execute("SELECT count(*) FROM rankings").fetchone() == (0,)
-
-
-def test_judgements_that_cant_be_saved_are_told(page: Page, judging: Server) -> None:
-    go(page, judging)
-    rank(page, QUERY, DOCUMENTS)
-    answer = {"status": 503, "headers": {"retry-after": "5"}, "json": {"message": "The disk is full."}}
-    page.route("**/v1/feedback", lambda route: route.fulfill(**answer))
-    page.locator("li.document").first.get_by_label("It helps").click()
-    expect(page.locator("#status")).to_have_text("Not saved. The disk is full. Try again in 5 s.")
-
-
-# ---- what it learns ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def registry(tmp_path: Path, tiny_bert: Path, second: Path) -> ModelRegistry:
-    made = ModelRegistry(tmp_path / "live")
-    first = made.publish(tiny_bert)
-    made.switch(first)
-    version = made.publish(second)
-    figures = {
-        "dataset": "feedback",
-        "measure": "nDCG@10",
-        "queries": 212,
-        "before": 0.7412,
-        "after": 0.7696,
-        "difference": 0.0284,
-        "interval": [0.0121, 0.0452],
-        "p": 0.0002,
-    }
-    decision: dict[str, Any] = {
-        "promoted": True,
-        "reasons": ["Better: <b>nDCG@10</b> rose."],
-        "data": figures,
-        "guard": {**figures, "difference": -0.0008, "interval": [-0.0062, 0.0049], "p": 0.71},
-        "version": version.name,
-        "against": {"name": first.name},
-        "time": "2026-11-24T12:00:00+00:00",
-    }
-    made.switch(version, record={"decision": decision})
-    return made
-
-
-@pytest.fixture
-def learning(tmp_path: Path, registry: ModelRegistry) -> Iterator[Server]:
-    (tmp_path / "keys").write_text("secret\n")
-    flags = ["--model", f"live=registry:{registry.folder}", "--keys-file", str(tmp_path / "keys")]
-    with serve(tmp_path / "log", *flags, "--watch-seconds", "0.1", wait=False) as running:
-        yield running
-
-
-def test_what_was_decided_and_rolling_back(page: Page, learning: Server, registry: ModelRegistry) -> None:
-    first, second = registry.versions()
-    page.goto(f"{learning.url}/#learning")
-    page.get_by_label("This server needs an API key").fill("wrong")
-    page.get_by_role("button", name="Use it").click()
-    expect(page.locator("#failure")).to_contain_text("not known")
-    page.get_by_label("This server needs an API key").fill("secret")
-    page.get_by_role("button", name="Use it").click()
-    decision = page.locator(".decision")
-    expect(decision.get_by_role("heading")).to_have_text(f"Promoted: {second.name} serves instead of {first.name}")
-    expect(decision).to_contain_text("+0.0284 (95 %: +0.0121 to +0.0452), p < 0.001")
-    expect(decision).to_contain_text("−0.0008 (95 %: −0.0062 to +0.0049), p = 0.710")
-    expect(decision).to_contain_text("Better: <b>nDCG@10</b> rose.")
-    expect(page.locator("#feedback")).to_contain_text("Feedback is off.")
-    # A click only asks; it takes a key to do it.
-    page.get_by_role("button", name=f"Roll back to {first.name}").click()
-    dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text(first.name)
-    page.keyboard.press("Escape")
-    expect(dialog).to_be_hidden()
-    assert registry.current() == second
-    page.get_by_role("button", name=f"Roll back to {first.name}").click()
-    dialog.get_by_label("API key").fill("wrong")
-    dialog.get_by_role("button", name="Roll back").click()
-    expect(dialog).to_contain_text("not known")
-    assert registry.current() == second
-    dialog.get_by_label("API key").fill("secret")
-    dialog.get_by_role("button", name="Roll back").click()
-    expect(dialog).to_be_hidden()
-    expect(page.locator("tr", has_text=first.name)).to_contain_text("serves")
-    assert registry.current() == first
-    # A version that is put to use elsewhere serves too, without the page being loaded anew.
-    registry.switch(second)
-    page.get_by_role("link", name="Try it").click()
-    page.get_by_label("Query").fill(QUERY)
-    page.get_by_label("Documents", exact=True).fill("\n".join(DOCUMENTS))
-    for _ in range(100):
-        page.get_by_role("button", name="Rank", exact=True).click()
-        expect(page.get_by_role("button", name="Rank", exact=True)).to_be_enabled()
-        if second.name in (page.locator(".about").text_content() or ""):
-            break
-        page.wait_for_timeout(100)
-    expect(page.locator(".about")).to_contain_text(second.name)
 
 
 # ---- everyone ------------------------------------------------------------------------------------------------------

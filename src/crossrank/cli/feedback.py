@@ -65,10 +65,10 @@ def execute(args: argparse.Namespace) -> int:
 
     :raises CrossRankError: If the store can't be used, or an option is missing.
     """
-    from crossrank.feedback.store import open_store
+    from crossrank.feedback.store import Store
 
     actions = {"stats": _stats, "list": _list, "export": _export, "delete": _delete}
-    actions[args.action](open_store(args.store, make=False), args)
+    actions[args.action](Store(args.store, make=False), args)
     return 0
 
 
@@ -144,7 +144,7 @@ def _export(store: Store, args: argparse.Namespace) -> None:
     if args.form == COLLECTION:
         rows = export_collection(store.judged(), path)
     else:
-        check_output(path, [store.engine.url.database] if store.engine.dialect.name == "sqlite" else [])
+        check_output(path, [store.file] if store.file is not None else [])
         rows = export_file(store.judged(), path, args.form)
     if args.json:
         print(to_json({"output": args.output, "form": args.form, "rows": rows}))

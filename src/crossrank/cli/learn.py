@@ -74,7 +74,8 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only read and count")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_decision_options(parser)
-    add_settings(parser.add_argument_group("training"), without="precision")
+    about = "those of 'crossrank train', such as --loss, --lr and --freeze; its help\nlists them"
+    add_settings(parser.add_argument_group("training options", about), without="precision", hidden=True)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -134,9 +135,9 @@ def _stored(url: str) -> tuple[list[dict[str, Any]], float | None]:
     """Rows of a store; and how fast attention falls, if its shuffled rankings tell."""
     from crossrank.feedback.propensity import estimate
     from crossrank.feedback.rows import ranking_rows
-    from crossrank.feedback.store import open_store
+    from crossrank.feedback.store import Store
 
-    judged = list(open_store(url, make=False).judged())
+    judged = list(Store(url, make=False).judged())
     found = estimate(judged)
     if not found.enough or found.eta is None:
         return list(ranking_rows(judged)), None

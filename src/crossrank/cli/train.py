@@ -90,8 +90,11 @@ def reading_of(args: argparse.Namespace) -> ReadSettings:
     return ReadSettings(args.split, args.max_label, args.skip_bad, args.columns)
 
 
-def add_settings(group: Any, *, without: str = "") -> None:
-    """Add an option for each setting except one. Settings without a value keep the default of :class:`Settings`."""
+def add_settings(group: Any, *, without: str = "", hidden: bool = False) -> None:
+    """Add an option for each setting except one. Settings without a value keep the default of :class:`Settings`.
+
+    :param hidden: Whether the help leaves them out.
+    """
     for one in fields(Settings):
         text, choices, option = (one.metadata[key] for key in ("text", "choices", "option"))
         if option == "" or one.name == without:
@@ -104,7 +107,8 @@ def add_settings(group: Any, *, without: str = "") -> None:
             more = {"choices": choices, "metavar": "NAME"}
             text += f": {', '.join(choices)}"
         text += "" if one.default is None else f" (default: {one.default})"
-        group.add_argument(*names, dest=one.name, default=argparse.SUPPRESS, help=text.replace("%", "%%"), **more)
+        shown = argparse.SUPPRESS if hidden else text.replace("%", "%%")
+        group.add_argument(*names, dest=one.name, default=argparse.SUPPRESS, help=shown, **more)
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

@@ -1,41 +1,27 @@
-"""A database of rankings and of what people said of them: SQLite or PostgreSQL, the same through and through.
-
-SQLite runs in WAL mode with full synchronisation: what was committed survives a kill and a power cut, and readers never
-wait for the writer. Deleted texts are overwritten in the file (``secure_delete``).
-"""
+"""Rankings and what people said of them: written, read and deleted, in SQLite or PostgreSQL alike."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from crossrank.errors import CrossRankError, InputError
+# First, because it says which extra is needed.
+from crossrank.feedback.database import Database  # isort: split
+
+import sqlalchemy as sa
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.orm import Session
+
+from crossrank.errors import InputError
 from crossrank.feedback.judgement import Judgement
-from crossrank.optional import require
+from crossrank.feedback.tables import JudgementRow, RankingRow
 
-require("sqlalchemy", extra="feedback", purpose="Feedback")
-
-import sqlalchemy as sa  # noqa: E402
-from sqlalchemy import event, select  # noqa: E402
-from sqlalchemy.dialects import postgresql, sqlite  # noqa: E402
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError  # noqa: E402
-from sqlalchemy.orm import Session  # noqa: E402
-
-from crossrank.feedback.tables import JudgementRow, RankingRow  # noqa: E402
-
-_BUSY_SECONDS, _CONNECT_SECONDS = 30, 3
 _PAGE = 500
-# Any number, the same in all processes: who migrates holds this lock.
-_MIGRATION_LOCK = 727_001
-
-
-class StoreError(CrossRankError):
-    """The database can't be reached or written."""
 
 
 class UnknownRankingError(InputError):
@@ -66,6 +52,11 @@ class Ranking:
     dialect: str = ""
     shuffled: int = 0
     time: float = field(default_factory=time.time)
+
+    @property
+    def characters(self) -> int:
+        """How long its texts are, together."""
+        return len(self.query) + sum(len(one["text"]) for one in self.documents)
 
     def row(self, *, texts: bool = True) -> dict[str, Any]:
         """What is written of it.
@@ -99,32 +90,8 @@ class Judged:
     judgements: Sequence[JudgementRow]
 
 
-def open_store(url: str, *, make: bool = True) -> Store:
-    """Open a store, and bring its tables up to date.
-
-    :param url: ``sqlite:///feedback.db`` (a path from here; four slashes for an absolute one) or ``postgresql://...``.
-    :param make: Whether to make SQLite's file if it is not there.
-    :raises InputError: If the URL can't be used, or there is no such file.
-    :raises StoreError: If the database can't be reached, or a later version of crossrank has changed it.
-    """
-    store = Store(_engine(url))
-    file = store.engine.url.database or ""
-    if not make and store.engine.dialect.name == "sqlite" and not Path(file).is_file():
-        raise InputError(f"There is no database {file!r} (seen from {str(Path.cwd())!r}). Check the path.")
-    with store.errors():
-        store.migrate()
-    return store
-
-
-class Store:
-    """A database; its methods may be called from any thread.
-
-    :param engine: A connection pool of SQLAlchemy.
-    """
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self.engine = engine
-        self.name = engine.url.render_as_string(hide_password=True)
+class Store(Database):
+    """Rankings and judgements in a database; its methods may be called from any thread. Opened as a database is."""
 
     # ---- writing -----------------------------------------------------------------------------------------------
 
@@ -133,13 +100,14 @@ class Store:
 
         :param texts: Whether with texts, or with their digests.
         :returns: How many were written.
-        :raises StoreError: If they can't be; then none was.
+        :raises StoreError: If the database can't be written now; then none was.
+        :raises Exception: Others mean that one of the rankings can't be written at all; then none was, either.
         """
         if not rankings:
             return 0
-        insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
+        insert = postgresql.insert if self.file is None else sqlite.insert
         written = 0
-        with self.errors(), self._writing() as connection:
+        with self.errors(DataError), self.writing() as connection:
             for ranking in rankings:
                 statement = insert(RankingRow).values(ranking.row(texts=texts)).on_conflict_do_nothing()
                 written += len(connection.execute(statement.returning(RankingRow.id)).all())
@@ -156,11 +124,11 @@ class Store:
         :raises StoreError: If it can't be written; then it was not.
         """
         try:
-            with self.errors(IntegrityError), self._writing() as connection:
+            with self.errors(IntegrityError), self.writing() as connection:
                 return self._add(connection, judgement, key)
         except IntegrityError:
             # Another process has written under this key meanwhile, or deleted the ranking.
-            with self.errors(), self._writing() as connection:
+            with self.errors(), self.writing() as connection:
                 return self._add(connection, judgement, key)
 
     def _add(self, connection: sa.Connection, judgement: Judgement, key: str | None) -> int:
@@ -214,7 +182,7 @@ class Store:
         :returns: How many rankings and judgements are gone.
         :raises StoreError: If nothing can be deleted.
         """
-        with self.errors(), self._writing() as connection:
+        with self.errors(), self.writing() as connection:
             rankings: sa.ColumnElement[bool] = sa.false()
             if request_id is not None:
                 rankings = rankings | (RankingRow.request_id == request_id)
@@ -223,7 +191,7 @@ class Store:
             counted = self._delete(connection, rankings)
             if user is not None:
                 counted[1] += connection.execute(sa.delete(JudgementRow).where(JudgementRow.user_key == user)).rowcount
-        self._forget()
+        self.empty_log()
         return counted[0], counted[1]
 
     def keep_within(self, *, days: float | None = None, size: int | None = None) -> int:
@@ -239,27 +207,19 @@ class Store:
             if days is not None:
                 gone += self.delete(before=time.time() - days * 86_400)[0]
             if size is not None:
-                with self._writing() as connection:
+                with self.writing() as connection:
                     newer = sa.func.sum(RankingRow.size).over(order_by=(RankingRow.time.desc(), RankingRow.id.desc()))
                     summed = select(RankingRow.id, newer.label("total")).subquery()
                     too_much = select(summed.c.id).where(summed.c.total > size)
                     gone += self._delete(connection, RankingRow.id.in_(too_much))[0]
         if gone:
-            self._forget()
+            self.empty_log()
         return gone
 
     def _delete(self, connection: sa.Connection, which: sa.ColumnElement[bool]) -> list[int]:
         ids = select(RankingRow.id).where(which)
         judgements = connection.execute(sa.delete(JudgementRow).where(JudgementRow.ranking_id.in_(ids))).rowcount
         return [connection.execute(sa.delete(RankingRow).where(which)).rowcount, judgements]
-
-    def _forget(self) -> None:
-        """Empty SQLite's log, which still has the deleted texts; another connection that reads keeps it for now."""
-        if self.engine.dialect.name == "sqlite":
-            with self.errors(), self.engine.connect() as connection:
-                connection.exec_driver_sql("COMMIT")
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-                connection.exec_driver_sql("BEGIN")
 
     # ---- reading -----------------------------------------------------------------------------------------------
 
@@ -331,88 +291,6 @@ class Store:
             "users": users,
         }
 
-    # ---- below -------------------------------------------------------------------------------------------------
-
-    def migrate(self) -> None:
-        """Bring the tables up to date; several processes may do so at once."""
-        from alembic import command
-        from alembic.config import Config
-        from alembic.runtime.migration import MigrationContext
-        from alembic.script import ScriptDirectory
-
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
-        config.set_main_option("path_separator", "os")
-        known = ScriptDirectory.from_config(config)
-        with self._writing() as connection:
-            if self.engine.dialect.name == "postgresql":
-                connection.execute(select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-            there = MigrationContext.configure(connection).get_current_revision()
-            if there is not None and there not in {one.revision for one in known.walk_revisions()}:
-                raise StoreError(
-                    f"{self.name} is at migration {there!r}, which this version of crossrank does not know. A later "
-                    "version made it: upgrade crossrank, or name another store."
-                )
-            if there != known.get_current_head():
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        with self.engine.connect().execution_options(crossrank_writes=True) as connection, connection.begin():
-            yield connection
-
-    @contextmanager
-    def errors(self, *let_through: type[Exception]) -> Iterator[None]:
-        """Turn errors of the database into :class:`StoreError`."""
-        try:
-            yield
-        except let_through:
-            raise
-        except SQLAlchemyError as error:
-            why = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-            raise StoreError(
-                f"{self.name} can't be used: {why}. Does the database run, and has its disk room?"
-            ) from error
-
-
-def _engine(url: str) -> sa.Engine:
-    try:
-        parsed = sa.make_url(url)
-    except ArgumentError:
-        raise InputError(f"{url!r} is no database URL. Take sqlite:///feedback.db or postgresql://HOST/NAME.") from None
-    backend = parsed.drivername.partition("+")[0]
-    if backend == "sqlite":
-        if parsed.database in (None, "", ":memory:"):
-            raise InputError(f"{url!r} names no file. Take sqlite:///feedback.db.")
-        folder = Path(parsed.database or "").parent
-        if not folder.is_dir():
-            raise InputError(f"There is no folder {str(folder)!r} for {url!r} (seen from {str(Path.cwd())!r}).")
-        engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
-        event.listen(engine, "connect", _on_sqlite_connect)
-        event.listen(engine, "begin", _on_sqlite_begin)
-        return engine
-    if backend not in ("postgresql", "postgres"):
-        raise InputError(f"{url!r} is no SQLite or PostgreSQL. Take sqlite:///feedback.db or postgresql://HOST/NAME.")
-    require("psycopg", extra="feedback", purpose="Feedback in PostgreSQL")
-    return sa.create_engine(
-        parsed.set(drivername="postgresql+psycopg"),
-        pool_pre_ping=True,
-        connect_args={"connect_timeout": _CONNECT_SECONDS},
-    )
-
-
-def _on_sqlite_connect(connection: Any, _: object) -> None:
-    # The driver would begin transactions at the first change only, too late for a lock.
-    connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _on_sqlite_begin(connection: sa.Connection) -> None:
-    writes = connection.get_execution_options().get("crossrank_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
 
 def digest_of(text: str) -> str:
     """SHA-256 of a text."""
@@ -425,6 +303,6 @@ def _storable(text: str) -> str:
 
 
 def _document(document: dict[str, Any], texts: bool) -> dict[str, Any]:
-    kept = {"id": document["id"]} if "id" in document else {}
+    kept = {"id": _storable(document["id"])} if "id" in document else {}
     text = str(document["text"])
     return {**kept, "text": _storable(text)} if texts else {**kept, "digest": digest_of(text)}

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from crossrank.feedback.database import StoreError
 from crossrank.feedback.judgement import Judgement
-from crossrank.feedback.store import Ranking, Store, StoreError
+from crossrank.feedback.store import Ranking, Store
 
 _BATCH = 100
 # After a failure the database is left alone for so long; then the next job tries again.
@@ -25,6 +26,7 @@ class Writer:
 
     :param texts: Whether texts are written, or their digests.
     :param most: How many rankings and judgements may wait.
+    :param characters: How long the texts of all waiting rankings may be.
     :param days: Delete rankings that are older.
     :param size: Delete the oldest rankings while texts take more bytes than this.
     :param tell: Is told in words what went wrong.
@@ -36,6 +38,7 @@ class Writer:
         *,
         texts: bool = True,
         most: int = 1000,
+        characters: int = 100_000_000,
         days: float | None = None,
         size: int | None = None,
         tell: Callable[[str], object] = lambda message: None,
@@ -44,6 +47,7 @@ class Writer:
         #: Rankings that were written, and those that were not because the queue was full or their request id was taken.
         self.written = self.dropped = self.repeated = 0
         self._texts, self._most, self._days, self._size, self._tell = texts, most, days, size, tell
+        self._room, self._room_lock = characters, threading.Lock()
         self._jobs: queue.Queue[Ranking | tuple[Judgement, str | None, Future[int]] | None] = queue.Queue()
         self._waiting: list[Ranking] = []
         self._resume = 0.0
@@ -62,11 +66,11 @@ class Writer:
 
         :returns: Whether there was room for it.
         """
-        if self.queued >= self._most:
+        if self.queued >= self._most or not self._take_room(ranking.characters):
             self.dropped += 1
             if not self._told_full:
                 self._told_full = True
-                self._tell(f"{self._most} rankings wait to be stored; further ones are dropped until there is room")
+                self._tell(f"{self.queued} rankings wait to be stored; further ones are dropped until there is room")
             return False
         self._told_full = False
         self._jobs.put(ranking)
@@ -85,6 +89,13 @@ class Writer:
         """Write what waits, for so long at most."""
         self._jobs.put(None)
         self._thread.join(seconds)
+
+    def _take_room(self, characters: int) -> bool:
+        with self._room_lock:
+            if characters > self._room:
+                return False
+            self._room -= characters
+            return True
 
     # ---- in the thread -----------------------------------------------------------------------------------------
 
@@ -112,18 +123,27 @@ class Writer:
     def _flush(self) -> bool:
         if time.monotonic() < self._resume:
             return False
+        at_once = _BATCH
         while self._waiting:
-            batch = self._waiting[:_BATCH]
+            batch = self._waiting[:at_once]
             try:
                 written = self.store.add_rankings(batch, texts=self._texts)
-            except Exception as error:  # the thread must go on, whatever the driver raises
+            except StoreError as error:
                 self._failed(error)
                 return False
-            self.written += written
-            if written < len(batch):
-                self.repeated += len(batch) - written
-                self._tell(f"{len(batch) - written} rankings were not stored: their request ids were used before")
-            del self._waiting[:_BATCH]
+            except Exception as error:  # one of them can't be written at all, and must not hold up the others
+                if len(batch) > 1:
+                    at_once = 1
+                    continue
+                self.dropped += 1
+                self._tell(f"A ranking can't be stored ({type(error).__name__}); it is dropped")
+            else:
+                self.written += written
+                if written < len(batch):
+                    self.repeated += len(batch) - written
+                    self._tell(f"{len(batch) - written} rankings were not stored: their request ids were used before")
+            del self._waiting[: len(batch)]
+            self._take_room(-sum(ranking.characters for ranking in batch))
         return True
 
     def _judge(self, judgement: Judgement, key: str | None, done: Future[int]) -> None:

@@ -10,8 +10,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from crossrank.feedback.database import StoreError
 from crossrank.feedback.judgement import read_judgement, read_key
-from crossrank.feedback.store import KeyReusedError, Ranking, StoreError, UnknownRankingError, open_store
+from crossrank.feedback.store import KeyReusedError, Ranking, Store, UnknownRankingError
 from crossrank.feedback.writer import Writer
 from crossrank.server.dialects.body import Body, Question, flag
 from crossrank.server.logs import log
@@ -34,7 +35,7 @@ class Collector:
     def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
         assert settings.feedback is not None
         self._settings = settings
-        self.store = open_store(settings.feedback)
+        self.store = Store(settings.feedback)
         self._writer = Writer(
             self.store,
             texts=settings.feedback_texts == "full",

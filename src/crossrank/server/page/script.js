@@ -746,7 +746,8 @@ function decision(found) {
 /** A difference with its 95 % interval, in figures and drawn on a scale that all rows of a decision share. */
 function comparison(name, figures, span) {
   const [low, high] = figures.interval;
-  const words = `${figures.measure} ${figures.before.toFixed(4)} → ${figures.after.toFixed(4)} on ${many(figures.queries, "query", "queries")}`;
+  const [old, candidate] = figures.means;
+  const words = `${figures.measure} ${old.toFixed(4)} → ${candidate.toFixed(4)} on ${many(figures.queries, "query", "queries")}`;
   const at = (value) => 150 + (130 * value) / span;
   const picture = drawing(
     "svg",
