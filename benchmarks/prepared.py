@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,11 @@ def speed(rounds: int) -> dict[str, Any]:
     for name, values in took.items():
         print(f"{name:24} median {statistics.median(values):7.1f} ms   best {min(values):7.1f} ms")
     rates = {name: 100_000 / statistics.median(values) for name, values in took.items()}
-    labels = {"unprepared": "crossrank, bundled model", "prepared, pages warm": "crossrank, bundled model, prepared"}
+    labels = {
+        "unprepared": "crossrank, bundled model",
+        "cached in memory": "crossrank, bundled model, cached",
+        "prepared, pages warm": "crossrank, bundled model, prepared",
+    }
     return {
         "rounds": rounds,
         "tokens": result.tokens / 100,
@@ -190,11 +195,13 @@ def main() -> None:
     parser.add_argument("--collections", nargs="+", default=list(COLLECTIONS))
     parser.add_argument("--storage", nargs="+", choices=STORAGE, default=list(STORAGE))
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--rounds", type=int, default=12, help="queries that speed counts (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures of speed here")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     args = parser.parse_args()
     if args.what == "speed":
-        figures = {"machine": machine(), **speed(rounds=12)}
+        versions = {name: metadata.version(name) for name in ("crossrank", "openvino")}
+        figures = {"machine": machine(), "versions": versions, **speed(args.rounds)}
         print(in_words(machine()))
         if args.json:
             args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
