@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from crossrank.types import PairScores
+from crossrank.pairs import PairScores
 
 DOCUMENTS = {
     "undo": "git revert undoes a commit with a new one",

@@ -27,6 +27,7 @@ from crossrank.errors import (
 
 if typing.TYPE_CHECKING:
     from crossrank.checkpoint.model_registry import ModelRegistry
+    from crossrank.pairs import PairScores
     from crossrank.prepared.documents import PreparedDocuments
     from crossrank.ranking.breaker import CircuitBreaker
     from crossrank.ranking.cache.sqlite_cache import DiskCache, MemoryCache
@@ -44,7 +45,6 @@ if typing.TYPE_CHECKING:
     from crossrank.scoring.cross_encoder import CrossEncoder
     from crossrank.scoring.long_documents import LongDocuments
     from crossrank.scoring.registry_model import RegistryModel
-    from crossrank.types import PairScores
 
 __version__ = "0.1.0"
 
@@ -64,7 +64,7 @@ _LAZY = {
     "LongDocuments": "crossrank.scoring.long_documents",
     "MemoryCache": "crossrank.ranking.cache.sqlite_cache",
     "ModelRegistry": "crossrank.checkpoint.model_registry",
-    "PairScores": "crossrank.types",
+    "PairScores": "crossrank.pairs",
     "PreparedDocuments": "crossrank.prepared.documents",
     "Provider": "crossrank.ranking.network.providers",
     "RankedDocument": "crossrank.ranking.ranked_documents",

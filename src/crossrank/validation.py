@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from crossrank.errors import InputError, did_you_mean
-from crossrank.types import PreparedId
+from crossrank.pairs import PreparedId
 
 
 class FieldError(InputError):
@@ -221,7 +221,7 @@ def check_url(base_url: Any, example: str) -> str:
 
 
 def check_text(text: Any, what: str) -> str:
-    """Return a string, and a :class:`~crossrank.types.PreparedId` as it is.
+    """Return a string, and a :class:`~crossrank.pairs.PreparedId` as it is.
 
     :param what: Its name in the message, such as ``"documents[3]"``.
     :raises InputError: If it is not a string.

@@ -17,7 +17,7 @@ import texts
 from checkpoints import edit_config, make_checkpoint, save_tokenizer, transformers_logits
 from crossrank import CrossEncoder
 from crossrank.architectures import deberta_v2
-from crossrank.checkpoint.config import load_config
+from crossrank.checkpoint.model_config import load_config
 from crossrank.engines.load import load_model
 from crossrank.tokenization.tokenizer import load_tokenizer
 

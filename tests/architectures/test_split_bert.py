@@ -22,7 +22,7 @@ import texts
 from bodies import minilm, random_head, tiny_body
 from crossrank import CrossEncoder
 from crossrank.architectures.registry import build
-from crossrank.checkpoint.config import load_config
+from crossrank.checkpoint.model_config import load_config
 from crossrank.checkpoint.source import BUNDLED
 from crossrank.checkpoint.weights import load_weights
 from crossrank.engines.openvino_engine import CompiledGraph

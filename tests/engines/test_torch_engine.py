@@ -12,7 +12,7 @@ import torch
 import texts
 from checkpoints import make_checkpoint
 from crossrank import CrossEncoder
-from crossrank.checkpoint.config import load_config
+from crossrank.checkpoint.model_config import load_config
 from crossrank.engines.load import load_model
 from crossrank.engines.torch_engine import TorchDecoderEngine, TorchEngine
 from crossrank.errors import CheckpointError, CrossRankError, InputError, UnsupportedModelError

@@ -8,7 +8,7 @@ import numpy as np
 
 from crossrank.architectures import ops
 from crossrank.architectures.ops import Graphs, Node, opset
-from crossrank.checkpoint.config import ModelConfig
+from crossrank.checkpoint.model_config import ModelConfig
 from crossrank.checkpoint.weights import Weights
 
 _EPS = 1e-12  # no key of config.json sets it

@@ -8,7 +8,7 @@ import numpy as np
 
 from crossrank.architectures import bert, ops
 from crossrank.architectures.ops import Graphs, Node
-from crossrank.checkpoint.config import ModelConfig
+from crossrank.checkpoint.model_config import ModelConfig
 from crossrank.checkpoint.weights import Weights
 
 

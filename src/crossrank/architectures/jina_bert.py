@@ -13,7 +13,7 @@ import numpy as np
 
 from crossrank.architectures import bert, ops
 from crossrank.architectures.ops import Graphs, Node, opset
-from crossrank.checkpoint.config import ModelConfig
+from crossrank.checkpoint.model_config import ModelConfig
 from crossrank.checkpoint.weights import Weights
 
 _GATES = {"geglu": "gelu", "reglu": "relu"}  # feed_forward_type: its activation

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crossrank.architectures import ops
 from crossrank.architectures.ops import Graphs, Node, opset
-from crossrank.checkpoint.config import ModelConfig
+from crossrank.checkpoint.model_config import ModelConfig
 from crossrank.checkpoint.weights import Weights
 from crossrank.errors import UnsupportedModelError
 

@@ -14,7 +14,7 @@ from crossrank.architectures import ops
 from crossrank.architectures.openvino_import import ov
 from crossrank.architectures.ops import Graphs, Node, opset
 from crossrank.architectures.registry import build_body
-from crossrank.checkpoint.config import ModelConfig
+from crossrank.checkpoint.model_config import ModelConfig
 from crossrank.checkpoint.modules import POOLED, SCORES, TOKENS, Dense, LayerNorm, Module, Normalize, Pooling
 from crossrank.checkpoint.weights import Weights, load_weights
 from crossrank.errors import CheckpointError, UnsupportedModelError

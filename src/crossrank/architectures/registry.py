@@ -10,7 +10,7 @@ from typing import Any
 
 from crossrank.architectures.openvino_import import ov
 from crossrank.architectures.ops import Graphs, Node
-from crossrank.checkpoint.config import ModelConfig
+from crossrank.checkpoint.model_config import ModelConfig
 from crossrank.checkpoint.weights import Weights
 from crossrank.errors import CheckpointError, UnsupportedModelError
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from crossrank.architectures import bert, ops
 from crossrank.architectures.ops import Graphs, Node, constant, ints, opset, scalar
-from crossrank.checkpoint.config import ModelConfig
+from crossrank.checkpoint.model_config import ModelConfig
 from crossrank.checkpoint.weights import Weights
 
 _EPS = 1e-5

@@ -11,7 +11,7 @@ import numpy as np
 from crossrank.architectures import bert, ops
 from crossrank.architectures.ops import Graphs, Node, opset
 from crossrank.architectures.roberta import position_ids
-from crossrank.checkpoint.config import ModelConfig
+from crossrank.checkpoint.model_config import ModelConfig
 from crossrank.checkpoint.weights import Weights
 
 

@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from crossrank.data.columns import roles_of
 from crossrank.errors import CrossRankError, InputError, PreparedError
+from crossrank.pairs import PreparedId
 from crossrank.ranking.documents import DocumentReader
 from crossrank.ranking.reranker import Reranker
 from crossrank.scoring.cross_encoder import CrossEncoder
-from crossrank.types import PreparedId
 from crossrank.validation import check_top_k
 
 # The columns that are added.

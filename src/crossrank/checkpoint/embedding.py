@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossrank.checkpoint.config import ModelConfig, read_json
+from crossrank.checkpoint.model_config import ModelConfig, read_json
 from crossrank.checkpoint.modules import list_modules, read_pooling
 from crossrank.errors import CheckpointError, UnsupportedModelError
 

@@ -20,7 +20,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 from huggingface_hub import HfApi, constants, get_token, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from crossrank.checkpoint.config import read_json
+from crossrank.checkpoint.model_config import read_json
 from crossrank.errors import CheckpointError, InputError, UnsupportedModelError
 
 # The first base of the hub's HTTP error is the root of all errors of its HTTP library, which was requests and then

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossrank.checkpoint.config import read_json
+from crossrank.checkpoint.model_config import read_json
 from crossrank.errors import CheckpointError, UnsupportedModelError
 
 # Keys of the chat template's settings that steer the tokenizer or sentence-transformers itself, not the template.

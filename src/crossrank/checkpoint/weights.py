@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.checkpoint.config import read_json
+from crossrank.checkpoint.model_config import read_json
 from crossrank.errors import CheckpointError, CrossRankWarning, UnsupportedModelError
 from crossrank.validation import shown
 

@@ -30,9 +30,9 @@ from crossrank.data.streams import Document
 from crossrank.data.text_lines import RowError
 
 if TYPE_CHECKING:
+    from crossrank.pairs import PairScores
     from crossrank.ranking.ranked_documents import RankedDocument, Ranking
     from crossrank.scoring.cross_encoder import CrossEncoder
-    from crossrank.types import PairScores
 
 # A terminal that reports a smaller width is assumed to be wrong.
 _NARROWEST = 40

@@ -14,8 +14,8 @@ from crossrank.cli.terminal import complain, remark
 from crossrank.data.streams import Document, read_documents
 from crossrank.data.text_lines import TEXT_FIELDS
 from crossrank.errors import InputError
+from crossrank.pairs import PreparedId
 from crossrank.scoring.aggregation import AGGREGATIONS
-from crossrank.types import PreparedId
 from crossrank.validation import check_threshold
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 
 from crossrank.data.text_lines import TEXT_FIELDS, LineError, Place, RowError, cut, document_id, json_kind, record
 from crossrank.errors import InputError, did_you_mean
-from crossrank.types import PreparedId
+from crossrank.pairs import PreparedId
 
 # A file without line ends, such as a disk image, must not fill the memory.
 LONGEST_LINE = 64 << 20
@@ -85,7 +85,7 @@ def read_documents(
     :param form: ``"lines"`` or ``"jsonl"``; ``None`` decides by the file's extension, and on standard input by its
         start.
     :param field: The field of a JSON object that holds the text; ``None`` tries :data:`TEXT_FIELDS`.
-    :param ids: Take the id of a JSON object that has no text, as a :class:`~crossrank.types.PreparedId`.
+    :param ids: Take the id of a JSON object that has no text, as a :class:`~crossrank.pairs.PreparedId`.
     :raises InputError: If there is no such file.
     """
     fields = (field,) if field else TEXT_FIELDS

@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from crossrank.checkpoint.config import ModelConfig, read_json
+from crossrank.checkpoint.model_config import ModelConfig, read_json
 from crossrank.checkpoint.modules import POOLED, Dense, LogitScore, Module, Modules, Pooling
 from crossrank.engines.engine import Engine
 from crossrank.engines.settings import usable_length

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossrank.checkpoint.config import ModelConfig, load_config, read_json
 from crossrank.checkpoint.embedding import Embedding, read_embedding
 from crossrank.checkpoint.identity import LoadedFiles
+from crossrank.checkpoint.model_config import ModelConfig, load_config, read_json
 from crossrank.checkpoint.modules import Modules, Pooling, read_modules, refuse_for_encoders
 from crossrank.checkpoint.weights import load_weights
 from crossrank.engines.engine import Engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 
-from crossrank.checkpoint.config import ModelConfig
+from crossrank.checkpoint.model_config import ModelConfig
 from crossrank.errors import CrossRankWarning, InputError
 from crossrank.validation import check_choice, check_optional_integer
 

@@ -20,9 +20,9 @@ from crossrank.evaluation.measures import per_query
 from crossrank.evaluation.result import Shown, System
 from crossrank.evaluation.score_store import ScoredQuery, WorkFile, slug
 from crossrank.evaluation.significance import mean_intervals
+from crossrank.pairs import PairScores
 from crossrank.progress import progress_of
 from crossrank.scoring.bi_encoder import Embeddings
-from crossrank.types import PairScores
 
 Floats = NDArray[np.float64]
 TOP = 10  # documents of a query that an evaluation keeps

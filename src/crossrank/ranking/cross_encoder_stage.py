@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError, StageError
+from crossrank.pairs import PairScores
 from crossrank.progress import progress_of
 from crossrank.ranking.deadline import Deadline, DeadlineThreads
 from crossrank.ranking.stage import Context, PairScorer, Stage, StageScores
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.scoring.long_documents import LongDocuments, LongScores, score_long
 from crossrank.scoring.registry_model import RegistryModel
-from crossrank.types import PairScores
 from crossrank.validation import check_counts, check_threshold, check_top_k
 
 # Facts of a model that do not change its scores. Its identity already covers the files.
@@ -44,7 +44,7 @@ class CrossEncoderStage:
 
     :param model: A name on the hub, a folder, ``None`` for the bundled model, or a model: a ``CrossEncoder``; a
         ``RegistryModel``, whose current version is used in each call; or any object whose ``score(pairs)`` returns
-        :class:`~crossrank.types.PairScores`.
+        :class:`~crossrank.pairs.PairScores`.
     :param keep: How many documents go on, best first; by default all.
     :param threshold: The lowest score with which a document goes on.
     :param name: What the stage is called in results.

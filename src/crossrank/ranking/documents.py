@@ -11,8 +11,8 @@ from typing import Any
 
 from crossrank.data.text_lines import TEXT_FIELDS, document_id
 from crossrank.errors import InputError
+from crossrank.pairs import PreparedId
 from crossrank.ranking.template import Template, as_text
-from crossrank.types import PreparedId
 from crossrank.validation import shown
 
 # Where LangChain and LlamaIndex, Haystack, and vector stores keep a document's other fields.
@@ -50,7 +50,7 @@ class DocumentReader:
         ``"{title} ({year}): {text}"``, in which ``{text}`` is the document's text, whatever its field is called.
     :param score: A function from a document to its first-stage score, higher is better, or a field's name. By default
         the second element of a tuple, else the field ``score``.
-    :param ids: Take the id of a dictionary that has no text, as a :class:`~crossrank.types.PreparedId`.
+    :param ids: Take the id of a dictionary that has no text, as a :class:`~crossrank.pairs.PreparedId`.
     :raises InputError: If one of them can't be used.
     """
 

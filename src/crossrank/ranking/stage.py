@@ -19,8 +19,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from crossrank.pairs import PairScores
 from crossrank.ranking.deadline import Deadline
-from crossrank.types import PairScores
 
 # A part of a text: the offset of its first character, and the offset after its last one.
 Passage = tuple[int, int]

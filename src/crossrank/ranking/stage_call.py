@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import InputError, MissingExtraError, StageError
+from crossrank.pairs import PreparedId
 from crossrank.ranking.breaker import CircuitBreaker
 from crossrank.ranking.cache.score_cache import CachedScore, ScoreCache, join_scores, key_of, split_scores
 from crossrank.ranking.deadline import Deadline, DeadlineThreads
 from crossrank.ranking.stage import AsyncStage, CacheableStage, Context, Stage, StageScores
-from crossrank.types import PreparedId
 
 T = TypeVar("T")
 # Runs a slow function: :func:`run_here`, or ``asyncio.to_thread``, which keeps the event loop free.

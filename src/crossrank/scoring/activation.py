@@ -49,7 +49,7 @@ class Activation:
     """A function on logits.
 
     :param apply: ``[pairs]`` or ``[pairs, labels]`` in float64 to the same shape.
-    :param kind: What its values are called, see :class:`crossrank.types.PairScores`.
+    :param kind: What its values are called, see :class:`crossrank.pairs.PairScores`.
     :param monotone: Whether it keeps the order of single logits, so that ranking on them is ranking on the values.
     """
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from crossrank.errors import CheckpointError, InputError
 from crossrank.forks import native_code
 from crossrank.optional import require
+from crossrank.pairs import PairScores, PreparedId
 from crossrank.prepared.documents import PreparedDocuments
 from crossrank.progress import progress_of
 from crossrank.scoring.activation import softmax
@@ -24,7 +25,6 @@ from crossrank.scoring.cross_encoder_model import ActivationLike, CrossEncoderMo
 from crossrank.scoring.migration import check_call
 from crossrank.tokenization.batching import Batch, make_batches
 from crossrank.tokenization.pair_encoder import EncodedPairs
-from crossrank.types import PairScores, PreparedId
 from crossrank.validation import (
     check_batch_size,
     check_documents,
@@ -127,7 +127,7 @@ class CrossEncoder(CrossEncoderModel):
         """Score pairs and say how it was done.
 
         :param pairs: ``(query, document)`` pairs; a pair that occurs twice is scored once. The document may be the
-            :class:`~crossrank.types.PreparedId` of one that is prepared.
+            :class:`~crossrank.pairs.PreparedId` of one that is prepared.
         :param batch_size: The most pairs of one forward pass; by default as many as fit a budget of tokens.
         :param show_progress_bar: By default shown on a terminal when it takes over two seconds. A function is called
             instead with the number of pairs that were just done.

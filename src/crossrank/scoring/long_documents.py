@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from crossrank.pairs import PairScores
 from crossrank.scoring.aggregation import AGGREGATIONS, aggregate, spread
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.scoring.cross_encoder_model import ActivationLike
 from crossrank.tokenization.windows import Window, covered, cut_documents, locate
-from crossrank.types import PairScores
 from crossrank.validation import (
     check_choice,
     check_counts,

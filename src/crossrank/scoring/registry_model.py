@@ -13,9 +13,9 @@ from crossrank.checkpoint.identity import model_files
 from crossrank.checkpoint.model_registry import ModelRegistry, Version
 from crossrank.errors import CrossRankError, CrossRankWarning, ModelNotFoundError
 from crossrank.forks import renew_lock_after_fork
+from crossrank.pairs import PairScores
 from crossrank.scoring.cross_encoder import CrossEncoder
 from crossrank.scoring.lazy_model import Reloadable
-from crossrank.types import PairScores
 from crossrank.validation import check_seconds
 
 

@@ -56,7 +56,7 @@ class ScoreScale:
             )
 
     def apply(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Turn logits into ``scores`` and ``relevance`` as :class:`~crossrank.types.PairScores` has them.
+        """Turn logits into ``scores`` and ``relevance`` as :class:`~crossrank.pairs.PairScores` has them.
 
         :param logits: ``[pairs, labels]``.
         """

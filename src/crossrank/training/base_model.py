@@ -12,7 +12,7 @@ import torch
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.model_card import CrossEncoderModelCardData
 
-from crossrank.checkpoint.config import ModelConfig, load_config
+from crossrank.checkpoint.model_config import ModelConfig, load_config
 from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.checkpoint.weights import load_weights
 from crossrank.errors import InputError, UnsupportedModelError

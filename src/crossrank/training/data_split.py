@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from crossrank.checkpoint.config import ModelConfig, load_config
+from crossrank.checkpoint.model_config import ModelConfig, load_config
 from crossrank.data.columns import roles_of
 from crossrank.data.files import read_judgements, rows_of
 from crossrank.data.forms import judgements_of

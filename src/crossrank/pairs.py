@@ -1,4 +1,4 @@
-"""The result of scoring: scores, and how they were made."""
+"""What is scored and what comes of it: ids of prepared documents, and the scores of pairs."""
 
 from __future__ import annotations
 
