@@ -20,12 +20,12 @@ input:
 
 output:
   Parquet with all columns of the input. A pair gets rerank_score. A list gets
-  rerank_scores and rerank_ranks (1 is best), aligned with its documents; with
-  --top-k the list itself is cut to the best, and rerank_positions says where
-  each was. OUTPUT is a folder with a file for each part, or one file if it ends
-  in .parquet.
+  rerank_scores and rerank_ranks (1 is best), in the order of its documents.
+  --top-k keeps only the best documents of each list, and rerank_positions says
+  where they were in the input. OUTPUT is a folder with several files, or a
+  single file if its name ends in .parquet.
 
-  You can stop the command at any time and run it again: it goes on where it
+  You can stop the command at any time. Run it again, and it continues where it
   stopped. Rows that can't be used go to OUTPUT/_bad, or to OUTPUT.bad.jsonl,
   with the reason.
 
@@ -50,7 +50,9 @@ def add_options(parser: Parser) -> None:
         help="column of documents or lists of documents (default: found by its name)",
     )
     parser.add_argument(
-        "--text", metavar="FIELD", help="field of a document with its text, or a template such as '{title}: {text}'"
+        "--text",
+        metavar="FIELD",
+        help="for documents with several fields: the field to score, or a template such as '{title}: {text}'",
     )
     parser.add_argument("--top-k", type=positive, metavar="K", help="keep only the best K documents of each list")
     parser.add_argument("--pipeline", metavar="FILE", help="rank with the pipeline of a TOML file instead of one model")
@@ -58,13 +60,17 @@ def add_options(parser: Parser) -> None:
         "--engine", choices=("local", "ray"), default="local", help="where to run (default: local, in this process)"
     )
     ray = parser.add_argument_group("with --engine ray")
-    ray.add_argument("--address", metavar="ADDRESS", help="a running cluster, such as auto (default: a local one)")
-    ray.add_argument("--workers", type=positive, metavar="N", help="the most processes (default: as many as fit)")
     ray.add_argument(
-        "--cpus-per-worker", type=float, default=1.0, metavar="N", help="processors of each process (default: 1)"
+        "--address",
+        metavar="ADDRESS",
+        help="address of a running cluster, or auto (default: start one on this machine)",
     )
     ray.add_argument(
-        "--gpus-per-worker", type=float, default=0.0, metavar="N", help="GPUs of each process, such as 0.5 (default: 0)"
+        "--workers", type=positive, metavar="N", help="maximum number of processes (default: as many as fit)"
+    )
+    ray.add_argument("--cpus-per-worker", type=float, default=1.0, metavar="N", help="cores per process (default: 1)")
+    ray.add_argument(
+        "--gpus-per-worker", type=float, default=0.0, metavar="N", help="GPUs per process, such as 0.5 (default: 0)"
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     add_scoring_options(parser)

@@ -22,13 +22,13 @@ EPILOG = """\
 datasets:
   As for 'crossrank evaluate'. Only judged candidates count. Candidates without
   a judgement are left out; with --assume-irrelevant they count as irrelevant,
-  which is right if every relevant document was marked.
+  which is right if the judges marked every relevant document.
 
 output:
-  How good the calibration is: expected calibration error, Brier score and log
-  loss, before (sigmoid of the raw score) and after (on queries that the curve
-  was not fitted on), a reliability diagram, and the threshold. With --json, one
-  object. A calibration works only with the model and precision it was made for.
+  Expected calibration error, Brier score and log loss, before calibration (the
+  sigmoid of the raw score) and after it (on held-out queries), a reliability
+  diagram, and the threshold. With --json, one object. A calibration works only
+  with the model and precision that it was made for.
 
 examples:
   crossrank calibrate data/wikiqa -o c.json
@@ -45,10 +45,16 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--model", metavar="NAME", help=MODEL)
     target = parser.add_mutually_exclusive_group()
     target.add_argument(
-        "--target-precision", type=_share, metavar="P", help="find a threshold above which this share is relevant"
+        "--target-precision",
+        type=_share,
+        metavar="P",
+        help="find a threshold: of the documents above it, this share is relevant",
     )
     target.add_argument(
-        "--target-recall", type=_share, metavar="R", help="find a threshold that keeps this share of the relevant"
+        "--target-recall",
+        type=_share,
+        metavar="R",
+        help="find a threshold: of the relevant documents, this share is above it",
     )
     parser.add_argument(
         "--confidence", type=_share, default=0.95, metavar="C", help="confidence in the threshold (default: 0.95)"
@@ -57,10 +63,12 @@ def add_options(parser: Parser) -> None:
         "--assume-irrelevant", action="store_true", help="count candidates without a judgement as irrelevant"
     )
     parser.add_argument(
-        "--method", choices=("platt", "isotonic"), help="kind of curve (default: the better on held-out queries)"
+        "--method",
+        choices=("platt", "isotonic"),
+        help="how to fit the curve (default: the better of the two on held-out queries)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--batch-size", type=positive, metavar="N", help="most pairs to score at once")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="maximum pairs to score at once")
     add_data_options(parser.add_argument_group("data"))
     add_model_options(parser)
 

@@ -19,7 +19,9 @@ def add_data_options(group: Any) -> None:
         "--split", default="test", metavar="NAME", help="read judgements from qrels/NAME.tsv (default: test)"
     )
     group.add_argument("--depth", type=positive, default=100, metavar="N", help="candidates per query (default: 100)")
-    group.add_argument("--run", metavar="FILE", help="candidates, as a TREC run (default: the dataset's, else BM25's)")
+    group.add_argument(
+        "--run", metavar="FILE", help="candidates, as a TREC run (default: those of the dataset, else BM25's)"
+    )
     group.add_argument("--qrels", metavar="FILE", help="instead of DATASET: judgements, in TREC format")
     group.add_argument("--topics", metavar="FILE", help="with --qrels: queries, as JSON lines or id, tab, text")
     group.add_argument("--corpus", metavar="FILE", help="with --qrels: documents, in the same formats")

@@ -22,13 +22,14 @@ from crossrank.progress import progress_of
 from crossrank.server.client_bodies import CLIENTS, MODEL, Client, Step, UnusableError
 
 DESCRIPTION = """\
-Send a rerank server what search and RAG products send, read its answers as
-they do, and say which of them would work. The server can be anyone's."""
+Check which search and RAG products work with a rerank server: send the requests
+that they send, and read the answers as they do. It can be any server, not only
+'crossrank serve'."""
 EPILOG = f"""\
 output:
-  Each product with the URL to enter in its settings, or with the reason why it
-  would not work. With --json one object. Three short texts are sent for each
-  product, {len(CLIENTS)} products in all, one request at a time.
+  For each product, the URL to enter in its settings, or the reason why it would
+  not work. With --json, one object. All {len(CLIENTS)} known products are checked, one
+  request at a time, with three short texts each.
 
 examples:
   crossrank doctor http://127.0.0.1:7997
@@ -36,7 +37,7 @@ examples:
   crossrank doctor http://127.0.0.1:8080 --product "Open WebUI"
 
 exit codes:
-  0 all products would work, or all of --product; 3 one would not;
+  0 every product that was checked would work; 3 at least one would not;
   1 the server can't be reached
 """
 KEY_VARIABLE = "CROSSRANK_API_KEY"

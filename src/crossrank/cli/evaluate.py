@@ -34,10 +34,10 @@ datasets:
     lines such as {"query", "positives", "negatives"}.
   - A dataset on the Hugging Face hub, such as scifact.
   - TREC files, without DATASET: --qrels, --topics, --corpus and --run.
-  If there are no candidates, BM25 finds them.
+  Without candidates, BM25 searches the documents for them.
 
 output:
-  Tables, and what they mean in words; with --json one object per dataset.
+  Tables and a summary in words; with --json one object per dataset.
   docs/evaluation.md describes every field, measure and test.
 
 examples:
@@ -51,7 +51,7 @@ examples:
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument(
-        "datasets", metavar="DATASET", nargs="*", help="a folder, a file or a name on the hub, see below"
+        "datasets", metavar="DATASET", nargs="*", help="a folder, a file or a name on the hub (see below)"
     )
     parser.add_argument(
         "--model",
@@ -59,18 +59,22 @@ def add_options(parser: Parser) -> None:
         metavar="NAME",
         help="a reranker to measure; can be repeated (default: the bundled model)",
     )
-    parser.add_argument("--bi-encoder", metavar="NAME", help="also measure this bi-encoder's cosine ranking")
+    parser.add_argument(
+        "--bi-encoder", metavar="NAME", help="also measure ranking by this bi-encoder's cosine similarity"
+    )
     add_measure_options(parser)
     group = parser.add_argument_group("data")
     group.add_argument("--queries", type=positive, metavar="N", help="sample N queries at random (default: all)")
-    group.add_argument("--first-stage", metavar="NAME", help="name of the given candidates' order, for the tables")
+    group.add_argument("--first-stage", metavar="NAME", help="what to call the candidates' original order in tables")
     add_data_options(group)
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print JSON, one object per dataset")
     group.add_argument("--run-out", metavar="PATH", help="write TREC runs to a folder, or one model's run to a file")
     add_file_options(group)
     group.add_argument("--resume", action="store_true", help="continue an interrupted evaluation")
-    group.add_argument("--work", metavar="FOLDER", help=f"where scores are kept (default: {WORK}, removed when done)")
+    group.add_argument(
+        "--work", metavar="FOLDER", help=f"folder for intermediate scores (default: {WORK}, deleted at the end)"
+    )
     add_model_options(parser)
 
 
@@ -80,10 +84,11 @@ def add_measure_options(parser: argparse.ArgumentParser) -> None:
         "--measures",
         nargs="+",
         metavar="NAME",
-        help="measures by ir-measures' names, main one first (default: nDCG@10 MRR@10 Hit@1 Hit@3 Hit@10 MAP R@100)",
+        help="measures, named as in ir-measures; the first is the main one (default: nDCG@10 MRR@10 Hit@1 Hit@3 Hit@10 "
+        "MAP R@100)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of random samples and tests (default: 0)"
+        "--seed", type=int, default=0, metavar="N", help="random seed of samples and tests (default: 0)"
     )
 
 

@@ -23,19 +23,20 @@ input:
   A document is its text, @FILE for the text of a file, or - for standard input.
 
 output:
-  The raw score. The query and the document, with the words coloured that matter
-  (green: the score falls without them; red: it rises), and the sentence that
-  matters most underlined. The weights of these parts: by how much the raw score
-  falls when that part alone is left out. The words that BM25 would match.
-  In a pipe, or with NO_COLOR, [+words] and [-words] replace the colours.
-  With two documents, both, and the words of the query that make the difference.
-  With --json, one object with the offsets of all parts in characters.
+  The raw score, the query and the document. Words that raise the score are
+  green, words that lower it are red, and the most important sentence is
+  underlined. Without colours, they are marked [+words] and [-words].
+  Below them are the weights: a part's weight is how much the raw score falls
+  when that part alone is left out. Last come the words that BM25 would match.
+  With two documents: both, and the words of the query that make the difference.
+  With --json: one object with all parts and their character offsets.
 
 what it can and cannot show:
-  A weight is what this model's score of this pair loses without that one part.
-  If the evidence is there twice, each copy gets a small weight. Words that work
-  together each get the weight of all of them, so weights don't add up. A text
-  with a gap is not natural text. What a document lacks has no weight.
+  Weights describe this model's score of this pair, and nothing else. If a
+  document has the same evidence twice, each copy gets a small weight. If words
+  only count together, each gets the weight of all, so weights don't add up. A
+  text with a gap is not natural text, and the model may react to that. A word
+  that the document lacks has no weight.
 
 examples:
   crossrank explain "how long is it kept" "We keep logs. Backups stay 30 days."
@@ -46,17 +47,17 @@ examples:
 
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("query", metavar="QUERY", help="what the documents should answer")
+    parser.add_argument("query", metavar="QUERY", help="the query")
     parser.add_argument("document", metavar="DOC", help="the text, @FILE to read a file, or - for standard input")
     parser.add_argument("other", metavar="DOC2", nargs="?", help="a second document, to compare with the first")
     parser.add_argument(
         "--unit",
         choices=UNITS,
         default="auto",
-        help="what to leave out of a document at a time (default: auto, sentences, then words of the most important)",
+        help="what to leave out at a time; auto means sentences, then words of the most important ones (default: auto)",
     )
     parser.add_argument(
-        "--budget", type=positive, default=BUDGET, metavar="N", help=f"most pairs to score (default: {BUDGET})"
+        "--budget", type=positive, default=BUDGET, metavar="N", help=f"maximum pairs to score (default: {BUDGET})"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--model", metavar="NAME", help=MODEL)

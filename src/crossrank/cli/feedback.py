@@ -20,13 +20,13 @@ DESCRIPTION = """\
 Look at the feedback that 'crossrank serve --feedback' collects, write it to
 files, or delete it. Needs the extra 'feedback'."""
 EPILOG = """\
-forms of export:
-  rankings    a line per judgement of a ranking (default)
+values of --form:
+  rankings    one ranking with its judgements per line (default)
   pairs       query, document, label
   triplets    query, positive, negative
   collection  a folder for 'crossrank evaluate': BEIR's layout, and qrels and
               run in TREC's format
-A file ends in .jsonl or .parquet.
+The name of an output file must end in .jsonl or .parquet.
 
 examples:
   crossrank feedback stats --store sqlite:///feedback.db
@@ -35,8 +35,8 @@ examples:
   crossrank feedback delete --store sqlite:///feedback.db --user u-17
 
 'delete --user' deletes a user's feedback. The ranking that was shown stays
-until it is deleted by its request id. Files that 'export' wrote, backups of the
-database and models that were trained on it are not changed.
+until you delete it by its request id. Exported files, backups of the database
+and models trained on the feedback stay as they are.
 """
 
 
@@ -45,19 +45,25 @@ def add_options(parser: Parser) -> None:
     actions = ("stats", "list", "export", "delete")
     parser.add_argument("action", metavar="ACTION", choices=actions, help="stats, list, export or delete")
     parser.add_argument("--store", metavar="URL", required=True, help="sqlite:///feedback.db or postgresql://HOST/NAME")
-    parser.add_argument("--limit", type=positive, default=20, metavar="N", help="list: newest rankings (default: 20)")
-    parser.add_argument("-o", "--output", metavar="FILE", help="export: the file, or the folder of a collection")
+    parser.add_argument(
+        "--limit",
+        type=positive,
+        default=20,
+        metavar="N",
+        help="for list: how many of the newest rankings (default: 20)",
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="for export: the file, or the folder for a collection")
     parser.add_argument(
         "--form",
         metavar="FORM",
         choices=("rankings", "pairs", "triplets", "collection"),
         default="rankings",
-        help="export: rankings, pairs, triplets or collection (default: rankings)",
+        help="for export: rankings, pairs, triplets or collection (default: rankings)",
     )
-    parser.add_argument("--request-id", metavar="ID", help="delete: a ranking and the feedback on it")
-    parser.add_argument("--user", metavar="KEY", help="delete: all feedback of a user")
-    parser.add_argument("--older-than", type=positive, metavar="DAYS", help="delete: rankings that are older")
-    parser.add_argument("--json", action="store_true", help="print one JSON object; list: one per line")
+    parser.add_argument("--request-id", metavar="ID", help="for delete: this ranking and the feedback on it")
+    parser.add_argument("--user", metavar="KEY", help="for delete: all feedback of this user")
+    parser.add_argument("--older-than", type=positive, metavar="DAYS", help="for delete: all rankings older than this")
+    parser.add_argument("--json", action="store_true", help="print one JSON object (list: one per line)")
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from crossrank.training.learning import Outcome
 
 DESCRIPTION = """\
-Read feedback, train a candidate from the model in use, and compare the two on
-queries that were not trained on. The candidate goes into use if it is better.
-Needs the extra 'train'."""
+Train a new model (the candidate) on feedback, starting from the model in use.
+Compare both on queries that were held out, and switch to the candidate if it is
+better. Needs the extra 'train'."""
 EPILOG = """\
 feedback, one JSON object per line:
   {"query": "...", "documents": ["as shown", "from the top"], "clicked": [2]}
   {"query": "...", "documents": ["...", "..."], "stars": [4, null]}
   {"query": "...", "documents": ["...", "..."], "votes": ["up", "down"]}
-and everything else that 'crossrank train' reads.
+and the other formats that 'crossrank train' reads.
 
 examples:
   crossrank learn --feedback ./feedback --registry ./registry
@@ -46,7 +46,7 @@ def add_options(parser: Parser) -> None:
         "--feedback",
         metavar="WHERE",
         required=True,
-        help="a folder of feedback, one file, or the URL of the store of 'crossrank serve --feedback'",
+        help="a file or folder of feedback, or the URL given to 'crossrank serve --feedback'",
     )
     parser.add_argument("--registry", metavar="FOLDER", required=True, help="the registry; created if missing")
     parser.add_argument("--base", metavar="MODEL", help="model for the first round (default: the bundled model)")
@@ -55,23 +55,29 @@ def add_options(parser: Parser) -> None:
         type=positive,
         default=100,
         metavar="N",
-        help="do nothing with fewer new judgements than this (default: 100)",
+        help="do nothing if there are fewer new judgements than this (default: 100)",
     )
     parser.add_argument(
-        "--eval-share", type=float, default=0.2, metavar="X", help="share of the queries to decide on (default: 0.2)"
+        "--eval-share",
+        type=float,
+        default=0.2,
+        metavar="X",
+        help="share of the queries to hold out for the comparison (default: 0.2)",
     )
-    parser.add_argument("--data", metavar="DATA", help="decide on these judged queries instead of on held-out feedback")
+    parser.add_argument("--data", metavar="DATA", help="compare on these judged queries instead of held-out feedback")
     parser.add_argument("--mix", metavar="FILE", nargs="+", default=[], help="general pairs to mix in")
     parser.add_argument(
         "--click-bias",
         type=float,
         metavar="ETA",
-        help="assume that one user in k ** ETA looks at place k (default: estimated from shuffled "
-        "rankings in the store, if there are enough, else 1)",
+        help="position bias of clicks: assume that a user looks at rank k with probability 1 / k ** ETA (default: "
+        "estimated from shuffled rankings in the store if there are enough, else 1)",
     )
-    parser.add_argument("--skip-bad", action="store_true", help="skip and count lines that can't be used")
-    parser.add_argument("--every", type=_duration, metavar="TIME", help="repeat every 30m, 6h or 2d, until stopped")
-    parser.add_argument("--dry-run", action="store_true", help="only read and count")
+    parser.add_argument("--skip-bad", action="store_true", help="skip lines that can't be used, and report how many")
+    parser.add_argument(
+        "--every", type=_duration, metavar="TIME", help="repeat at this interval, such as 30m, 6h or 2d, until stopped"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only read the feedback and count it")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_decision_options(parser)
     about = "those of 'crossrank train', such as --loss, --lr and --freeze; its help\nlists them"

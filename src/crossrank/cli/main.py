@@ -29,27 +29,27 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "rerank": "order documents by their relevance to a query",
         "score": "score pairs of a query and a document",
         "batch": "score files of any size, in parts that can be resumed",
-        "prepare": "read documents once, to rank them many times faster",
+        "prepare": "process documents ahead of time, to rank them many times faster",
         "explain": "show which words a score depends on",
-        "info": "show what a model is and how it runs here",
+        "info": "describe a model and how it runs on this machine",
     },
     "measure": {
-        "evaluate": "measure how much a model improves the rankings of a test collection",
-        "compare": "compare finished rankings",
+        "evaluate": "measure how much a model improves rankings, on judged queries",
+        "compare": "compare ranking files (TREC runs) from any system",
         "calibrate": "turn scores into probabilities, and find a threshold",
     },
     "serve": {
-        "serve": "serve models over HTTP, as Cohere, Jina and others do",
+        "serve": "serve models over HTTP, compatible with Cohere, Jina and others",
         "feedback": "show, export and delete users' feedback on rankings",
         "mcp": "offer ranking to agents as a tool (MCP)",
-        "doctor": "check which products work with a rerank server",
+        "doctor": "check which search and RAG products work with a rerank server",
     },
     "train": {
         "train": "train a model on judged pairs",
         "mine": "find hard negatives to train on",
-        "learn": "train on feedback, and use the result if it is better",
-        "promote": "use a new model if it is better",
-        "rollback": "return to the version used before",
+        "learn": "train on feedback, and switch to the new model if it is better",
+        "promote": "switch to a new model if it is better than the current one",
+        "rollback": "switch back to the previous version of a model",
         "registry": "list, show and delete the versions of a model",
     },
 }
@@ -57,16 +57,17 @@ COMMANDS: Mapping[str, str] = {name: summary for group in GROUPS.values() for na
 
 EPILOG = """\
 examples:
-  crossrank rerank "how do I undo a commit" examples/git-notes.txt
-  crossrank score pairs.tsv > scores.txt
   crossrank info
+  printf 'git log\\ngit revert\\n' | crossrank rerank "undo a commit" -
+  printf 'undo a commit\\tgit revert\\n' | crossrank score -
 
 'crossrank COMMAND --help' describes a command and its options.
 
 exit codes:
   0 success; 1 error, described on standard error; 2 wrong usage;
-  3 finished, but not promoted, incomplete, or a product does not work;
-  130 interrupted; 141 the reader of the output was closed
+  3 the command ran, but the model was not promoted, some rows were left out,
+  or a product would not work; 130 stopped with Ctrl-C; 141 the program that
+  reads the output has closed it, such as head
 """
 
 
@@ -138,7 +139,7 @@ def _run(argv: list[str]) -> int:
 
 def overview(out: TextIO) -> str:
     """Return the help of the whole program, with colours if the stream shows them."""
-    lines = ["usage: crossrank COMMAND ...", "", "Rerank search results with cross-encoders, on a plain CPU."]
+    lines = ["usage: crossrank COMMAND ...", "", "Rerank search results with cross-encoders, on ordinary CPUs."]
     names = max(map(len, COMMANDS))
     for group, commands in GROUPS.items():
         rows = [[f"  {name:<{names}}", summary] for name, summary in commands.items()]

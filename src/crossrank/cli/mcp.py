@@ -24,7 +24,10 @@ examples:
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument(
-        "--folder", metavar="FOLDER", default=".", help="folder whose files agents may name (default: this folder)"
+        "--folder",
+        metavar="FOLDER",
+        default=".",
+        help="agents may read files in this folder only (default: the current folder)",
     )
     parser.add_argument("--model", metavar="NAME", help=MODEL)
     add_model_options(parser)

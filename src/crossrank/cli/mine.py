@@ -14,8 +14,8 @@ from crossrank.cli.train import add_reading_options, reading_of
 from crossrank.errors import InputError
 
 DESCRIPTION = """\
-Find hard negatives to train on: documents that a search ranks high although
-nobody judged them relevant."""
+Find hard negatives to train on: documents that rank high in a search but were
+not judged relevant."""
 EPILOG = """\
 output:
   JSON lines {"query", "positives", "negatives"}, which 'crossrank train' reads.
@@ -65,7 +65,11 @@ def add_options(parser: Parser) -> None:
         help="keep negatives that this cross-encoder scores below the positive (without a name: the bundled model)",
     )
     parser.add_argument(
-        "--filter-margin", type=float, default=1.0, metavar="LOGITS", help="by how much, for --filter (default: 1)"
+        "--filter-margin",
+        type=float,
+        default=1.0,
+        metavar="LOGITS",
+        help="with --filter: how far below, in raw scores (default: 1)",
     )
     add_reading_options(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random choices (default: 0)")

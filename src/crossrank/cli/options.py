@@ -89,17 +89,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--max-length",
         type=positive,
         metavar="N",
-        help="most tokens of a pair (default: the model's limit)",
+        help="maximum tokens of a query and a document together; the document is cut (default: the model's limit)",
     )
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="number format of the calculation (default: auto, bfloat16 where the processor is fast at it)",
+        help="number format; auto means bfloat16 on processors that support it, else float32 (default: auto)",
     )
-    group.add_argument("--num-threads", type=positive, metavar="N", help="threads to use (default: one per core)")
+    group.add_argument("--num-threads", type=positive, metavar="N", help="number of threads (default: one per core)")
     group.add_argument("--device", metavar="NAME", help="cpu (default), or cuda or mps with the extra 'torch'")
-    group.add_argument("--prepared", metavar="FOLDER", help="use documents from 'crossrank prepare'")
+    group.add_argument("--prepared", metavar="FOLDER", help="folder that 'crossrank prepare' wrote")
     group.add_argument("--label", metavar="NAME", help="for a model with several labels: the one that means relevant")
 
 
@@ -113,20 +113,20 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
         "--activation",
         choices=tuple(ACTIVATIONS),
         metavar="NAME",
-        help=f"how raw scores become scores: {', '.join(ACTIVATIONS)} (default: the model's own)",
+        help=f"function applied to raw scores (logits): {', '.join(ACTIVATIONS)} (default: the model's own)",
     )
     scale.add_argument(
         "--raw",
         dest="activation",
         action="store_const",
         const="identity",
-        help="raw scores; short for --activation identity",
+        help="print raw scores; short for --activation identity",
     )
     scale.add_argument(
         "--calibration", metavar="FILE", help="print probabilities, using a file from 'crossrank calibrate'"
     )
     add_model_options(parser)
-    parser.add_argument("--batch-size", type=positive, metavar="N", help="most pairs to score at once")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="maximum pairs to score at once")
 
 
 def model_settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -13,18 +13,18 @@ from crossrank.cli.terminal import complain, remark, to_json
 from crossrank.errors import InputError
 
 DESCRIPTION = """\
-Read documents once and keep what the model has read, so that ranking them takes
-a fraction of the time. For the bundled model and models trained from it."""
+Run the model's document layers ahead of time and store the result, so that
+ranking these documents takes a fraction of the time. This works with the
+bundled model and models trained from it."""
 EPILOG = """\
 input:
-  A folder in BEIR's layout (a document is its title and text), or files as
-  'crossrank rerank' reads them: text, a document per line, or JSON lines; or
-  Parquet. A document's id is its field _id, id or docno; else the file and the
-  number of its line.
+  Text files with one document per line, JSON lines, Parquet, or folders in
+  BEIR's layout, where a document is its title and its text. A document's id is
+  its field _id, id or docno, or else its file and line number.
 
 output:
-  A folder. Run the same command again to go on after an interruption, or to
-  read what is new or changed.
+  A folder. Run the same command again to continue after an interruption, or to
+  add new and changed documents.
 
 examples:
   crossrank prepare docs.jsonl -o prepared/
@@ -46,21 +46,25 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--field", metavar="NAME", help="field of JSON lines or column of Parquet with the text")
     parser.add_argument("--id", metavar="NAME", help="field or column with the id (default: _id, id or docno)")
     parser.add_argument("--prune", action="store_true", help="remove documents that are not in FILE")
-    parser.add_argument("--repair", action="store_true", help="check every document, and read damaged ones again")
+    parser.add_argument(
+        "--repair", action="store_true", help="check every stored document, and prepare damaged ones again"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument(
-        "--storage", choices=STORAGE, help="int8 (default), float16 (twice the space) or int4 (about half)"
+        "--storage",
+        choices=STORAGE,
+        help="number format on disk: int8 (default), float16 (twice the space) or int4 (about half)",
     )
     group = parser.add_argument_group("how the model runs")
     group.add_argument("--model", metavar="NAME", help=MODEL)
-    group.add_argument("--max-length", type=positive, metavar="N", help="most tokens of a document")
+    group.add_argument("--max-length", type=positive, metavar="N", help="maximum tokens of a document")
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="number format of the calculation; ranking must use the same (default: auto)",
+        help="number format to compute in; ranking must use the same (default: auto)",
     )
-    group.add_argument("--num-threads", type=positive, metavar="N", help="threads to use (default: one per core)")
+    group.add_argument("--num-threads", type=positive, metavar="N", help="number of threads (default: one per core)")
 
 
 def execute(args: argparse.Namespace) -> int:

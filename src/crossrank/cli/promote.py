@@ -18,29 +18,31 @@ if TYPE_CHECKING:
 PROMOTED, NOT_PROMOTED = 0, 3
 
 DESCRIPTION = """\
-Compare a candidate with the model in use. The candidate goes into use if it is
-better on held-out queries and not worse on general ones."""
+Compare a new model (the candidate) with the model in use. Switch to the
+candidate if it is better on your held-out queries and not worse on general
+ones."""
 EPILOG = """\
 examples:
   crossrank promote ./my-model --data held-out.jsonl
   crossrank promote ./my-model --data ./my-collection --registry ./registry
   crossrank promote ./my-model --against ./old --data d.jsonl --guard none
 
-DATA is what 'crossrank evaluate' reads: queries that the candidate never saw.
+DATA has a format that 'crossrank evaluate' reads. Choose queries that the
+candidate was not trained on.
 
 exit codes:
-  0 promoted; 3 not promoted; 1 something can't be used; 2 wrong usage
+  0 promoted; 3 not promoted; 1 error; 2 wrong usage
 """
 
 
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
-    parser.add_argument("candidate", metavar="CANDIDATE", help="the folder of a model")
+    parser.add_argument("candidate", metavar="CANDIDATE", help="folder of the new model")
     parser.add_argument("--data", metavar="DATA", required=True, help="held-out queries to compare on")
     parser.add_argument(
         "--against", metavar="MODEL", help="model to compare with: hub name or folder (default: the version in use)"
     )
-    parser.add_argument("--registry", metavar="FOLDER", help="use the candidate here if it is better")
+    parser.add_argument("--registry", metavar="FOLDER", help="where to add the candidate if it is better")
     parser.add_argument("--split", default="test", metavar="NAME", help="split of folders with qrels (default: test)")
     parser.add_argument(
         "--decision",
@@ -56,20 +58,30 @@ def add_decision_options(parser: Parser) -> None:
     """Add the options for deciding on a promotion."""
     group = parser.add_argument_group("the decision")
     group.add_argument(
-        "--guard", default="bundled", metavar="DATA", help="general queries: bundled (the default), none, or a dataset"
+        "--guard", default="bundled", metavar="DATA", help="general queries: bundled (default), none, or a dataset"
     )
     group.add_argument(
-        "--margin", type=float, default=0.02, metavar="X", help="loss allowed on the general queries (default: 0.02)"
+        "--margin",
+        type=float,
+        default=0.02,
+        metavar="X",
+        help="how much worse the candidate may be on general queries (default: 0.02)",
     )
     group.add_argument(
-        "--alpha", type=float, default=0.05, metavar="P", help="the p-value must be below this (default: 0.05)"
+        "--alpha",
+        type=float,
+        default=0.05,
+        metavar="P",
+        help="significance level: the p-value must be below this (default: 0.05)",
     )
     group.add_argument("--measure", default="nDCG@10", metavar="NAME", help="measure to compare (default: nDCG@10)")
     group.add_argument("--depth", type=positive, default=100, metavar="N", help="candidates per query (default: 100)")
     running = parser.add_argument_group("how both models run")
-    running.add_argument("--precision", choices=PRECISIONS, default="auto", help="number format of the calculation")
+    running.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="number format to compute in (default: auto)"
+    )
     parser.also("--precision", "--run-precision")
-    running.add_argument("--num-threads", type=positive, metavar="N", help="threads to use (default: all there are)")
+    running.add_argument("--num-threads", type=positive, metavar="N", help="number of threads (default: one per core)")
 
 
 def criteria_of(args: argparse.Namespace) -> Criteria:

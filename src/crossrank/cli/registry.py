@@ -12,7 +12,9 @@ from crossrank.errors import InputError
 if TYPE_CHECKING:
     from crossrank.checkpoint.model_registry import ModelRegistry, Version
 
-DESCRIPTION = "List the versions in a registry, show what happened to one, or delete old ones."
+DESCRIPTION = """\
+List the versions in a model registry, show the history of one, or delete old
+ones."""
 EPILOG = """\
 examples:
   crossrank registry list ./registry
@@ -20,7 +22,7 @@ examples:
   crossrank registry prune ./registry --keep 5 --dry-run
 
 'prune' keeps the version in use, the --keep versions in use before it, and
-those that are newer than it.
+all newer versions.
 """
 
 
@@ -28,7 +30,9 @@ def add_options(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument("action", metavar="ACTION", choices=("list", "show", "prune"), help="list, show or prune")
     parser.add_argument("registry", metavar="FOLDER", help="the registry")
-    parser.add_argument("version", metavar="VERSION", nargs="?", help="for show: name or number (default: in use)")
+    parser.add_argument(
+        "version", metavar="VERSION", nargs="?", help="for show: a version's name or number (default: the one in use)"
+    )
     parser.add_argument(
         "--keep", type=int, default=5, metavar="N", help="for prune: how many earlier versions to keep (default: 5)"
     )

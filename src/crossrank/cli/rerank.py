@@ -32,26 +32,27 @@ DESCRIPTION = "Order documents by their relevance to a query, best first."
 EPILOG = f"""\
 input:
   A text file has one document per line; blank lines are ignored. In a file that
-  ends in .jsonl, .ndjson or .json each line is a JSON object. Its text is the
-  field that --field names, else the first of these fields that it has:
+  ends in .jsonl, .ndjson or .json, each line is a JSON object. Its text is the
+  field named by --field, or else the first that exists of
   {", ".join(TEXT_FIELDS)}.
-  With --prepared, an object without a text is found by its _id, id or docno.
+  With --prepared, the text may be missing: _id, id or docno then names the
+  prepared document.
   Standard input is read as JSON lines if it starts with a brace.
 
 output:
   On a terminal: rank, score, places moved (↑3 up, ↓1 down, = none), and the
   text, cut to the width. In a pipe: rank, score, places moved, file, line and
   text, separated by tabs; tabs and line ends in a text become spaces.
-  With --json one object per line: rank, score, kind (what the score is: logit,
-  sigmoid, calibrated, ...), corpus_id (the position in the input, from 0),
-  moved, file, line, passage (with --long-documents: where the best part is),
-  and the text or, from JSON lines, the whole object as document.
+  With --json, one object per line with rank, score, kind (the scale of the
+  score: logit, sigmoid, calibrated, ...), corpus_id (position in the input,
+  from 0), moved, file, line, and the text or, from JSON lines, the whole object
+  as document. --long-documents adds passage: the best window's offsets.
   With --pipeline the objects also have stage_scores, stage_kinds, details,
-  degraded and reason. A document without a score gets nan in a pipe, and null
-  in JSON. Standard error says why a ranking is incomplete.
+  degraded and reason. A document without a score has nan in a pipe, and null
+  in JSON. If a ranking is incomplete, standard error says why.
 
 examples:
-  crossrank rerank "how do I undo a commit" examples/git-notes.txt
+  crossrank rerank "how do I undo a commit" notes.txt --top-k 3
   crossrank rerank "refund policy" docs.jsonl faq.jsonl --field body --json
   grep -rih timeout docs/ | crossrank rerank "how long is it kept" - --top-k 5
   crossrank rerank "refund policy" docs.jsonl --pipeline pipeline.toml
@@ -61,11 +62,11 @@ examples:
 def add_options(parser: Parser) -> None:
     """Add the command's options."""
     parser.add_argument("query", metavar="QUERY", help="the query")
-    parser.add_argument("files", metavar="FILE", nargs="+", help="text or JSON lines; - is standard input")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="text or JSON lines; - reads standard input")
     parser.add_argument("--top-k", type=positive, metavar="K", help="how many documents to print (default: all)")
     parser.add_argument("--threshold", type=float, metavar="SCORE", help="leave out documents with a lower score")
     parser.add_argument("--json", action="store_true", help="print JSON, one object per line")
-    parser.add_argument("--field", metavar="NAME", help="JSON field with the text")
+    parser.add_argument("--field", metavar="NAME", help="JSON field with the text (default: see input)")
     parser.add_argument(
         "--format", choices=("lines", "jsonl"), help="format of the files (default: by name or content)"
     )
@@ -75,12 +76,10 @@ def add_options(parser: Parser) -> None:
         "--long-documents",
         choices=tuple(AGGREGATIONS),
         default="truncate",
-        help="for documents longer than the model reads: score the beginning (truncate, first), or score windows and "
-        "take the best (max) or the mean of the three best (mean_top_k) (default: truncate)",
+        help="how to score documents longer than the model's limit: by their beginning (truncate; first ends it with a "
+        "sentence), their best window (max), or their three best windows (mean_top_k) (default: truncate)",
     )
-    parser.add_argument(
-        "--max-windows", type=positive, metavar="N", help="the most windows of a document (default: 32)"
-    )
+    parser.add_argument("--max-windows", type=positive, metavar="N", help="maximum windows per document (default: 32)")
     add_scoring_options(parser)
     parser.set_defaults(defaults=vars(parser.parse_args(["", ""])))
 

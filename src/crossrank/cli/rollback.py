@@ -7,7 +7,9 @@ import argparse
 from crossrank.cli.options import Parser
 from crossrank.cli.terminal import to_json
 
-DESCRIPTION = "Return to the version that was in use before. Running it twice goes back twice."
+DESCRIPTION = """\
+Switch a registry back to the version before. Run it twice to go back two
+versions."""
 EPILOG = """\
 examples:
   crossrank rollback ./registry

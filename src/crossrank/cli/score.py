@@ -61,7 +61,7 @@ def add_options(parser: Parser) -> None:
         "--document-field", default="document", metavar="NAME", help="JSON field with the document (default: document)"
     )
     parser.add_argument("--format", choices=("tsv", "jsonl"), help="format of the file (default: by name or content)")
-    parser.add_argument("--skip-bad", action="store_true", help="skip lines that can't be used, see below")
+    parser.add_argument("--skip-bad", action="store_true", help="skip lines that can't be used (see output)")
     add_scoring_options(parser)
 
 

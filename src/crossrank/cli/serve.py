@@ -22,8 +22,9 @@ examples:
   crossrank serve --model live=registry:models/live --keys-file keys.txt
   crossrank serve --config server.toml --print-config
 
-A setting that is not given as an option is read from the environment
-(CROSSRANK_PORT=8080), then from the file of --config (port = 8080).
+Every option is also an environment variable (CROSSRANK_PORT=8080) and a key of
+the --config file (port = 8080). Options override variables, and variables
+override the file.
 """
 # Settings with several values: their option can be repeated.
 _REPEATED = {"models": "--model", "pipelines": "--pipeline"}
@@ -32,7 +33,9 @@ _REPEATED = {"models": "--model", "pipelines": "--pipeline"}
 def add_options(parser: Parser) -> None:
     """Add the command's options: one for each setting of the server."""
     parser.add_argument("--config", metavar="FILE", help="a TOML file with settings")
-    parser.add_argument("--print-config", action="store_true", help="print each setting and where it comes from; exit")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print each setting and where it comes from, then exit"
+    )
     parser.add_argument("--json", action="store_true", help="with --print-config: one JSON object")
     for name, field in _settings().model_fields.items():
         option = _REPEATED.get(name, f"--{name.replace('_', '-')}")

@@ -29,8 +29,8 @@ data:
     query, document, label            a label from 0 to 1
     query, positive, negative         or lists of positives and negatives
     query, documents, and one of label, stars, votes, clicked (feedback)
-  Common other names are known too (sentence1, anchor, passage, score, ...).
-  The data is checked first; with --dry-run nothing else happens.
+  Other common names work too (sentence1, anchor, passage, score, ...).
+  The data is checked first. With --dry-run, nothing else happens.
 
 examples:
   crossrank train pairs.jsonl --output ./my-model
@@ -60,7 +60,9 @@ def _add_data_options(group: Any) -> None:
     group.add_argument(
         "--mix", metavar="DATA", nargs="+", default=[], help="general pairs to mix in, so that the model forgets less"
     )
-    group.add_argument("--teacher-scores", metavar="FILE", help="file with query, document and teacher_score")
+    group.add_argument(
+        "--teacher-scores", metavar="FILE", help="distillation: file with query, document and teacher_score"
+    )
     group.add_argument("--eval-split", default="test", metavar="NAME", help="split of --eval folders (default: test)")
     add_reading_options(group)
 

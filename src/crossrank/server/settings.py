@@ -57,51 +57,59 @@ class Settings(BaseSettings):
     models: Named = Field(
         {}, description="NAME=FOLDER, NAME=HUB-NAME, NAME=registry:FOLDER or bundled; the first is the default"
     )
-    pipelines: Named = Field({}, description="NAME=FILE.toml, a pipeline served like a model")
-    prepared: Path | None = Field(
-        None, description="folder of documents that 'crossrank prepare' has read for the default model"
+    pipelines: Named = Field({}, description="NAME=FILE.toml: a pipeline to serve like a model")
+    prepared: Path | None = Field(None, description="folder that 'crossrank prepare' wrote, for the default model")
+    preload: bool = Field(False, description="load all models at the start, not at their first requests")
+    strict_models: bool = Field(
+        False, description="answer 404 for an unknown model, instead of using the default model"
     )
-    preload: bool = Field(False, description="load all models before listening; else each at its first request")
-    strict_models: bool = Field(False, description="answer 404 to an unknown model, not with the default model")
     max_model_bytes: Bytes | None = Field(
-        None, description="most bytes of model files loaded at once, such as 2GB; the least recently used is unloaded"
+        None,
+        description="size limit of the loaded models, such as 2GB; above it, the least recently used one is unloaded",
     )
-    precision: str = Field("auto", description="number format of the calculation: auto, float32, bfloat16 or int8")
-    max_length: Count | None = Field(None, description="most tokens of a pair; by default all that the model reads")
-    num_threads: Count | None = Field(None, description="threads to use; by default all that the process may use")
-    max_documents: Count = Field(10_000, description="most documents of a request")
+    precision: str = Field("auto", description="number format to compute in: auto, float32, bfloat16 or int8")
+    max_length: Count | None = Field(
+        None, description="maximum tokens of a query and a document together; by default the model's limit"
+    )
+    num_threads: Count | None = Field(None, description="number of threads; by default one per core")
+    max_documents: Count = Field(10_000, description="maximum documents per request")
     max_body_bytes: Bytes = Field(32_000_000, description="largest request body, such as 64MB")
-    max_query_characters: Count = Field(32_768, description="longest query")
-    max_document_characters: Count = Field(200_000, description="characters read of a document; the rest counts as cut")
+    max_query_characters: Count = Field(32_768, description="maximum characters of a query")
+    max_document_characters: Count = Field(
+        200_000, description="maximum characters read of each document; the rest is reported as cut"
+    )
     max_queue_tokens: Count = Field(
-        4_000_000, description="most tokens that may wait, by estimate; more requests get 429"
+        4_000_000, description="maximum tokens waiting, as estimated; further requests get status 429"
     )
     timeout_ms: Count | None = Field(
         None,
-        description="time for a request; the answer has what was scored by then. X-Request-Timeout-Ms overrides it",
+        description="time limit per request; the answer has what was scored by then. X-Request-Timeout-Ms overrides it",
     )
     keys_file: ExistingFile | None = Field(None, description="file of API keys, one per line: KEY, or KEY MAX-REQUESTS")
-    watch_seconds: float = Field(2.0, gt=0, description="seconds between checks of registries for a new version")
+    watch_seconds: float = Field(2.0, gt=0, description="seconds between checks for new versions in registries")
     grace_seconds: Count = Field(30, description="seconds to finish accepted requests when the server stops")
     body_seconds: Count = Field(60, description="seconds that a client may take to send a request")
     log_level: str = Field("info", description="debug, info, warning or error")
-    log_texts: bool = Field(False, description="write queries into the log")
+    log_texts: bool = Field(False, description="log the queries")
     feedback: str | None = Field(
-        None, description="store for feedback: sqlite:///feedback.db or postgresql://HOST/NAME (default: none)"
+        None, description="where to store feedback: sqlite:///feedback.db or postgresql://HOST/NAME (default: nowhere)"
     )
     feedback_rate: float = Field(
-        0.0, ge=0, le=1, description="share of rankings to store, besides those whose request has store: true"
+        0.0, ge=0, le=1, description="share of rankings to store; a request with store: true is always stored"
     )
     feedback_texts: Literal["full", "digest"] = Field(
-        "full", description="what to store of queries and documents: full, or digest (documents by id and digest)"
+        "full", description="what to store of queries and documents: full (their texts) or digest (ids and hashes)"
     )
-    feedback_days: Count | None = Field(None, description="delete stored rankings that are older than this many days")
+    feedback_days: Count | None = Field(None, description="delete stored rankings after this many days")
     feedback_max_bytes: Bytes | None = Field(
-        None, description="delete the oldest stored rankings when their texts take more bytes than this, such as 1GB"
+        None,
+        description="limit on the texts of stored rankings, such as 1GB; above it, the oldest rankings are deleted",
     )
-    feedback_queue: Count = Field(1000, description="rankings that may wait for the database; more are dropped")
+    feedback_queue: Count = Field(
+        1000, description="maximum rankings waiting for the database; further ones are not stored"
+    )
     shuffle_top: int = Field(
-        0, ge=0, description="shuffle this many top places in some of the stored rankings, to measure click bias"
+        0, ge=0, description="shuffle this many top ranks in some of the stored rankings, to measure click bias"
     )
     share: float = Field(0.05, ge=0, le=1, description="share of the stored rankings to shuffle with --shuffle-top")
     tls_cert: ExistingFile | None = Field(None, description="certificate file, for https")

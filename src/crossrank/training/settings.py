@@ -39,48 +39,52 @@ class Settings:
     :raises InputError: If a value is out of range.
     """
 
-    loss: str = _of("bce", "what the model learns", choices=LOSS_NAMES)
+    loss: str = _of("bce", "loss function", choices=LOSS_NAMES)
     epochs: float = _of(3, "passes over the data", 1e-6, 1e6)
     learning_rate: float | None = _of(
         None, "learning rate (default: 2e-5; 5e-5 if only the head learns)", 0, 1, option="lr"
     )
     batch_size: int = _of(16, "pairs in a batch; with mnrl and cached-mnrl, queries", 1)
-    accumulate: int = _of(1, "batches whose gradients make one step", 1)
-    warmup: float = _of(0.1, "share of the steps in which the learning rate rises from 0", 0, 1)
+    accumulate: int = _of(1, "batches per optimizer step (gradient accumulation)", 1)
+    warmup: float = _of(0.1, "share of the steps in which the learning rate rises from 0 to its full value", 0, 1)
     schedule: str = _of("linear", "how the learning rate falls after that", choices=("linear", "cosine", "constant"))
     weight_decay: float = _of(0.01, "weight decay", 0, 10)
     max_length: int | None = _of(
-        None, "most tokens of a pair (bundled model: of a document); saved with the model (default: the base's)", 4
+        None,
+        "maximum tokens of a pair (bundled model: of a document), saved with the model (default: the base model's)",
+        4,
     )
-    train_length: int | None = _of(
-        None, "most tokens while training; fewer save time, the saved model still reads --max-length", 4
-    )
+    train_length: int | None = _of(None, "maximum tokens during training only; a lower value saves time", 4)
     freeze: str = _of(
         "auto",
-        f"layers not to train: {', '.join(FREEZE)}, or a number of the lowest layers; auto is body for the bundled "
-        "model, else embeddings",
+        f"layers not to train: {', '.join(FREEZE)}, or the number of lowest layers; auto means body for the bundled "
+        "model, embeddings for others",
     )
     average_with_base: float = _of(
-        0.5, "share of the base in the saved weights (WiSE-FT: Wortsman et al. 2022, arXiv 2109.01903)", 0, 1
+        0.5, "weight of the base model in the saved weights (WiSE-FT: Wortsman et al. 2022, arXiv 2109.01903)", 0, 1
     )
     mix_share: float = _of(0.5, "general pairs to mix in, for each training pair", 0, 100)
     held_out: float = _of(0.15, "share of the queries to hold out, if no evaluation data is given", 0, 0.9)
     least_held_out: int = _of(10, "hold out no queries if there would be fewer than this", 0, option="")
     patience: int = _of(3, "stop after this many evaluations without improvement; 0: never", 0)
-    evaluations: int = _of(10, "how often to evaluate and to save", 1, 10_000)
+    evaluations: int = _of(10, "how many times to evaluate and save", 1, 10_000)
     pos_weight: float | None = _of(None, "weight of relevant pairs in bce", 1e-6, 1e6)
-    list_size: int = _of(10, "most documents of a list, for lambda, listnet and ranknet", 2, 10_000)
-    negatives: int = _of(1, "negatives of a triplet", 1, 1000)
+    list_size: int = _of(10, "maximum documents per list, for lambda, listnet and ranknet", 2, 10_000)
+    negatives: int = _of(1, "negatives per triplet", 1, 1000)
     in_batch: int = _of(6, "documents of other queries used as negatives, for mnrl and cached-mnrl", 1, 1000)
     lora_rank: int | None = _of(
-        None, "train low-rank additions of this rank, merged at the end; needs the extra 'lora'", 1, 4096, option="lora"
+        None,
+        "train LoRA adapters of this rank and merge them at the end; needs the extra 'lora'",
+        1,
+        4096,
+        option="lora",
     )
     precision: str = _of(
         "auto",
-        "number format while training; auto is bfloat16 where the processor supports it",
+        "number format during training; auto means bfloat16 where the processor supports it",
         choices=("auto", "float32", "bfloat16"),
     )
-    seed: int = _of(0, "seed of random choices; the same seed gives the same model", 0, 2**32 - 1)
+    seed: int = _of(0, "random seed; the same seed gives the same model", 0, 2**32 - 1)
 
     def __post_init__(self) -> None:
         for one in fields(self):
