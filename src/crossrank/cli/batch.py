@@ -117,7 +117,7 @@ def execute(args: argparse.Namespace) -> int:
     else:
         sys.stderr.write(
             f"{summary.rows} rows, {summary.pairs} pairs ({summary.cut} cut) in {summary.seconds:.1f} s of scoring, "
-            f"{summary.pairs_per_second:.0f} pairs/s; {summary.parts} parts, {summary.resumed} done before.\n"
+            f"{summary.pairs_per_second:.0f} pairs/s. Parts: {summary.parts}, finished earlier: {summary.resumed}.\n"
         )
     if args.prepared:
         remark(f"prepared: {summary.documents_prepared} of {summary.documents}")
