@@ -27,3 +27,20 @@ def test_readmes_ratios_are_those_of_the_results() -> None:
     claimed = re.search(r"(\d\.\d) times \(long texts\) and (\d\.\d) times \(short texts\)", readme)
     assert claimed is not None
     assert [float(number) for number in claimed.groups()] == [round(ratio, 1) for ratio in ratios]
+
+
+def test_readmes_gains_are_those_of_the_benchmarks() -> None:
+    table = (
+        (ROOT / "docs/benchmarks.md")
+        .read_text(encoding="utf-8")
+        .partition("<!-- quality -->")[2]
+        .partition("<!-- end -->")[0]
+    )
+    rows = re.findall(r"\| [+](\.\d+), p [<=] (\.\d+) \| [+]\.\d+, p [<=] (\.\d+) \|$", table, re.MULTILINE)
+    gains, over_bm25, over_cosine = zip(*rows, strict=True)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"raises BM25's nDCG@10 by {min(gains)} to {max(gains)}." in readme
+    assert all(float(p) < 0.05 for p in over_bm25)
+    assert (len(rows), sum(float(p) < 0.05 for p in over_cosine)) == (5, 3)
+    assert "On five English test collections" in readme
+    assert "significantly on three of them" in readme
