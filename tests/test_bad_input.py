@@ -147,7 +147,10 @@ def test_settings_are_refused_before_anything_is_loaded(settings: dict[str, Any]
             {"label": 1},
             "label=1 is not one of this model's labels: LABEL_0. Give one of these names, or an index from 0",
         ),
-        ({"revision": "main"}, "revision='main' goes with a hub name, but '{folder}' is a local model. Leave it out."),
+        (
+            {"revision": "main"},
+            "revision='main' is for models on the hub, but '{folder}' is a local model. Leave it out.",
+        ),
     ],
 )
 def test_settings_that_the_model_does_not_bear(settings: dict[str, Any], says: str, tiny_bert: Path) -> None:

@@ -76,7 +76,7 @@ def test_what_is_no_model_is_refused(model: Any) -> None:
 
 def test_a_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match=r"revision='v1' goes with a hub name.*Leave it out"):
+    with pytest.raises(InputError, match=r"revision='v1' is for models on the hub.*Leave it out"):
         resolve(tmp_path, revision="v1")
 
 

@@ -225,7 +225,7 @@ CrossEncoder(name, backend="onnx", model_kwargs={"provider": "CPUExecutionProvid
 # crossrank refuses: group -> words of the message -> calls. sentence-transformers runs them all.
 REFUSED: Mapping[str, Mapping[str, str]] = {
     "Arguments": {
-        "revision='main' goes with a hub name, but": """
+        "revision='main' is for models on the hub, but": """
 CrossEncoder(name, revision="main").predict(pairs)
 """,
         "Leave it out": """

@@ -158,12 +158,12 @@ def lists() -> str:
     for group, lines in calls.SAME.items():
         parts += [f"### {group}", block(lines)]
     parts += [
-        "### The same but for rounding",
-        "There is no float16 here. These run in the fastest precision that keeps the ranking.",
+        "### The same except for rounding",
+        "crossrank has no float16 and uses its default precision instead.",
         block(calls.ROUNDED),
     ]
-    parts += ["### Taken, without effect", "The engine is OpenVINO in any case.", block(calls.NO_EFFECT)]
-    parts += ["## Refused", "Each of these is an error that says what to do instead."]
+    parts += ["### Accepted, without effect", "The engine is OpenVINO for all of these.", block(calls.NO_EFFECT)]
+    parts += ["## Refused", "Each of these raises an error that says what to do instead."]
     for group, remedies in calls.REFUSED.items():
         rows = [f"| `{call}` | {remedy} |" for remedy, lines in remedies.items() for call in lines.split("\n") if call]
         parts += [f"### {group}", "\n".join(["| Call | The error says |", "|---|---|", *rows])]

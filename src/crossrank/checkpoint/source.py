@@ -81,7 +81,9 @@ def resolve(
 
 def _local(folder: Path, name: str, revision: str | None) -> ModelFiles:
     if revision is not None:
-        raise InputError(f"revision={revision!r} goes with a hub name, but {name!r} is a local model. Leave it out.")
+        raise InputError(
+            f"revision={revision!r} is for models on the hub, but {name!r} is a local model. Leave it out."
+        )
     if not os.path.exists(folder):  # noqa: PTH110
         raise ModelNotFoundError(
             f"There is no folder {str(folder)!r} (seen from {str(Path.cwd())!r}). "

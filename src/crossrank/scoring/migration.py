@@ -44,7 +44,7 @@ _OWN: Mapping[str, str] = {
 _PRECISIONS: Mapping[str, str] = {
     "float32": "float32",
     "bfloat16": "bfloat16",
-    # There is no float16 here: "auto" is the fastest precision that keeps the ranking.
+    # There is no float16 here, so use the default.
     "float16": "auto",
     "half": "auto",
     "auto": "auto",
