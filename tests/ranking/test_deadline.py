@@ -164,7 +164,7 @@ def test_a_stage_behind_the_deadline_is_skipped() -> None:
     ranking = Reranker([SlowStage(0.02, keep=3), second], deadline=0.1).rank("q", ["a" * i for i in range(50)])
     assert ranking.degraded
     if not second.calls:
-        assert ranking.skipped[0].reason == "the deadline of 0.1 s was over"
+        assert ranking.skipped[0].reason == "the deadline of 0.1 s had passed"
         assert len(ranking) == 1
 
 

@@ -73,7 +73,7 @@ def test_missing_scores() -> None:
         ({"weight": 1.5}, "weight=1.5 is not a finite number from 0 to 1"),
         ({"fusion": "rrf"}, "fusion='rrf' is not known"),
         ({"normalisation": "softmax"}, "normalisation='softmax' is not known"),
-        ({"normalisation": "bounds"}, "do not go together"),
+        ({"normalisation": "bounds"}, "can't be combined"),
         ({"bounds": (1, 0)}, "not a pair"),
         ({"k": 0}, "k=0 is not a positive integer"),
         ({"keep": 0}, "keep=0"),

@@ -27,11 +27,11 @@ def compare(
 ) -> Evaluation:
     """Compare finished rankings by their judgements.
 
-    :param runs: Two or more: paths of TREC runs, or name -> run. A run is a path; or query -> document -> score, or
-        -> documents, best first; or a data frame or rows with ``query_id``, ``doc_id`` and ``score``. Documents are
-        ordered by score; of equal scores the lower rank comes first.
-    :param qrels: Judgements: a path of TREC's or BEIR's, or query -> document -> grade, or rows with ``query_id``,
-        ``doc_id`` and ``relevance``. All queries with a relevant document count, in a run or not.
+    :param runs: Two or more: a list of paths of TREC runs, or name -> run. A run is a path, a dictionary query ->
+        document -> score, a dictionary query -> documents, best first, or a data frame or rows with ``query_id``,
+        ``doc_id`` and ``score``. Documents are sorted by score, and by rank if scores are equal.
+    :param qrels: Judgements: the path of a TREC or BEIR file, a dictionary query -> document -> grade, or rows with
+        ``query_id``, ``doc_id`` and ``relevance``. All queries with a relevant document count, in a run or not.
     :param measures: As in :func:`~crossrank.evaluation.evaluate_models.evaluate`.
     :param seed: Seed of the permutation test and the bootstrap.
     :raises InputError: If a line can't be used, or a run and the judgements have nothing in common.

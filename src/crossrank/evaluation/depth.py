@@ -14,7 +14,7 @@ from crossrank.evaluation.result import LEVEL, DepthCurve, DepthPoint
 from crossrank.evaluation.significance import holm, permutation_p
 
 STEPS = (5, 10, 20, 50, 100, 200, 500, 1000)
-# A difference from the highest mean that should be significant; if it is not, there are too few queries.
+# A difference from the highest mean that is large in practice; if it is not significant, there are too few queries.
 CLEAR = 0.02
 
 Floats = NDArray[np.float64]
@@ -37,10 +37,9 @@ def depth_curve(
 ) -> DepthCurve:
     """Compare each depth with the one that has the highest mean, by paired permutation tests.
 
-    ``best`` is the smallest depth that is not significantly worse than that one (p of 0.05 or more, without
-    correction).
-    ``harmful_after`` is that one if a larger depth is significantly worse, with Holm's correction over all larger
-    depths.
+    ``best`` is the smallest depth that is not significantly worse (p of 0.05 or more, without correction).
+    ``harmful_after`` is the depth with the highest mean, if a larger depth is significantly worse (with Holm's
+    correction over all larger depths).
 
     :param depths: ``[depths]``, rising.
     :param values: ``[depths, queries]``.

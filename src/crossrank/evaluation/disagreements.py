@@ -47,10 +47,12 @@ def disagreements(
 ) -> list[Disagreement]:
     """Find the queries on which two systems differ, largest difference first.
 
-    :param a: The name of a system, and ``b`` of another.
+    :param a: The name of the first system.
+    :param b: The name of the second system.
     :param measure: By default the evaluation's main one.
     :param most: The most queries. Queries without a difference are not included.
-    :param explainer: Explains the first document of ``b`` and the first other document of ``a``, for each query.
+    :param explainer: For each query, explains the first document of ``b``, and the first document of ``a`` that is not
+        the same.
     :raises InputError: If a system or the measure is unknown.
     """
     named = {system.name: system for system in evaluation.systems}

@@ -6,7 +6,7 @@ model's score of this pair loses without that span. It has limits:
 
 - If the evidence occurs twice, each copy gets a small weight, because the other one still supports the score.
 - Words that work only together each get the weight of all of them, so weights don't add up to the score.
-- A text with a gap is not natural. Part of a weight may be an effect of the gap.
+- A text with a gap is unnatural. Part of a weight may be an effect of the gap.
 - Missing words have no weight: a document may rank low because a word is missing.
 - A high weight does not mean that the span is true or that it is the right reason.
 - If a document is too long for the model, the part that is cut off has weight 0, and leaving out an earlier span lets
@@ -33,7 +33,7 @@ T = TypeVar("T")
 _Steps = Generator[list[tuple[str, str]], list[tuple[float, int, int]], T]
 
 UNITS = ("auto", "word", "sentence")
-# Pairs scored for one explanation: a second or two of two cores at a length of 250 tokens.
+# Pairs scored for one explanation: one or two seconds on two cores, at a length of 250 tokens.
 BUDGET = 256
 # Room for the pair itself, and for at least some spans of the query and the document.
 LEAST_BUDGET = 8
@@ -204,11 +204,11 @@ def _explaining(model: CrossEncoder, query: str, document: str, unit: str, budge
     tokens_cut = query_cut + document_cut
     reach = needed = len(document)
     if tokens_cut and len(document) > SHORT:
-        # An estimate of how many characters it reads, rather too high. The exact place would need the tokenizer's
-        # offsets, which scores do not include. The rest is left out in one piece, so that a wrong estimate shows in
-        # its weight.
+        # Estimate how many characters the model reads, rather too many. The exact number would need the tokenizer's
+        # offsets, which scores do not include. The rest is left out in one piece; a weight other than 0 shows that
+        # the estimate was wrong.
         reach = int(1.25 * len(document) * model.max_length / (model.max_length + tokens_cut))
-        # Leaving out a part moves the rest up. Text far beyond the limit would only cost time.
+        # Without a part, the model reads further. Text far beyond the limit would only take time.
         needed = min(len(document), 2 * reach + SHORT)
     weights: dict[_Part, float] = {}
     pairs = 1

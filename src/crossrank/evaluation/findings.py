@@ -15,9 +15,9 @@ Floats = NDArray[np.float64]
 
 MANY_CUT = 0.10  # of the pairs
 MANY_TIES = 0.05  # of the candidates
-PILE = 0.5  # of the pairs, within END of an end of the scale
+PILE = 0.5  # of the pairs: scores that differ from 0 or 1 by less than END
 END = 0.01
-BAND = 0.05  # of the scale: the width in which nine in ten scores lie
+BAND = 0.05  # the width of a range that contains nine in ten scores
 FEW = 0.05  # of the queries
 
 
@@ -65,15 +65,15 @@ def _gain(c: PairedComparison) -> Iterator[tuple[str, str]]:
 
 def _spread(name: str, scores: Floats, relevant: NDArray[np.bool_], probabilities: bool) -> Iterator[tuple[str, str]]:
     """Check whether its scores use the scale."""
-    remedy = "Rank by the raw score; calibrate before cutting by a threshold."
+    remedy = "Rank by the raw score, and calibrate before you use a threshold."
     # Most candidates are irrelevant, so most scores may be near 0, but not those of relevant documents.
     lost = float((scores[relevant] < END).mean()) if relevant.any() else 0.0
     high = float((scores > 1 - END).mean()) if len(scores) else 0.0
     if probabilities and high >= PILE:
         yield (
             "scores-pile-up",
-            f"{high:.0%} of all scores of {name} are above {1 - END}: so close to the end of the scale they hardly "
-            f"differ, and no threshold works. {remedy}",
+            f"{high:.0%} of all scores of {name} are above {1 - END}. They differ so little that no threshold works. "
+            f"{remedy}",
         )
     elif probabilities and lost >= PILE:
         yield (
@@ -94,7 +94,7 @@ def _spread(name: str, scores: Floats, relevant: NDArray[np.bool_], probabilitie
 
 
 def _pairs(system: System) -> Iterator[tuple[str, str]]:
-    """Check whether it reads whole texts and tells them apart."""
+    """Check for pairs that were cut and for equal scores."""
     cut, ties = system.share_cut or 0.0, system.ties / max(1, system.pairs)
     if cut > MANY_CUT:
         yield (

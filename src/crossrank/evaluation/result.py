@@ -118,7 +118,7 @@ class PairedComparison:
 
     :param queries: How many queries both were measured on.
     :param means: Of ``before`` and of ``after``.
-    :param difference: The mean of ``after`` less that of ``before``.
+    :param difference: The mean of ``after`` minus the mean of ``before``.
     :param interval: Ends of the 95 % interval of the mean difference (bootstrap over queries).
     :param deviation: Standard deviation of the differences; 0 for a single query.
     :param p: p-value of a two-sided paired permutation test (random sign flips).
@@ -238,7 +238,7 @@ class Evaluation:
     :param query_texts: Query -> text; ``document_texts`` has at least the texts of documents in any ``top``.
     :param measures: Their names in ir-measures, the main one first.
     :param systems: The first stage first, then the bi-encoder, then the rerankers.
-    :param left_out: What was left out and why -> how many.
+    :param left_out: The reason why something was left out -> how many times.
     :param settings: Depth, seed, test, versions, ...
     """
 

@@ -38,7 +38,7 @@ def tests_with(seed: int) -> dict[str, object]:
 
 
 def permutation_p(differences: Floats, *, draws: int = DRAWS, seed: int = 0) -> Floats:
-    """Two-sided p-values of the hypothesis that a query's difference is as likely to have the other sign.
+    """Two-sided p-values of the hypothesis that each difference is as likely to be positive as negative.
 
     :param differences: ``[queries, tests]``.
     :returns: ``[tests]``; exact if at most 13 differences are not 0, otherwise by ``draws`` random flips.

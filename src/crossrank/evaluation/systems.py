@@ -31,8 +31,8 @@ TOP = 10  # documents of a query that an evaluation keeps
 # model. An interrupted evaluation loses at most one call.
 GROUP = 2048
 _SECONDS = 10.0
-# A model that reads documents apart reads those that several queries share once per call. So its calls are larger, and
-# what counts is how many different documents they have.
+# A model that reads query and document separately reads a document that several queries share once per call. So its
+# calls are larger, and their size depends on the number of different documents.
 GROUP_APART = 65536
 _SECONDS_APART = 120.0
 # Documents that a bi-encoder embeds per call.
@@ -164,7 +164,7 @@ def score_cross_encoder(
         scores of other settings.
     """
     facts = dict(model.info())
-    # Not what scores do not depend on: the folder, which may move, and the number of threads.
+    # Without what scores do not depend on, such as the folder, which may move, and the number of threads.
     kept = {key: value for key, value in facts.items() if key not in ("folder", "threads", "document_cache")}
     settings = {
         "system": name,
@@ -301,7 +301,7 @@ def _rows(names: list[str], counts: list[int], result: PairScores, system: str) 
 def _group(
     queries: list[int], places: Sequence[NDArray[np.int32]], most_pairs: int, most_documents: int
 ) -> tuple[list[int], list[int]]:
-    """Split off the first queries, at least one, with at most so many pairs and different documents together."""
+    """Split off the first queries: at least one, and together at most these numbers of pairs and documents."""
     pairs, documents = 0, set[int]()
     for taken, query in enumerate(queries):
         pairs += len(places[query])

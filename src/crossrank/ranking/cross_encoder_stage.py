@@ -27,7 +27,7 @@ _NOT_SCORES = ("model", "folder", "revision", "document_cache")
 _SHARE = 0.25
 # A document is started only if this many times its estimated time is left.
 _RESERVE = 1.25
-# The most characters of a chunk: larger ones fill the forward pass and gain nothing.
+# The most characters of a chunk. Larger chunks are not faster.
 _CHUNK_CHARACTERS = 32_000
 # A document counts as at least this many characters, because of the special tokens and the query.
 _MIN_CHARACTERS = 100
@@ -40,7 +40,7 @@ class CrossEncoderStage:
 
     With a deadline it scores as many documents as fit, starting with the first, and always returns in time: a thread
     scores small chunks, whose size depends on how long the last ones took. Unfinished chunks are dropped. A model that
-    is still loading goes on loading, for the next call.
+    is still loading continues to load, for the next call.
 
     :param model: A name on the hub, a folder, ``None`` for the bundled model, or a model: a ``CrossEncoder``; a
         ``RegistryModel``, whose current version is used in each call; or any object whose ``score(pairs)`` returns
@@ -128,7 +128,7 @@ class CrossEncoderStage:
         return self._joined(chunks, len(documents), context.deadline)
 
     def _current(self) -> PairScorer:
-        """The model for one call. A registry may have another one for the next call."""
+        """The model for one call. A registry may have another version for the next call."""
         return self.model.current() if isinstance(self.model, RegistryModel) else self.model
 
     def _score(
@@ -172,7 +172,7 @@ class CrossEncoderStage:
         return result
 
     def _score_within(self, query: str, documents: Sequence[str], context: Context) -> list[PairScores]:
-        """The chunks that were scored when the time was up."""
+        """Score in chunks until the time is up, and return the chunks that were scored."""
         chunks: list[PairScores] = []
         stop = threading.Event()
 
@@ -199,7 +199,7 @@ class CrossEncoderStage:
         return list(chunks)  # the thread may add more
 
     def _joined(self, chunks: list[PairScores], documents: int, deadline: Deadline) -> StageScores:
-        """One result for all documents. What no chunk covers was not scored."""
+        """Join the chunks to one result for all documents. Documents in no chunk were not scored."""
         scored = sum(len(chunk.scores) for chunk in chunks)
 
         def column(name: str, fill: float) -> NDArray[Any]:
@@ -256,8 +256,8 @@ def as_stage(given: Any, where: str) -> Stage:
 class ThroughputEstimate:
     """Estimates the seconds for each character from the chunks so far. Threads may share one object.
 
-    The estimate rises at once but falls only by half of the difference: another program may slow the processor at any
-    time, and the chunk after a slow one is often slow too.
+    The estimate rises at once, but falls only by half of the difference: other programs may slow down the processor at
+    any time, and the chunk after a slow one is often slow too.
 
     :ivar max_length: The most tokens that are read of a document. A longer document takes no more time.
     """

@@ -19,8 +19,8 @@ T = TypeVar("T")
 class Deadline:
     """The moment by which a call must return.
 
-    :param seconds: From now; ``None`` for no limit.
-    :param clock: Gives the time in seconds; monotonic.
+    :param seconds: Counted from now; ``None`` for no limit.
+    :param clock: Returns monotonic seconds.
     :raises InputError: If ``seconds`` is not above 0.
     """
 
@@ -68,8 +68,8 @@ class Deadline:
 class DeadlineThreads:
     """Runs work in threads, and returns in time whether the work is done or not.
 
-    Late work goes on in its thread. While all threads are busy, for instance because a model is still loading, a call
-    waits for one of them; work that gets no thread in time is not done.
+    Work that takes too long continues in its thread. While all threads are busy, for instance because a model is still
+    loading, a call waits for one of them. Work that gets no thread in time is not done.
 
     :param limit: The most threads; by default two for each processor, and at least 8.
     """

@@ -43,15 +43,15 @@ class DocumentReader:
     Strings, dictionaries, objects with one of :data:`TEXT_FIELDS`, documents of LangChain, Haystack and LlamaIndex
     (nodes with or without a score), and tuples ``(document, score)`` of any of these.
 
-    A field is a dictionary's key or an object's attribute. If there is none, ``metadata``, ``meta``, ``payload`` and
-    ``fields`` are searched for it. ``{metadata.year}`` names the place.
+    A field is a dictionary's key or an object's attribute. If there is none of that name, it is looked up in
+    ``metadata``, ``meta``, ``payload`` and ``fields``. ``{metadata.year}`` names the place explicitly.
 
     :param text: A function from a document to its text; a field's name; or a :class:`Template` such as
         ``"{title} ({year}): {text}"``, in which ``{text}`` is the document's text, whatever its field is called.
     :param score: A function from a document to its first-stage score, higher is better, or a field's name. By default
         the second element of a tuple, else the field ``score``.
-    :param ids: Take the id of a dictionary that has no text, as a :class:`~crossrank.pairs.PreparedId`.
-    :raises InputError: If one of them can't be used.
+    :param ids: If a dictionary has no text, use its id, as a :class:`~crossrank.pairs.PreparedId`.
+    :raises InputError: If an argument can't be used.
     """
 
     def __init__(self, text: TextOf | None = None, score: ScoreOf | None = None, *, ids: bool = False) -> None:
@@ -68,7 +68,7 @@ class DocumentReader:
     def read(self, documents: Iterable[Any]) -> list[Candidate]:
         """Read a list of documents.
 
-        :raises InputError: If it is not a list, or a document has no text.
+        :raises InputError: If ``documents`` is not a list, or a document has no text.
         """
         if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
             raise InputError(

@@ -44,9 +44,9 @@ class FirstStage:
     ``fusion="weighted"``: ``weight * n(f) + (1 - weight) * n(s)``, a convex combination as in Bruch, Gai, Ingber, "An
     Analysis of Fusion Functions for Hybrid Retrieval" (ACM TOIS 2023), https://arxiv.org/abs/2210.11934. ``n`` is the
     normalisation. ``"z-score"`` and ``"min-max"`` use the documents of the call, and raw logits if there are any: a
-    fused score then depends on the other documents, which is fine for an order but not for a threshold. ``"bounds"``
-    does not depend on the documents: it takes ``(f - low) / (high - low)``, and the other stage's scores, which must
-    lie between 0 and 1, as they are. ``"none"`` changes nothing. A document without a first-stage score gets the
+    fused score then depends on the other documents, so it is suited to sorting but not to a threshold. ``"bounds"``
+    does not depend on the other documents: it uses ``(f - low) / (high - low)``, and the other stage's scores without
+    a change; they must be between 0 and 1. ``"none"`` changes nothing. A document without a first-stage score gets the
     lowest one.
 
     ``fusion="reciprocal_rank"``: ``weight / (k + rank_f) + (1 - weight) / (k + rank_s)``, both weights 1 if
@@ -86,8 +86,8 @@ class FirstStage:
         check_choice("normalisation", self._normalisation, (*NORMALISATIONS, "bounds"))
         if (self._normalisation == "bounds") != (bounds is not None):
             raise InputError(
-                f"normalisation={normalisation!r} and bounds={bounds!r} do not go together: 'bounds' needs the "
-                "lowest and highest possible first-stage score, the others take none."
+                f"normalisation={normalisation!r} and bounds={bounds!r} can't be combined: 'bounds' needs "
+                "bounds=(lowest, highest) of the first-stage scores, and the other normalisations need none."
             )
         if bounds is not None and not (len(bounds) == 2 and bounds[0] < bounds[1]):
             raise InputError(f"bounds={bounds!r} is not a pair (lowest, highest).")
@@ -107,7 +107,7 @@ class FirstStage:
         return f"FirstStage({self._weight}, fusion={self._fusion!r})"
 
     def warm_up(self) -> None:
-        """Do nothing, because nothing is slow."""
+        """Do nothing: there is nothing to load."""
 
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
         """Return the first-stage scores, fused with those of the stage before, if any.

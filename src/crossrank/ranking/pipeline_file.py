@@ -1,4 +1,4 @@
-"""A TOML file -> the arguments of a Reranker, checked before anything is loaded."""
+"""Read a pipeline from a TOML file: the arguments of a Reranker, checked before a model is loaded."""
 
 from __future__ import annotations
 

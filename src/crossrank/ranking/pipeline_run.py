@@ -1,4 +1,4 @@
-"""One call of a :class:`~crossrank.ranking.reranker.Reranker`: its documents, their order, and how it came about."""
+"""One call of a :class:`~crossrank.ranking.reranker.Reranker`: its documents, their order, and how they got it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 Indices = NDArray[np.int64]
 
 # The share of a deadline that stages can't use, and the seconds for each document: sorting and building the result
-# take time, and on a busy machine so does getting the processor back.
+# take time, and on a busy machine the thread also has to wait for the processor.
 _RESERVED_SHARE = 0.05
 _RESERVED_FOR_DOCUMENT = 4e-5
 
@@ -113,7 +113,7 @@ class PipelineRun:
     def skip(self, name: str, stage: Stage, reason: str, *, degrades: bool = False) -> None:
         """Leave a stage out. Only its ``keep`` first documents go on, so that an expensive next stage does not get all.
 
-        :param degrades: Whether the ranking is worse for it.
+        :param degrades: Whether this makes the ranking degraded.
         """
         self._skipped.append(SkippedStage(name, reason))
         if degrades:

@@ -23,13 +23,14 @@ from crossrank.validation import check_choice, check_text, check_threshold, chec
 
 
 class Reranker:
-    """Sorts documents by their relevance, stage by stage, and reports how it was done.
+    """Sorts documents by their relevance, stage by stage, and reports how it did so.
 
     Each stage scores the documents that the stage before it passed on. Documents are sorted by the stage's relevance.
-    Ties keep the order in which they came into the stage; in the first stage, the first-stage score comes before that.
-    Only the ``keep`` best documents that pass the stage's ``threshold`` go on and are returned. Documents that a stage
-    did not score (no time) come after the scored ones, in the order in which they came; they do not pass a threshold.
-    If a stage failed or scored nothing at all, its threshold is not applied, and ``reasons`` in the ranking says so.
+    Ties keep their order from before the stage; in the first stage, the first-stage scores decide first. Only the
+    ``keep`` best documents that pass the stage's ``threshold`` go on to the next stage or are returned. Documents that
+    a stage did not score, for instance because the time was up, keep their order after the scored ones and pass no
+    threshold. If a stage failed or scored nothing at all, its threshold is not applied, and ``reasons`` in the ranking
+    says so.
 
     Construction is fast: nothing is loaded before the first call or :meth:`warm_up`. Threads and tasks may share one
     object.
@@ -41,10 +42,10 @@ class Reranker:
     :param threshold: The lowest score of the last stage with which a document is returned.
     :param top_k: How many documents to return; by default all that the last stage keeps.
     :param on_error: What to do if a stage fails. ``"raise"`` raises the error. ``"keep_order"`` stops and returns the
-        order from before that stage. ``"next_stage"`` goes on with the next stage. A stage that is left out still
-        passes on no more than its ``keep`` documents, so that an expensive next stage does not get all of them. An
+        order from before that stage. ``"next_stage"`` continues with the next stage. A failed stage still passes on no
+        more than its ``keep`` documents, so that an expensive next stage does not get all of them. An
         :class:`InputError` or a missing package is always raised.
-    :param deadline: Seconds for a whole call. When they are over, the best ranking so far is returned. A stage that
+    :param deadline: Seconds for a whole call. After that time, the best ranking so far is returned. A stage that
         failed only because time ran out is skipped, whatever ``on_error`` says.
     :param cache: Where scores are kept between calls; by default nowhere.
     :param breaker: Makes each stage's circuit breaker; ``None`` for none.
@@ -119,7 +120,7 @@ class Reranker:
         :param deadline: Overrides the object's own; seconds.
         :raises InputError: If an argument can't be used.
         :raises StageError: If a stage fails and ``on_error="raise"``.
-        :raises CrossRankError: Any other error of a stage, likewise.
+        :raises CrossRankError: If a stage raises another error and ``on_error="raise"``.
         """
         run = self._read(query, documents, self._deadline(deadline))
         return run_to_end(self._rank(run, top_k, run_here))
@@ -185,7 +186,7 @@ class Reranker:
                 run.skip(name, stage, "no documents are left" if stop is None else stop)
                 continue
             if run.deadline.expired:
-                run.skip(name, stage, f"the deadline of {run.deadline.seconds} s was over", degrades=True)
+                run.skip(name, stage, f"the deadline of {run.deadline.seconds} s had passed", degrades=True)
                 continue
             # 3) Take known scores from the cache, and the others from the stage.
             started, context = time.perf_counter(), run.context()

@@ -38,7 +38,7 @@ class StageScores:
         makes no ties. NaN exactly where ``scores`` is.
     :param tokens: Tokens that were read.
     :param pairs_cut: How many documents' texts did not fit.
-    :param cut: ``[documents]``, which of them, if known; a score cache keeps it.
+    :param cut: ``[documents]``, which documents did not fit, if known; a score cache stores it.
     :param cost: In the provider's unit, if it reports one.
     :param notes: For the caller, a sentence each.
     :param passages: ``[documents]``, the offsets of each document's best part, if known.
@@ -144,7 +144,7 @@ class Stage(Protocol):
 
 @runtime_checkable
 class AsyncStage(Protocol):
-    """A stage that can wait without a thread. ``arank`` runs all others in one."""
+    """A stage that can wait without blocking a thread. ``arank`` runs all other stages in a thread."""
 
     async def ascore(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
         """Score the documents, as ``score`` does."""

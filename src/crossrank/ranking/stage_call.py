@@ -1,4 +1,4 @@
-"""One stage of a pipeline is asked for scores: through its circuit breaker, and only for texts that are not cached."""
+"""Calls one stage of a pipeline through its circuit breaker, and only for texts whose scores are not cached."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ async def run_here(work: Callable[[], T]) -> T:
 
 
 class StageCall:
-    """A stage with what stands between it and the pipeline.
+    """A stage with its cache and its circuit breaker.
 
     :param name: The stage's name in this pipeline.
-    :param cache: Where known scores are.
-    :param breaker: Learns how each call went.
+    :param cache: Where scores are kept between calls; ``None`` for no cache.
+    :param breaker: Is told how each call ended; ``None`` for no breaker.
     """
 
     def __init__(self, name: str, stage: Stage, cache: ScoreCache | None, breaker: CircuitBreaker | None) -> None:
@@ -45,12 +45,12 @@ class StageCall:
     ) -> tuple[StageScores, int | None]:
         """Get the scores of all texts: from the cache where they are known, else from the stage.
 
-        :returns: The scores, and how many came from the cache; ``None`` if the cache was not asked.
+        :returns: The scores, and how many came from the cache; ``None`` if no cache was used.
         :raises StageError: If the scores of the stage can't be used, or its breaker is open.
         """
         stage, cache, fingerprint = self.stage, self._cache, None
         everything = list(range(len(texts)))
-        by_id = any(isinstance(text, PreparedId) for text in texts)  # tomorrow an id may stand for another text
+        by_id = any(isinstance(text, PreparedId) for text in texts)  # the text of an id may change
         if cache is not None and not by_id and isinstance(stage, CacheableStage):
             fingerprint = await run(lambda: self._threads.run_within(context.deadline, stage.fingerprint))
         if cache is None or fingerprint is None or not isinstance(stage, CacheableStage):
@@ -77,7 +77,7 @@ class StageCall:
     async def _ask(
         self, query: str, texts: Sequence[str], context: Context, rows: list[int], run: Runner
     ) -> StageScores:
-        """The stage's own scores of some of the texts. The breaker learns how the call went."""
+        """Get the scores of some of the texts from the stage, and tell the breaker how the call ended."""
         stage, breaker = self.stage, self.breaker
         if breaker is not None and not breaker.allow():
             last = f" (the last: {breaker.last_failure})" if breaker.last_failure else ""

@@ -57,7 +57,7 @@ def fit_platt(logits: Floats, labels: NDArray[np.bool_]) -> Platt:
     """Fit a sigmoid by maximum likelihood, with Platt's targets.
 
     They are ``(N+ + 1) / (N+ + 2)`` and ``1 / (N- + 2)`` instead of 1 and 0, so that separable data has a finite
-    optimum. Each pair enters twice, as relevant and as irrelevant, weighed by its target.
+    optimum. Each pair is used twice, as relevant and as irrelevant, weighted by its target.
 
     :raises InputError: If relevant pairs score no higher than others.
     """
@@ -80,7 +80,7 @@ def fit_platt(logits: Floats, labels: NDArray[np.bool_]) -> Platt:
 
 
 def fit_isotonic(logits: Floats, labels: NDArray[np.bool_]) -> Isotonic:
-    """Fit a rising step curve by least squares, with Platt's targets as limits, so that no pair is certain."""
+    """Fit a rising step curve by least squares, with Platt's targets as limits, so that no probability is 0 or 1."""
     isotonic = require("sklearn.isotonic", extra="evaluation", purpose="Calibration")
     relevant = int(labels.sum())
     model = isotonic.IsotonicRegression(
@@ -106,7 +106,8 @@ def fit(logits: ArrayLike, labels: ArrayLike, queries: ArrayLike, *, method: str
     :param labels: ``[pairs]``, whether each is relevant.
     :param queries: ``[pairs]``, which query each belongs to.
     :param method: ``"platt"`` or ``"isotonic"``, instead of choosing.
-    :raises InputError: If there are too few pairs of either kind, or queries; it says how many more are needed.
+    :raises InputError: If there are too few queries, or too few pairs of either kind. The message says how many more
+        are needed.
     """
     x, y = np.asarray(logits, np.float64), np.asarray(labels).astype(bool)
     names, groups = np.unique(np.asarray(queries), return_inverse=True)
@@ -128,7 +129,7 @@ def fit(logits: ArrayLike, labels: ArrayLike, queries: ArrayLike, *, method: str
     for what, count in (("relevant", len(np.unique(groups[y]))), ("irrelevant", len(np.unique(groups[~y])))):
         if count < 2:
             raise InputError(
-                f"All {what} pairs are of one query, so nothing can be fitted on the others to check it. "
+                f"All {what} pairs are of one query, so a curve fitted on the other queries can't be checked. "
                 f"Judge {what} pairs of more queries."
             )
     held_out = {name: _held_out(FITS[name], x, y, groups) for name in ([method] if method else FITS)}

@@ -77,9 +77,9 @@ def calibrate(
     :param dataset: A dataset with candidates.
     :param target_precision: Also find a threshold with this precision.
     :param target_recall: Also find one with this recall, among the candidates.
-    :returns: The calibration to save, the fit with its reliability points, and why the calibration has no threshold if
-        none meets the target.
-    :raises InputError: If there are too few judged pairs; it says how many more are needed.
+    :returns: The calibration to save, the fit with its reliability points, and the reason why the calibration has no
+        threshold (``None`` if it has one or no target was given).
+    :raises InputError: If there are too few judged pairs. The message says how many more are needed.
     """
     if model.calibration is not None:
         raise InputError("The model already has a calibration. Fit a new one on a CrossEncoder without it.")

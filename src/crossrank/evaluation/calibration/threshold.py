@@ -14,7 +14,7 @@ from crossrank.scoring.calibration import Threshold
 
 Floats = NDArray[np.float64]
 
-# Each number of best pairs to try is larger by this factor. Fewer tries need less correction.
+# Each number of best pairs to try is larger than the one before by this factor. Fewer tries need less correction.
 _STEP = 1.25
 
 
@@ -45,7 +45,7 @@ def threshold_for(
     :param target_recall: At least this share of the relevant pairs should be kept. Give one of the two targets.
     :param confidence: The confidence of the bound.
     :param queries: ``[pairs]``, the query of each pair; without it, pairs are assumed to be independent.
-    :raises InputError: If too few pairs are judged; it says how many more are needed.
+    :raises InputError: If too few pairs are judged. The message says how many more are needed.
     """
     x, y, groups = _checked(scores, labels, queries)
     given = [(name, value) for name, value in (("precision", target_precision), ("recall", target_recall)) if value]
@@ -71,7 +71,7 @@ class _Share:
 
 
 def lower_bound(hits: float, pairs: float, alpha: float) -> float:
-    """Clopper and Pearson's lower bound of a share, which holds except with probability ``alpha``."""
+    """Clopper and Pearson's lower bound of a share, with the confidence ``1 - alpha``."""
     beta = require("scipy.stats", extra="evaluation", purpose="A confidence bound").beta
     return float(beta.ppf(alpha, hits, pairs - hits + 1)) if hits > 0 else 0.0
 

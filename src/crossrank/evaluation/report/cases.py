@@ -39,13 +39,13 @@ def cases(evaluation: Evaluation, explanations: Mapping[str, Explainer]) -> Html
 def _legend() -> Html:
     return tag(
         "p",
-        tag("mark", "Words that speak for it", class_="for-2"),
+        tag("mark", "Words that raise the score", class_="for-2"),
         " and ",
-        tag("mark", "words that speak against it", class_="not-2"),
-        ": what the raw score loses, or gains, when they alone are left out. The heaviest sentence is ",
+        tag("mark", "words that lower it", class_="not-2"),
+        ": the raw score changes when they are left out. The sentence with the largest weight is ",
         tag("span", "underlined", class_="best"),
-        ". If the evidence occurs twice, each copy gets a small weight. Words that work together each get the weight "
-        "of all.",
+        ". If the evidence occurs twice, each copy gets a small weight. Words that work only together each get the "
+        "weight of all of them.",
         class_="note",
     )
 

@@ -15,11 +15,11 @@ from crossrank.evaluation.result import DepthCurve, Histogram
 
 WIDTH = 440
 _LEFT, _RIGHT = 46, 12
-_LONGEST = 40  # characters of a name; tables have it whole
+_LONGEST = 40  # characters of a name; tables show the whole name
 _PLOT = 180  # height of a plot with two axes
 
 
-Scale = Callable[[float], float]  # from values to places
+Scale = Callable[[float], float]  # from values to positions
 
 
 class Charts:
@@ -145,7 +145,7 @@ class Charts:
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Scale:
-    """A function from values between ``low`` and ``high`` to places between ``start`` and ``end``."""
+    """Return a function that maps values from ``low`` to ``high`` to positions from ``start`` to ``end``."""
     factor = (end - start) / ((high - low) or 1.0)
     return lambda value: start + (value - low) * factor
 

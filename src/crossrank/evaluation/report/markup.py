@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-# What no HTML document may hold: control characters other than white space.
+# Characters that HTML does not allow: control characters other than white space.
 _CONTROLS = dict.fromkeys((*range(9), 11, 12, *range(14, 32), *range(127, 160)), "\ufffd")
 
 
@@ -39,7 +39,7 @@ def tag(name: str, *children: object, **attributes: object) -> Html:
 
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]], *, caption: str, class_: str | None = None) -> Html:
-    """Make a table whose first column names its rows; it scrolls on its own where the screen is narrow."""
+    """Make a table whose first column names its rows. On a narrow screen the table scrolls by itself."""
     header = tag("tr", *(tag("th", cell, scope="col") for cell in head))
     body = [tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:])) for row in rows]
     made = tag("table", tag("caption", caption), tag("thead", header), tag("tbody", *body), class_=class_)

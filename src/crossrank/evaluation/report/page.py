@@ -18,7 +18,7 @@ from crossrank.evaluation.report.markup import Html, join, table, tag
 from crossrank.evaluation.report.words import candidate, compared, headline, p_value, summary
 from crossrank.evaluation.result import Evaluation, System
 
-# Rows of a chart's table; the command's --per-query has all.
+# The most rows of a chart's table; the option --per-query writes all.
 _ROWS = 2000
 
 

@@ -95,10 +95,10 @@ def _parse(name: str, text: str) -> JudgePrompt:
 def make_request(
     prompt: JudgePrompt, query: str, documents: Sequence[str], complaint: str = ""
 ) -> tuple[list[dict[str, str]], list[str]]:
-    """Put a query and documents into a prompt.
+    """Insert a query and documents into a prompt.
 
     :param documents: Already cut.
-    :param complaint: What was wrong with the last answer, in our words, never the judge's.
+    :param complaint: What was wrong with the last answer. It never quotes the judge.
     :returns: The messages in the format of the chat protocol, and ``[documents]``, their ids in this request.
     """
     texts = [query, *documents]

@@ -19,9 +19,9 @@ from crossrank.ranking.stage import Context, StageScores
 class JudgedDocuments(NamedTuple):
     """A judge's scores of all documents.
 
-    :param scores: NaN if not judged; with what is missing, and more facts about each document.
-    :param requested: Grades or windows that were requested.
-    :param failures: Those of them that failed.
+    :param scores: The scores, NaN if not judged, with more facts about each document.
+    :param requested: The number of grades or windows that were requested.
+    :param failures: Why some of these requests failed.
     """
 
     scores: StageScores
@@ -63,8 +63,8 @@ async def rank_windows(
 ) -> JudgedDocuments:
     """Rank one window after the other, so that the best documents move from the last window to the first.
 
-    A window that can't be judged keeps its order, and all documents get a rank. If time gets short, windows in between
-    are skipped, but not the first one, which matters most.
+    A window that can't be judged keeps its order, and all documents get a rank. If there is little time left, windows
+    in the middle are skipped, but not the last one, at the top of the list, which matters most.
 
     :param ask: Returns the order of some documents, by their indices.
     """

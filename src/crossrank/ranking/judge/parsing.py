@@ -74,7 +74,7 @@ def parse_grade(text: str, identity: str) -> Grade:
         raise UnusableAnswerError("it did not name the document's id")
     grades = {_grade(value["grade"]) for value in mine}
     if len(grades) > 1:
-        raise UnusableAnswerError("it held more than one grade")
+        raise UnusableAnswerError("it contained more than one grade")
     reason = mine[-1].get("reason")
     return Grade(grades.pop(), " ".join(reason.split()) if isinstance(reason, str) else "")
 
@@ -105,7 +105,7 @@ def parse_ranking(text: str, ids: Sequence[str]) -> Order:
     if not orders:
         raise UnusableAnswerError("most of the ids it named were not among those given")
     if len(orders) > 1:
-        raise UnusableAnswerError("it held more than one ranking")
+        raise UnusableAnswerError("it contained more than one ranking")
     return orders.pop()
 
 

@@ -24,7 +24,7 @@ class Secret:
         return text.replace(self.value, "[key]") if self.value else text
 
     def excerpt(self, text: object, limit: int = 200) -> str:
-        """A service's text for a message: one line of at most ``limit`` characters, without the key."""
+        """Shorten a service's text for a message: one line of at most ``limit`` characters, without the key."""
         line = " ".join(str(text).split())
         return self.hide(line if len(line) <= limit else line[:limit] + "...")
 

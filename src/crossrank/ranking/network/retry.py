@@ -1,4 +1,4 @@
-"""Requests that may fail: which ones to repeat, when, and how often.
+"""Retries of requests: which ones, when, and how often.
 
 Pauses double from one try to the next, and half of each is random, so that many callers do not return at the same time
 ("equal jitter"; M. Brooker, https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
@@ -103,7 +103,7 @@ async def retrying(attempt: Callable[[int], Awaitable[T]], policy: RetryPolicy, 
             if pause > policy.max_retry_after:
                 why = f"it asks to wait {pause:.0f} s, more than the {policy.max_retry_after:.0f} s"
             elif pause >= deadline.remaining():
-                why = f"the next try would be in {pause:.1f} s, {deadline.remaining():.1f} s are left"
+                why = f"the next try would be in {pause:.1f} s, but only {deadline.remaining():.1f} s are left"
             else:
                 why = ""
             if why:
@@ -148,7 +148,7 @@ async def gather(
             if context.cancelled.is_set():
                 late = Failure("the call was cancelled")
             elif context.deadline.expired:
-                late = Failure(f"the {context.deadline.seconds:g} s of the call were over", retryable=True)
+                late = Failure(f"the deadline of {context.deadline.seconds:g} s has passed", retryable=True)
     finally:
         for task in pending:
             task.cancel()
