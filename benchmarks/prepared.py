@@ -26,12 +26,15 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from benchmarks.machine import in_words, machine
+from benchmarks.machine import available_cores, in_words, machine
+from benchmarks.systems import ROOT
+from benchmarks.throughput import PAUSE, Worker
 from benchmarks.workloads import Source, read_collection
 from crossrank import CrossEncoder, PreparedDocuments
 from crossrank.prepared.rows import STORAGE
 from crossrank.prepared.store import Store
 
+PEER = "sentence-transformers, MiniLM-L6"
 COLLECTIONS = ("cranfield", "scifact", "cosqa", "wikiqa", "xquad-en")
 
 
@@ -87,43 +90,49 @@ def _mean_ndcg(source: Source, asked: list[str], scores: list[Any]) -> float:
 
 
 def speed(rounds: int) -> dict[str, Any]:
-    """Measure milliseconds for 100 documents of Cranfield and one query, in turns."""
+    """Measure milliseconds for 100 documents of Cranfield and one query, in turns, sentence-transformers too."""
     source = read_collection("cranfield")
     asked = chosen(source, rounds + 1)
+    peer = Worker("sentence-transformers", ROOT / "build" / "benchmarks", available_cores())
     with tempfile.TemporaryDirectory() as folder:
-        documents = PreparedDocuments(folder)
+        stored = Path(folder) / "prepared"
         texts = {d: source.documents[d] for query in asked for d in source.candidates[query][:100]}
-        documents.add(texts, texts.values())
+        PreparedDocuments(stored).add(texts, texts.values())
         systems = {
             "unprepared": CrossEncoder(document_cache=0),
             "cached in memory": CrossEncoder(document_cache="1GB"),
-            "prepared, pages warm": CrossEncoder(prepared=folder, document_cache=0),
-            "prepared, by id": CrossEncoder(prepared=folder, document_cache=0),
-            "prepared, pages dropped": CrossEncoder(prepared=folder, document_cache=0),
+            "prepared, pages warm": CrossEncoder(prepared=stored, document_cache=0),
+            "prepared, by id": CrossEncoder(prepared=stored, document_cache=0),
+            "prepared, pages dropped": CrossEncoder(prepared=stored, document_cache=0),
         }
-        took: dict[str, list[float]] = {name: [] for name in systems}
+        took: dict[str, list[float]] = {name: [] for name in (*systems, PEER)}
+        taus = []
         for turn, query in enumerate(asked):
             ids = source.candidates[query][:100]
-            pairs = [(source.queries[query], texts[d]) for d in ids]
-            systems["cached in memory"].score(pairs)
+            systems["cached in memory"].score([(source.queries[query], texts[d]) for d in ids])
             # Another query on the same documents, so that its own states are read.
             other = source.queries[asked[turn - 1]]
+            pairs = [(other, texts[d]) for d in ids]
+            found: dict[str, Any] = {}
             for name, model in systems.items():
                 if name.endswith("dropped"):
-                    _drop(Path(folder))
+                    _drop(stored)
                 began = time.perf_counter()
-                if name.endswith("by id"):
-                    result = model.score_ids(other, ids)
-                else:
-                    result = model.score([(other, text) for _, text in pairs])
-                if turn:
-                    took[name].append(1000 * (time.perf_counter() - began))
-                if name == "unprepared":
-                    expected = result.logits
-                assert np.abs(result.logits - expected).max() < 0.5, name
-    for name, values in took.items():
-        print(f"{name:24} median {statistics.median(values):7.1f} ms   best {min(values):7.1f} ms")
+                found[name] = model.score_ids(other, ids) if name.endswith("by id") else model.score(pairs)
+                took[name].append(1000 * (time.perf_counter() - began))
+            logits = {name: result.logits[:, 0] for name, result in found.items()}
+            taus.append(kendalltau(logits["unprepared"], logits["prepared, pages warm"]).statistic)
+            assert all(np.abs(one - logits["unprepared"]).max() < 0.5 for one in logits.values())
+            (Path(folder) / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
+            time.sleep(PAUSE)
+            took[PEER].append(1000 * peer.run(Path(folder) / "pairs.json")["seconds"])
+            time.sleep(PAUSE)
+    peer.close()
+    took = {name: values[1:] for name, values in took.items()}  # the first turn warms up
     rates = {name: 100_000 / statistics.median(values) for name, values in took.items()}
+    for name, values in took.items():
+        print(f"{name:40} median {statistics.median(values):7.1f} ms   best {min(values):7.1f} ms")
+    print(f"Kendall tau of prepared and unprepared: {np.mean(taus):.4f}")
     labels = {
         "unprepared": "crossrank, bundled model",
         "cached in memory": "crossrank, bundled model, cached",
@@ -131,7 +140,8 @@ def speed(rounds: int) -> dict[str, Any]:
     }
     return {
         "rounds": rounds,
-        "tokens": result.tokens / 100,
+        "tokens": found["unprepared"].tokens / 100,
+        "tau": float(np.mean(taus)),
         "milliseconds": took,
         "pairs_per_second": rates,
         "chart": {label: rates[name] for name, label in labels.items()},
