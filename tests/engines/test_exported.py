@@ -124,7 +124,7 @@ def test_what_is_taken_of_several(tmp_path: Path) -> None:
 def test_a_graph_for_one_shape_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
     folder = without_weights(tiny_bert, tmp_path / "model")
     export(tiny_bert, folder / "model.onnx", dynamic=False)
-    with pytest.raises(UnsupportedModelError, match=r"one shape alone \(input_ids \[2,12\]"):
+    with pytest.raises(UnsupportedModelError, match=r"one batch shape only \(input_ids \[2,12\]"):
         CrossEncoder(folder).load()
 
 

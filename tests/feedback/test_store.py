@@ -272,7 +272,7 @@ def test_sqlite_is_in_wal_mode_and_synchronous(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("feedback.db", "no database URL"),
+        ("feedback.db", "not a database URL"),
         ("mysql://host/name", "neither SQLite nor PostgreSQL"),
         ("sqlite://", "names no file"),
         ("sqlite:///no/such/folder/f.db", "no/such/folder"),

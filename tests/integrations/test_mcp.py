@@ -97,7 +97,7 @@ def test_what_an_agent_does_wrong_is_said(tmp_path: Path) -> None:
         "No such file": {"query": QUERY, "files": ["none.txt"]},
         "byte 1 is not UTF-8": {"query": QUERY, "files": ["binary"]},
         "nothing to order": {"query": QUERY},
-        "1000 are the most": {"query": QUERY, "documents": ["a"] * 1001},
+        "the limit is 1000": {"query": QUERY, "documents": ["a"] * 1001},
         "The query is empty": {"query": " ", "documents": ["a"]},
         "greater than or equal to 1": {"query": QUERY, "documents": ["a"], "top_k": 0},
     }

@@ -225,7 +225,7 @@ def test_paths_to_rerank_are_left_out(given: str, base: str) -> None:
 
 @pytest.mark.parametrize("url", ["", "ftp://h", "http://", "http://h:99999", "http://a b", "http://h:x"])
 def test_what_is_no_url(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputError, match="is no URL of a server"):
+    with pytest.raises(InputError, match="is not the URL of a server"):
         _base(url)
     assert main(["doctor", url]) == 1
     assert capsys.readouterr().err.startswith("crossrank: error: ")

@@ -71,7 +71,7 @@ def test_certificates_that_can_not_be_used(
 ) -> None:
     cert, key = map(str, certificate)
     assert main(["serve", "--port", "0", "--tls-cert", cert]) == 1
-    assert "tls_cert and tls_key go together" in capsys.readouterr().err
+    assert "tls_cert and tls_key need each other" in capsys.readouterr().err
     assert main(["serve", "--port", "0", "--tls-cert", key, "--tls-key", cert]) == 1
     assert "can't be used for TLS" in capsys.readouterr().err
 

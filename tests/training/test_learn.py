@@ -260,7 +260,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "no folder" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
     assert main(["registry", "list", str(tmp_path / "r")]) == 1
-    assert "is no registry" in capsys.readouterr().err
+    assert "is not a registry" in capsys.readouterr().err
     write(tmp_path / "f" / "a.jsonl", 0, 40)
     with (tmp_path / "f" / "a.jsonl").open("a") as stream:
         stream.write("not json\n")

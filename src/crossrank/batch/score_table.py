@@ -155,10 +155,10 @@ class RankBatch:
             raise InputError(f"The column {documents!r} is {kind}; documents are text, structs, or lists of these.")
         if not _is_list(kind) and self._reranker is not None:
             raise InputError(
-                f"A pipeline ranks lists of documents, but the column {documents!r} has one document a row."
+                f"A pipeline ranks lists of documents, but the column {documents!r} has one document per row."
             )
         if not _is_list(kind) and self.top_k is not None:
-            raise InputError(f"top_k is for lists of documents, but the column {documents!r} has one document a row.")
+            raise InputError(f"top_k is for lists of documents, but the column {documents!r} has one document per row.")
         return query, documents
 
     def schema(self, schema: pa.Schema) -> pa.Schema:

@@ -98,7 +98,7 @@ class ModelRegistry:
         """
         if not (self.folder / VERSIONS).is_dir():
             self._pointer()  # of a file it says that it is one
-            raise InputError(f"{str(self.folder)!r} is no registry: it has no {VERSIONS!r} in it. Check the path.")
+            raise InputError(f"{str(self.folder)!r} is not a registry: it has no {VERSIONS!r} in it. Check the path.")
 
     def versions(self) -> list[Version]:
         """All versions that are there, in order."""
@@ -170,7 +170,7 @@ class ModelRegistry:
         """
         source = Path(candidate)
         if not (source / "config.json").is_file():
-            raise InputError(f"{str(source)!r} has no config.json, so it is no checkpoint. Name the model's folder.")
+            raise InputError(f"{str(source)!r} has no config.json, so it is not a checkpoint. Name the model's folder.")
         with self._changing("publish") as versions:
             digest = digest_of(source)
             for known in self.versions():
@@ -344,7 +344,7 @@ class ModelRegistry:
             stays = f"{names[0]} is in use as before" if names else "no version is in use"
             raise OSError(
                 f"{str(self.folder)!r} can't be written: {error.strerror or error}. So {outcome}, and {stays}. "
-                "See to it that the disk has room and the folder may be written, then do it again."
+                "Check that the disk has room and the folder is writable, then try again."
             ) from error
 
 

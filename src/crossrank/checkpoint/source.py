@@ -138,8 +138,8 @@ def _from_hub(
     except errors.GatedRepoError as error:
         sent = "The token that was sent is not on their list." if hub.sends_token else "No token was sent."
         raise ModelAccessError(
-            f"{name!r} is gated: its owners want to be asked first. {sent} Ask for access at {hub.url}, make a token "
-            f"at {hub.endpoint}/settings/tokens, and pass it as token= or in HF_TOKEN.{_copy_hint(hub)}"
+            f"{name!r} is gated: its owners must approve access first. {sent} Ask for access at {hub.url}, make a "
+            f"token at {hub.endpoint}/settings/tokens, and pass it as token= or in HF_TOKEN.{_copy_hint(hub)}"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise ModelNotFoundError(
@@ -168,8 +168,8 @@ def _from_hub(
         if copy is None:
             raise DownloadError(
                 f"{name!r} (revision {hub.revision!r}) could not be fetched from {hub.endpoint}: {_reason(error)}. "
-                f"The cache {str(hub.cache)!r} can't stand in: it has {lack}. Check the connection, HTTPS_PROXY and "
-                "HF_ENDPOINT, and that the disk has room; then call again: files that arrived whole are kept."
+                f"The cache {str(hub.cache)!r} can't be used instead: it has {lack}. Check the connection, HTTPS_PROXY "
+                "and HF_ENDPOINT, and that the disk has room; then call again: finished files are kept."
             ) from error
         warnings.warn(
             f"{name!r} could not be fetched from {hub.endpoint}: {_reason(error)}. The copy in the cache is used, "

@@ -108,7 +108,7 @@ def execute(args: argparse.Namespace) -> int:
         with progress_of(job.weight, None, unit="B") as advance:
             summary = job.run(advance=advance, engine=engine)
     except KeyboardInterrupt:
-        complain("note", "stopped. Finished parts are kept. Run the same command again to go on.")
+        complain("note", "stopped. Finished parts are kept. Run the same command again to continue.")
         raise
     for name in summary.redone:
         complain("warning", f"{name} was missing or damaged and was done again.")

@@ -123,7 +123,7 @@ def _base(url: str) -> str:
     except ValueError:
         valid = False
     if not valid or given.split() != [given]:
-        raise InputError(f"{url!r} is no URL of a server. Give one such as http://127.0.0.1:7997.")
+        raise InputError(f"{url!r} is not the URL of a server. Give one such as http://127.0.0.1:7997.")
     path = re.sub(r"(/(api|v1|v2))?(/rerank)?/*$", "", parts.path)
     return f"{parts.scheme}://{parts.netloc}{path}"
 

@@ -172,7 +172,7 @@ def _read(args: argparse.Namespace, report: Report, *, ids: bool) -> list[Docume
     documents: list[Document] = []
     for name in args.files:
         if name == "-" and sys.stdin is not None and sys.stdin.isatty():
-            complain("note", "reading documents from the terminal, one a line; Ctrl-D ends the input.")
+            complain("note", "reading documents from the terminal, one per line; Ctrl-D ends the input.")
         for item in read_documents(name, args.format, args.field, ids=ids):
             if isinstance(item, Document):
                 documents.append(item)

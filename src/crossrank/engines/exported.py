@@ -47,7 +47,7 @@ def load_exported(path: Path, labels: int, precision: str) -> tuple[Graphs, str]
     if precision == "int8":
         raise InputError(
             f"precision='int8' needs model.safetensors, but {path.parent} has only a finished graph, {path.name}, "
-            "whose weights stay as they are. Leave precision out, or take a folder with model.safetensors."
+            "whose weights can't be converted. Leave precision out, or take a folder with model.safetensors."
         )
     try:
         model = shared_core().read_model(str(path))
@@ -77,7 +77,7 @@ def load_exported(path: Path, labels: int, precision: str) -> tuple[Graphs, str]
     if fixed:
         # Reshaping would not do: an export for one shape has that shape in the middle of the graph as well.
         raise UnsupportedModelError(
-            f"{path} was exported for batches of one shape alone ({', '.join(fixed)}). Export it again with dynamic "
+            f"{path} was exported for one batch shape only ({', '.join(fixed)}). Export it again with dynamic "
             "axes, or take the model's safetensors."
         )
     if len(model.outputs) > 1:

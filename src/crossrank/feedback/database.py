@@ -69,7 +69,7 @@ class Database:
                 raise
             why = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
             raise StoreError(
-                f"{self.name} can't be used: {why}. Check that the database runs, may be written, and has room on its "
+                f"{self.name} can't be used: {why}. Check that the database runs, is writable, and has room on its "
                 "disk."
             ) from error
 
@@ -116,7 +116,7 @@ def _engine(url: str) -> tuple[sa.Engine, Path | None]:
     try:
         parsed = sa.make_url(url)
     except ArgumentError:
-        raise InputError(f"{url!r} is no database URL. {_EXAMPLES}") from None
+        raise InputError(f"{url!r} is not a database URL. {_EXAMPLES}") from None
     backend = parsed.drivername.partition("+")[0]
     if backend == "sqlite":
         return _sqlite(parsed, url)

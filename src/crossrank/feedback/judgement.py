@@ -112,7 +112,7 @@ def _text(body: Mapping[str, Any], name: str) -> str | None:
     if not isinstance(value, str):
         raise FieldError(f"{name} is {shown(value)}, not a text. Send a string.", name)
     if len(value) > LONGEST_TEXT:
-        raise FieldError(f"{name} has {len(value)} characters; the most are {LONGEST_TEXT}. Shorten it.", name)
+        raise FieldError(f"{name} has {len(value)} characters; the limit is {LONGEST_TEXT}. Shorten it.", name)
     return value
 
 

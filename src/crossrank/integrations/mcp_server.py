@@ -100,11 +100,11 @@ class _Tools:
     def rerank(self, query: str, documents: Sequence[str], files: Sequence[str], top_k: int) -> dict[str, Any]:
         given = len(documents) + len(files)
         if not query.strip():
-            raise InputError("The query is empty. Say in words what is asked.")
+            raise InputError("The query is empty. Give the question in words.")
         if given == 0:
             raise InputError("There is nothing to order. Give documents (texts), or files (paths).")
         if given > MOST_DOCUMENTS:
-            raise InputError(f"There are {given} documents; {MOST_DOCUMENTS} are the most. Give them in several calls.")
+            raise InputError(f"There are {given} documents; the limit is {MOST_DOCUMENTS}. Give them in several calls.")
         texts = [*documents, *(self.read(file) for file in files)]
         ranking = Reranker(CrossEncoderStage(self.model, long_documents=LongDocuments("max"))).rank(
             query, texts, top_k=top_k

@@ -372,12 +372,10 @@ def _digest(text: str) -> bytes:
 def _checked(ids: Iterable[str], texts: Iterable[str]) -> Mapping[str, str]:
     """Documents by id."""
     if isinstance(ids, (str, bytes)) or isinstance(texts, (str, bytes)):
-        raise InputError(
-            "ids and texts are lists of strings, as many of one as of the other. For one document: [text]."
-        )
+        raise InputError("ids and texts must be lists of strings of the same length. For one document: [text].")
     names, contents = list(ids), list(texts)
     if len(names) != len(contents):
-        raise InputError(f"There are {len(names)} ids and {len(contents)} texts. Give as many of one as of the other.")
+        raise InputError(f"There are {len(names)} ids and {len(contents)} texts. Give one id for each text.")
     wanted: dict[str, str] = {}
     for i, (identifier, text) in enumerate(zip(names, contents, strict=True)):
         identifier = _checked_id(identifier, i)
@@ -385,7 +383,7 @@ def _checked(ids: Iterable[str], texts: Iterable[str]) -> Mapping[str, str]:
             raise InputError(f"texts[{i}] is {shown(text)}, not a string. Pass the text itself, or str(...) of it.")
         if wanted.setdefault(identifier, text) != text:
             raise InputError(
-                f"ids[{i}] is {shown(identifier)}, which stands for another text before. Give each document an id of "
+                f"ids[{i}] is {shown(identifier)}, which already names another text. Give each document an id of "
                 "its own."
             )
     return wanted
@@ -398,6 +396,6 @@ def _checked_id(identifier: Any, position: int) -> str:
         identifier.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"ids[{position}] is {shown(identifier)}, which has half of a surrogate pair. Give text that UTF-8 holds."
+            f"ids[{position}] is {shown(identifier)}, which has half of a surrogate pair. Give valid Unicode text."
         ) from error
     return str(identifier)

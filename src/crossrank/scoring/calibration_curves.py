@@ -52,9 +52,7 @@ class Isotonic:
     def __post_init__(self) -> None:
         x, y = np.array(self.logits, np.float64), np.array(self.probabilities, np.float64)
         if not len(x) or x.shape != y.shape or not (np.isfinite(x).all() and np.isfinite(y).all()):
-            raise InputError(
-                "logits and probabilities must be finite, and as many of one as of the other, at least one."
-            )
+            raise InputError("logits and probabilities must be finite, not empty, and of the same length.")
         if (np.diff(x) <= 0).any() or (np.diff(y) < 0).any() or y[0] < 0 or y[-1] > 1:
             raise InputError("logits must increase, and probabilities must lie between 0 and 1 and never decrease.")
 

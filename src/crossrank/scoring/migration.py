@@ -112,7 +112,7 @@ def constructor_arguments(given: Mapping[str, Any], old: Mapping[str, Any]) -> d
             dictionaries[name] = value or {}
         elif name == "backend":
             if value not in (None, *BACKENDS):
-                raise InputError(f"backend={value!r} is not known: leave it out. The engine is OpenVINO in any case.")
+                raise InputError(f"backend={value!r} is not known: leave it out. crossrank always uses OpenVINO here.")
         elif name in _ACCEPTED:
             if _ACCEPTED[name] and value:
                 raise InputError(f"{name}={value!r} has no effect here. {_ACCEPTED[name]}")

@@ -38,7 +38,9 @@ class Key:
         :raises KeyBusyError: If there are as many as the key may have.
         """
         if self.limit is not None and self.at_once >= self.limit:
-            raise KeyBusyError(f"This key may have {self.limit} requests at once, and has. Wait for one to end.")
+            raise KeyBusyError(
+                f"This key already has {self.limit} requests running, which is its limit. Wait for one to end."
+            )
         self.at_once += 1
         try:
             yield
@@ -85,7 +87,7 @@ class Keys:
                 raise InputError(f"{str(self._path)!r}, line {number}: write KEY, or KEY and a number of requests.")
             keys.append(Key(_digest(words[0]), int(words[1]) if len(words) == 2 else None))
         if not keys:
-            raise InputError(f"{str(self._path)!r} has no key in it. Write one a line, or leave --keys-file out.")
+            raise InputError(f"{str(self._path)!r} contains no keys. Write one per line, or leave --keys-file out.")
         self._keys = keys
 
     def admit(self, authorization: str | None) -> Key:

@@ -28,7 +28,7 @@ def run(settings: Settings) -> int:
     if settings.log_level not in _LEVELS:
         raise InputError(f"log_level={settings.log_level!r} is not known: give one of {', '.join(_LEVELS)}.")
     if (settings.tls_cert is None) != (settings.tls_key is None):
-        raise InputError("tls_cert and tls_key go together. Give both, or neither.")
+        raise InputError("tls_cert and tls_key need each other. Give both, or neither.")
     if settings.tls_cert is not None:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)

@@ -160,8 +160,8 @@ class Scheduler:
             if self.queued_tokens and self.queued_tokens + estimate > self.max_queue_tokens:
                 wait = max(1, min(60, round(self.queued_tokens / self._pace)))
                 raise QueueFullError(
-                    f"The server is busy: about {self.queued_tokens} tokens wait, this request has {estimate}, and "
-                    f"max_queue_tokens is {self.max_queue_tokens}. Try again in {wait} s, or send fewer documents.",
+                    f"The server is busy: about {self.queued_tokens} tokens are waiting, this request has {estimate}, "
+                    f"and max_queue_tokens is {self.max_queue_tokens}. Try again in {wait} s, or send fewer documents.",
                     wait,
                 )
             self.queued_tokens += estimate
