@@ -24,7 +24,7 @@ class Match:
     :param idf: How rare it is in the corpus; ``None`` without a corpus.
     :param weight: Its part of the BM25 score; its count without a corpus.
     :param in_query: ``(start, end)`` of each occurrence in the query.
-    :param in_document: Likewise in the document.
+    :param in_document: ``(start, end)`` of each occurrence in the document.
     """
 
     term: str
@@ -62,8 +62,8 @@ class CorpusTerms:
 def matches(query: str, document: str, corpus: CorpusTerms | None = None) -> list[Match]:
     """Find the terms that a query and a document share, highest weight first.
 
-    With a corpus the weights add up to the document's BM25 score: ``idf * tf / (tf + k1 (1 - b + b length / mean))``,
-    Lucene's form, k1 = 1.5 and b = 0.75, a term that the query repeats counted as often.
+    With a corpus, the weights add up to the document's BM25 score: ``idf * tf / (tf + k1 (1 - b + b length / mean))``,
+    which is Lucene's formula, with k1 = 1.5 and b = 0.75. A term that the query repeats counts as often as it occurs.
 
     :param corpus: Provides idf and the mean length.
     """

@@ -30,7 +30,7 @@ class Shown(NamedTuple):
 
 
 class CorpusTexts(Mapping[str, str]):
-    """The texts of a corpus by identifier, each read when it is asked for."""
+    """The texts of a corpus by identifier. A text is read when it is needed."""
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus

@@ -31,8 +31,8 @@ _SHORTENED = re.compile(r"(?:^|[\s(])(?:[A-Z]|Dr|Mr|Mrs|Ms|Prof|St|No|Fig|Eq|vs|
 def words(text: str) -> list[Offsets]:
     """Find the words of a text.
 
-    Letters, digits, marks and symbols form words; a letter of a script without spaces is a word. A text of only
-    punctuation is one word, a blank text has none.
+    Letters, digits, marks and symbols form words. In a script without spaces each letter is a word. A text of only
+    punctuation is one word. A blank text has no words.
 
     :returns: ``(start, end)`` of each, in order, never overlapping.
     """

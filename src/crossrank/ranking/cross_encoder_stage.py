@@ -45,8 +45,8 @@ class CrossEncoderStage:
     :param model: A name on the hub, a folder, ``None`` for the bundled model, or a model: a ``CrossEncoder``; a
         ``RegistryModel``, whose current version is used in each call; or any object whose ``score(pairs)`` returns
         :class:`~crossrank.pairs.PairScores`.
-    :param keep: How many documents go on, best first; by default all.
-    :param threshold: The lowest score with which a document goes on.
+    :param keep: How many documents to pass on, best first; by default all.
+    :param threshold: The lowest score that a document needs to be passed on.
     :param name: What the stage is called in results.
     :param batch_size: The most pairs of one forward pass; by default as many as fit a budget of tokens.
     :param long_documents: What to do with documents that do not fit: ``"truncate"``, ``"first"``, ``"max"``,
@@ -104,7 +104,7 @@ class CrossEncoderStage:
         self._current().score([("warm", "up")])
 
     def fingerprint(self) -> str | None:
-        """Everything besides the texts that the scores depend on; ``None`` if unknown. Loads the model."""
+        """Describe what the scores depend on, besides the texts; ``None`` if unknown. Loads the model."""
         model = self._current()
         if not isinstance(model, CrossEncoder):
             return None

@@ -135,7 +135,7 @@ class DocumentReader:
             return _number(given)
         else:
             value = _none_if_missing(_value(document, "score"))
-            # A field of this name may hold anything, such as a musical score. That is not an error.
+            # A field of this name may contain anything, such as a musical score. That is not an error.
             return _number(value) if _is_number(value) else None
         if value is not None and not _is_number(value):
             raise InputError(f"The first-stage score of documents[{i}] is {shown(value)}, not a number.")

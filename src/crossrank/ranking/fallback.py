@@ -19,8 +19,8 @@ class FirstThatWorks:
     fallback runs after the call was cancelled or its time was up.
 
     :param stages: The stage to use, then its fallbacks. Their own ``keep`` and ``threshold`` are not used.
-    :param keep: How many documents go on, best first; by default all.
-    :param threshold: The lowest score with which a document goes on.
+    :param keep: How many documents to pass on, best first; by default all.
+    :param threshold: The lowest score that a document needs to be passed on.
     :param name: Its name in results.
     :raises InputError: If a setting can't be used.
     """

@@ -59,8 +59,8 @@ class FirstStage:
     :param normalisation: ``"z-score"``, ``"bounds"``, ``"min-max"`` or ``"none"``.
     :param bounds: For ``"bounds"``: the lowest and the highest possible first-stage score; (-1, 1) for cosines.
     :param k: For reciprocal ranks: the larger it is, the less the first positions stand out.
-    :param keep: How many documents go on, best first; by default all.
-    :param threshold: The lowest score with which a document goes on.
+    :param keep: How many documents to pass on, best first; by default all.
+    :param threshold: The lowest score that a document needs to be passed on.
     :param name: What the stage is called in results.
     :raises InputError: If a setting can't be used.
     """

@@ -111,7 +111,7 @@ class PipelineRun:
         )
 
     def skip(self, name: str, stage: Stage, reason: str, *, degrades: bool = False) -> None:
-        """Leave a stage out. Only its ``keep`` first documents go on, so that an expensive next stage does not get all.
+        """Leave a stage out. Pass on only its first ``keep`` documents, because the next stage may be expensive.
 
         :param degrades: Whether this makes the ranking degraded.
         """

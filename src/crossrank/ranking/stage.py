@@ -111,8 +111,8 @@ class Stage(Protocol):
     """A stage of a pipeline.
 
     ``name`` is unique within a pipeline (a :class:`~crossrank.ranking.reranker.Reranker` numbers repeated ones).
-    ``keep`` is how many documents go on to the next stage, best first; ``None`` for all. ``threshold`` is the lowest
-    score with which a document goes on.
+    ``keep`` is how many documents the next stage gets, best first; ``None`` for all. ``threshold`` is the lowest score
+    that a document needs to be passed on.
     """
 
     @property
@@ -122,12 +122,12 @@ class Stage(Protocol):
 
     @property
     def keep(self) -> int | None:
-        """How many documents go on."""
+        """How many documents to pass on, best first; ``None`` for all."""
         ...
 
     @property
     def threshold(self) -> float | None:
-        """The lowest score with which a document goes on."""
+        """The lowest score that a document needs to be passed on."""
         ...
 
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
@@ -156,7 +156,7 @@ class CacheableStage(Protocol):
     """A stage in which a document's score depends only on its text, the query and the fingerprint."""
 
     def fingerprint(self) -> str | None:
-        """Everything besides the texts that the scores depend on: model, revision, template, length, precision.
+        """Describe what the scores depend on, besides the texts: model, revision, template, length, precision.
 
         ``None`` if unknown; nothing is cached then. It is read before and after scoring, because the stage may change
         its model in between.

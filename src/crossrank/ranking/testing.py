@@ -16,8 +16,8 @@ from crossrank.ranking.stage import Context, StageScores
 class _TestStage:
     """The settings that all these stages share.
 
-    :param keep: How many documents go on.
-    :param threshold: The lowest score with which a document goes on.
+    :param keep: How many documents to pass on, best first; by default all.
+    :param threshold: The lowest score that a document needs to be passed on.
     :param name: The stage's name.
     """
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from crossrank.ranking.stage import Passage, StageScores
 
-# Change it with the contents of a key or a value: scores that an older version kept are then not found.
+# Change it whenever the contents of a key or a value change, so that scores of an older version are not found.
 FORMAT = "crossrank-scores-1"
 
 
@@ -36,7 +36,7 @@ class CacheStats:
     :param entries: Scores in the cache now.
     :param bytes: Their size.
     :param evictions: Scores that were deleted to make room.
-    :param errors: How often the cache could not be read or written; rankings went on without it.
+    :param errors: How often the cache could not be read or written. Rankings then continue without it.
     """
 
     hits: int

@@ -15,7 +15,7 @@ from crossrank.errors import InputError
 from crossrank.ranking.cache.score_cache import CacheStats
 from crossrank.validation import check_counts
 
-# Seconds to wait while another process writes; after that the call goes on without the cache.
+# Seconds to wait while another process writes; after that the call continues without the cache.
 _PATIENCE = 0.2
 # The time of use is updated only if it is older than this, in seconds, so that most reads write nothing.
 _USED = 60
@@ -88,7 +88,7 @@ class _SqliteCache:
             entries = database.execute("SELECT count(*) FROM scores").fetchone()[0]
             if not entries:
                 break
-            # Delete a little more than needed, so that not every call has to make room.
+            # Delete slightly more than needed, so that not every call has to make room.
             count = min(entries, int(entries * (1 - 0.9 * self._max_bytes / size)) + 1)
             database.execute("DELETE FROM scores WHERE key IN (SELECT key FROM scores ORDER BY used LIMIT ?)", (count,))
             self._evictions += count
@@ -133,8 +133,7 @@ class MemoryCache(_SqliteCache):
 class DiskCache(_SqliteCache):
     """Scores in an SQLite file. Threads and processes may share it.
 
-    A file that is locked, full or damaged never fails a ranking: the ranking goes on without it, and ``stats.errors``
-    counts the errors.
+    If the file is locked, full or damaged, rankings continue without it, and ``stats.errors`` counts the errors.
 
     :param path: The file; missing folders are made.
     :param max_bytes: The largest size of the file; SQLite's log takes a few megabytes more.

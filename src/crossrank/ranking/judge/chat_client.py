@@ -97,7 +97,7 @@ class ChatEndpoint:
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """Everything besides the messages that an answer depends on; without the key."""
+        """What an answer depends on, besides the messages; without the key."""
         return (self.base_url, self.model, tuple(self._settings.items()), tuple(map(str, self._extra.items())))
 
     async def ask(

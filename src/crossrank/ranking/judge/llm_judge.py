@@ -49,8 +49,8 @@ class LLMJudge(NetworkStage):
     :param mode: ``"grade"`` or ``"listwise"``.
     :param window: Documents in one request of ``"listwise"``.
     :param step: By how many documents the window moves.
-    :param keep: How many documents go on.
-    :param threshold: The lowest grade with which a document goes on.
+    :param keep: How many documents to pass on, best first; by default all.
+    :param threshold: The lowest grade that a document needs to be passed on.
     :param prompt: Your own prompt: its text, or the path of its file.
     :param max_characters: How much of a document is read; by default 8000, and 1500 with ``"listwise"``.
     :param max_concurrency: Requests at the same time.
@@ -124,7 +124,7 @@ class LLMJudge(NetworkStage):
         return f"LLMJudge({self.model!r}, base_url={self._endpoint.base_url!r}, {settings})"
 
     def fingerprint(self) -> str | None:
-        """Everything besides the texts that a grade depends on; ``None`` for a rank, which depends on all documents."""
+        """Describe what a grade depends on, besides the texts; ``None`` for a rank, which depends on all documents."""
         if self.mode != "grade":
             return None
         return repr((*self._endpoint.identity, self.prompt.fingerprint, self.max_characters))

@@ -44,8 +44,8 @@ class HostedReranker(NetworkStage):
     :param model: The model's name at the service; ``"tei"`` has only one and needs no name.
     :param base_url: The address; needed for software that you run yourself. It receives the API key.
     :param api_key: By default the provider's environment variable. Messages never show it.
-    :param keep: How many documents go on.
-    :param threshold: The lowest score with which a document goes on.
+    :param keep: How many documents to pass on, best first; by default all.
+    :param threshold: The lowest score that a document needs to be passed on.
     :param truncate: Whether the service cuts long texts (``True``) or refuses them (``False``); ``None`` leaves it to
         the service. Not every provider has this option.
     :param batch_size: The most documents of one request; by default the provider's limit.
@@ -136,7 +136,7 @@ class HostedReranker(NetworkStage):
         return fields
 
     def fingerprint(self) -> str | None:
-        """Everything besides the texts that a score depends on."""
+        """Describe what a score depends on, besides the texts."""
         fields = sorted((key, repr(value)) for key, value in self._fields.items())
         return repr((self._service.url, self.model, fields, self.provider))
 
