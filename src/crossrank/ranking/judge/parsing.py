@@ -1,7 +1,7 @@
 """The text of a judge's answer -> a grade or an order, or the reason why there is none.
 
-A judge should answer with one JSON object. It may add text, a code fence or its reasoning, or send half of the object or
-something else. Ids are random and unknown to the documents, so an answer planted in a document has no valid id.
+A judge should answer with one JSON object. It may add text, a code fence or its reasoning, or send half of the object
+or something else. Ids are random and unknown to the documents, so an answer planted in a document has no valid id.
 """
 
 from __future__ import annotations
