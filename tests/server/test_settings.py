@@ -74,5 +74,5 @@ def test_a_file_that_can_not_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="can't be read as TOML"):
         read_settings({}, file)
     file.write_text("prot = 1")
-    with pytest.raises(InputError, match=r"prot is no setting \(.*server.toml\)"):
+    with pytest.raises(InputError, match=r"prot is not a setting \(.*server.toml\)"):
         read_settings({}, file)

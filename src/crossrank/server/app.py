@@ -1,4 +1,4 @@
-"""The application: assembly only."""
+"""The application, assembled from its parts."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from crossrank.server.tracing import Tracer, make_tracer
 if TYPE_CHECKING:
     from crossrank.server.feedback import Collector
 
-# Every path at which some client posts; the body tells what it wants, so all are the same.
+# Every path that some client posts to. All are the same, because the body determines the dialect.
 RANK_PATHS = ("/v1/rerank", "/v2/rerank", "/rerank", "/api/rerank", "/v1/score", "/score", "/v1/ranking", "/ranking")
-# Also understood, not in the documentation: doubled prefixes, other products' names, bases that end in a slash.
+# Accepted but not documented: doubled prefixes, other products' names, base URLs that end in a slash.
 OTHER_RANK_PATHS = (
     "/",
     "/invocations",
@@ -73,15 +73,15 @@ POST_PATHS: dict[str, tuple[Callable[[Request, State], Awaitable[Response]], dic
     "/v1/feedback": (feedback.give, openapi.FEEDBACK),
     "/admin/reload": (facts.reload, openapi.RELOAD),
 }
-# For probes and scrapers, which send no key.
+# Paths for probes and scrapers, which send no key.
 _WITHOUT_KEY = frozenset({"/health", "/ping", "/ready", "/.well-known/live", "/.well-known/ready", "/metrics"})
-# Pipelines run beside the scheduler, each in a thread: so many at a time.
+# How many pipelines run at a time, each in a thread beside the scheduler.
 _PIPELINES = 4
 
 
 @dataclass
 class State:
-    """What the routes share."""
+    """State that the routes share."""
 
     settings: Settings
     version: str
@@ -95,7 +95,7 @@ class State:
     explanations: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
     def reread_keys(self) -> None:
-        """Read the keys again; what can't be used leaves them as they were."""
+        """Read the keys again; if that fails, the old keys stay."""
         try:
             self.keys.read()
         except CrossRankError as error:
@@ -204,7 +204,7 @@ async def _lifespan(app: FastAPI, state: State) -> AsyncIterator[None]:
         for entry in state.store.entries.values():
             await state.store.load(entry)
     else:
-        # The default model loads beside, so that the port is open at once and the first request waits least.
+        # The default model loads in the background, so that the port is open at once.
         tasks.add(loop.create_task(_warm(state)))
     yield
     for task in tasks:

@@ -1,7 +1,7 @@
-"""What products send to a reranker and how they read the answer, from their own source code in November 2026.
+"""What products send to a reranker and how they read the response, from their source code in November 2026.
 
-`crossrank doctor` replays these against any server, and the tests against ours. A check gets the answer as JSON, with
-floats kept apart from integers, and raises :class:`UnusableError` with the words a user needs.
+`crossrank doctor` replays these against any server, and the tests against ours. A check gets the response as JSON, with
+floats distinct from integers, and raises :class:`UnusableError` with a message for the user.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# The model's name in bodies; a product that has a name of its own built in sends that one.
+# The model's name in bodies, except for products with a built-in name.
 MODEL = "reranker"
 QUERY = "how do I undo a commit"
 TEXTS = (
@@ -89,7 +89,7 @@ def _rows(rows: Any, key: str, count: int, allowed: set[str], *, is_sorted: bool
 
 
 def _results(count: int = 3, *documents: str) -> Check:
-    """Read ``results[].{index, relevance_score}``; ``documents`` are what a result's document may be."""
+    """Read ``results[].{index, relevance_score}``; ``documents`` lists the values that a result's document may have."""
 
     def check(answer: Any) -> None:
         _rows(_at(answer, "results"), "relevance_score", count, {"document"})
@@ -105,7 +105,7 @@ def _results(count: int = 3, *documents: str) -> Check:
 
 
 def _array(count: int = 3, *, with_text: bool = False) -> Check:
-    """Read TEI's bare array."""
+    """Read TEI's plain array."""
 
     def check(answer: Any) -> None:
         _rows(answer, "score", count, {"text"})
@@ -124,7 +124,7 @@ def _all(*checks: Check) -> Check:
 
 
 def _integers(*path: str) -> Check:
-    """See that a number at a path is an integer literal."""
+    """Check that a number at a path is an integer literal."""
 
     def check(answer: Any) -> None:
         value = _at(answer, *path)
@@ -160,7 +160,7 @@ def _xinference_model(answer: Any) -> None:
 
 
 def _any(answer: Any) -> None:
-    """Only the status counts."""
+    """Check only the status."""
 
 
 # ---- what is sent ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Feedback over HTTP: which rankings are stored, which are shuffled, and what ``POST /v1/feedback`` answers."""
+"""Feedback over HTTP: choose the rankings to store and to shuffle, and respond to ``POST /v1/feedback``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WAIT_SECONDS, _RETRY_SECONDS = 10, 5
 
 
 class Collector:
-    """Keeps rankings for which that was asked, and what people say of them.
+    """Stores the chosen rankings and the feedback on them.
 
     :raises CrossRankError: If the store can't be opened.
     """
@@ -52,7 +52,7 @@ class Collector:
         )
 
     def close(self) -> None:
-        """Write what waits."""
+        """Write what is waiting."""
         self._writer.close()
 
     def keep(
@@ -67,10 +67,10 @@ class Collector:
         version: str,
         dialect: str,
     ) -> dict[str, Any]:
-        """Store a ranking if that was asked for; shuffle its top if it is one of those that are.
+        """Store a ranking if it is to be stored, and shuffle its top if it is chosen for that.
 
         :param outcome: Its order is changed if it is shuffled.
-        :returns: Whether it is stored, how many of its first places are shuffled, and perhaps a warning.
+        :returns: Whether it is stored, how many of its top places are shuffled, and a warning or ``None``.
         """
         if not self._wanted(request, body) or not question.pairs:
             return {"stored": False}
@@ -120,9 +120,9 @@ class Collector:
         return top
 
     async def answer(self, request: Request) -> Response:
-        """Take feedback; the answer comes when it is on the disk.
+        """Store feedback; returns once it is on disk.
 
-        :raises HttpError: If it can't be used, or not be written now.
+        :raises HttpError: If the feedback is invalid or can't be written now.
         """
         status = 201
         try:

@@ -1,4 +1,4 @@
-"""API keys: read from a file, compared in constant time, each with the requests it may have at once."""
+"""API keys: read from a file, compared in constant time, each with a limit of concurrent requests."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from crossrank.errors import CrossRankError, InputError
 
 
 class KeyRefusedError(CrossRankError):
-    """No key, or one that is not known."""
+    """The key is missing or unknown."""
 
 
 class KeyBusyError(CrossRankError):
-    """A key that has as many requests at once as it may."""
+    """The key has reached its limit of concurrent requests."""
 
 
 @dataclass(eq=False)
 class Key:
     """One key: only its digest is kept.
 
-    :param limit: Requests at once; ``None`` for any number.
+    :param limit: Maximum of concurrent requests; ``None`` for no limit.
     """
 
     digest: bytes
@@ -35,7 +35,7 @@ class Key:
     def hold(self) -> Iterator[None]:
         """Count a request while it runs.
 
-        :raises KeyBusyError: If there are as many as the key may have.
+        :raises KeyBusyError: If the key has reached its limit.
         """
         if self.limit is not None and self.at_once >= self.limit:
             raise KeyBusyError(
@@ -49,9 +49,9 @@ class Key:
 
 
 class Keys:
-    """The keys of a file; without a file any request is let in.
+    """The keys of a file; without a file, every request is accepted.
 
-    A line is a key, or a key, a space and the requests it may have at once; ``#`` starts a comment.
+    A line is a key, or a key, a space and its limit of concurrent requests; ``#`` starts a comment.
 
     :raises InputError: If the file can't be used.
     """
@@ -68,7 +68,7 @@ class Keys:
         return self._path is not None
 
     def read(self) -> None:
-        """Read the file again. What can't be used leaves the keys as they were.
+        """Read the file again. If that fails, the old keys stay.
 
         :raises InputError: If the file can't be used.
         """
@@ -93,14 +93,14 @@ class Keys:
     def admit(self, authorization: str | None) -> Key:
         """Find the key of a request, given as ``Bearer KEY`` or bare.
 
-        :raises KeyRefusedError: If it is not known.
+        :raises KeyRefusedError: If it is unknown.
         """
         if self._path is None:
             return self._open
         given = (authorization or "").strip()
         scheme, _, rest = given.partition(" ")
         digest = _digest(rest.strip() if scheme.lower() == "bearer" else given)
-        # All are compared, so that the time does not tell which one came close.
+        # Compare with all keys, so that the time does not reveal which one is similar.
         found = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]
         if not found:
             what = "is not known here" if given else "is missing"

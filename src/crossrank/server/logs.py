@@ -1,4 +1,4 @@
-"""Structured logs: a JSON object a line on standard error. A full disk or a closed stream never stops the server."""
+"""Structured logs: one JSON object per line on standard error. A full disk or closed stream never stops the server."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class _Lines(logging.Formatter):
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Lose the line: there is nowhere to complain."""
+        """Drop the line, because an error could not be reported anywhere."""
 
 
 def set_up(level: str) -> None:
-    """Send our logs and uvicorn's to standard error.
+    """Send crossrank's logs and uvicorn's to standard error.
 
     :param level: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``.
     """

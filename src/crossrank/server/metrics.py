@@ -1,4 +1,4 @@
-"""What is counted, for ``/metrics``."""
+"""The counters behind ``/metrics``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BOTH = ("model", "dialect")
 class Metrics:
     """The counters of one server.
 
-    :param queue: Tells how many tokens wait.
+    :param queue: Returns the number of waiting tokens.
     """
 
     def __init__(self) -> None:
@@ -44,16 +44,16 @@ class Metrics:
         self._queue = Gauge("crossrank_queue_tokens", "Tokens that wait, by estimate", registry=self.registry)
 
     def watch_queue(self, tokens: Callable[[], float]) -> None:
-        """Ask this for the tokens that wait, whenever the metrics are read."""
+        """Call this for the number of waiting tokens whenever the metrics are read."""
         self._queue.set_function(tokens)
 
     def observe(self, name: str, value: float) -> None:
-        """Count what the scheduler tells."""
+        """Count an event of the scheduler."""
         if name == "batch":
             self.fill.observe(value)
         else:
             self.shared.inc(value)
 
     def text(self) -> bytes:
-        """Give all in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

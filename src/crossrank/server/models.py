@@ -1,4 +1,4 @@
-"""The models and pipelines of a server, by name: loaded when needed, changed without a gap, unloaded for room."""
+"""The models and pipelines of a server, by name: loaded if needed, replaced without downtime, unloaded if too many."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from crossrank.server.logs import log
 from crossrank.server.settings import Settings
 
 BUNDLED, REGISTRY = "bundled", "registry:"
-# Scored by each model before it serves: what is said of it at /ready rests on that.
+# Each model scores these pairs before it serves; /ready reports the result.
 GOLDEN_PAIRS = (
     ("how do I undo a commit", "git reset --soft HEAD~1 undoes the last commit and keeps its changes."),
     ("how do I undo a commit", "The museum is open from nine to five and closed on Mondays."),
 )
-# Kinds of scores that are within 0 and 1; for models of any other kind the sigmoid of the logit is served.
+# Kinds of scores between 0 and 1. For all other kinds, the server returns the sigmoid of the logit.
 _BOUNDED = frozenset({"sigmoid", "softmax", "calibrated"})
 
 
@@ -33,8 +33,8 @@ _BOUNDED = frozenset({"sigmoid", "softmax", "calibrated"})
 class Loaded:
     """One version of a model or a pipeline, ready to serve. A request keeps it from beginning to end.
 
-    :param version: Of a registry, the version's name; else the model's identity.
-    :param activation: What scores are made with, if not with the model's own.
+    :param version: The version's name if it is from a registry, else the model's identity.
+    :param activation: The activation for the scores, if not the model's own.
     :param size: Bytes of its files.
     :param users: Requests that are using it.
     """
@@ -47,13 +47,13 @@ class Loaded:
     users: int = 0
 
     def see_new_documents(self) -> None:
-        """Find what was prepared since."""
+        """Find documents that were prepared since."""
         if isinstance(self.runs, CrossEncoder) and self.runs.prepared is not None:
             self.runs.prepared.refresh()
             self.info = {**self.info, "prepared": self.runs.prepared.stats()}
 
     def facts(self) -> dict[str, Any]:
-        """What is said of it at /info."""
+        """Its entry in /info."""
         if not isinstance(self.runs, CrossEncoder):
             return dict(self.info)
         return {**self.info, "document_cache": self.runs.document_cache}
@@ -61,7 +61,7 @@ class Loaded:
 
 @dataclass(eq=False)
 class Entry:
-    """A name, what it stands for, and what is loaded of it."""
+    """A name, the model or pipeline that it names, and the loaded version."""
 
     name: str
     where: str | None
@@ -69,22 +69,22 @@ class Entry:
     is_pipeline: bool = False
     loaded: Loaded | None = None
     used: float = 0.0
-    error: str | None = None  # why the latest version does not serve
-    refused: str | None = None  # that version's name, of a registry
+    error: str | None = None  # why the latest version is not in use
+    refused: str | None = None  # that version's name, if it is from a registry
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def registry(self) -> ModelRegistry | None:
-        """The registry that it follows, if it does."""
+        """The registry that it follows, if any."""
         return ModelRegistry(self.where[len(REGISTRY) :]) if self.where and self.where.startswith(REGISTRY) else None
 
 
 class UnknownModelError(InputError):
-    """A model's name that is not served."""
+    """The model's name is unknown."""
 
 
 class ModelStore:
-    """All that is served. Its methods are for the event loop; loading is done in threads.
+    """All models and pipelines of a server. Call its methods from the event loop; loading runs in threads.
 
     :raises InputError: If a name is given twice, or a setting can't be used.
     """
@@ -121,9 +121,9 @@ class ModelStore:
     # ---- for requests ------------------------------------------------------------------------------------------
 
     def find(self, name: str | None) -> tuple[Entry, str | None]:
-        """Find what a request's model name means, and a warning if it means nothing here.
+        """Find the model for a request's model name, and a warning if the name is unknown.
 
-        :raises UnknownModelError: If the name is unknown and only known ones are served.
+        :raises UnknownModelError: If the name is unknown and ``strict_models`` is set.
         """
         if name is None or name in self.entries:
             return self.entries[name or self.default], None
@@ -134,7 +134,7 @@ class ModelStore:
 
     @asynccontextmanager
     async def use(self, entry: Entry) -> AsyncIterator[Loaded]:
-        """Hold the version in use for one request; load it if need be.
+        """Hold the version in use for one request; load it if necessary.
 
         :raises CrossRankError: If it can't be loaded.
         """
@@ -147,7 +147,7 @@ class ModelStore:
             loaded.users -= 1
 
     async def load(self, entry: Entry) -> Loaded:
-        """Load a model that is not loaded, and unload others for room.
+        """Load a model that is not loaded, and unload others to free memory.
 
         :raises CrossRankError: If it can't be loaded.
         """
@@ -176,13 +176,13 @@ class ModelStore:
                 total -= held.size
                 log.info("model unloaded for room", extra={"facts": {"model": entry.name}})
 
-    # ---- changes without a gap ---------------------------------------------------------------------------------
+    # ---- changes without downtime------------------------------------------------------------------------------
 
     async def reload(self, name: str | None = None) -> dict[str, dict[str, Any]]:
-        """Load what is on disk now beside what serves, check it, and let it take over; else the old goes on.
+        """Load the version on disk beside the one in use. If it passes the check it takes over, else the old one stays.
 
-        :param name: One entry; by default all that are loaded.
-        :returns: For each name what became of it.
+        :param name: One entry; by default all loaded ones.
+        :returns: The outcome for each name.
         """
         entries = [self.entries[name]] if name is not None else list(self.entries.values())
         return {entry.name: await self._reload(entry) for entry in entries if entry.loaded is not None}
@@ -206,7 +206,7 @@ class ModelStore:
             return {"status": "reloaded", "version": new.version, "before": before}
 
     async def watch(self) -> None:
-        """Follow the registries, until cancelled."""
+        """Follow the registries until cancelled."""
         while True:
             await asyncio.sleep(self._settings.watch_seconds)
             for entry in self.entries.values():
@@ -222,7 +222,7 @@ class ModelStore:
                     entry.refused = current.name if outcome["status"] == "failed" else None
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """Say of each name what serves and what went wrong."""
+        """Return the version in use and the last error for each name."""
         return {
             entry.name: {
                 "kind": "pipeline" if entry.is_pipeline else "model",
@@ -246,7 +246,7 @@ def _open(entry: Entry) -> Loaded:
     registry, version, where = entry.registry, None, entry.where
     if registry is not None:
         version = _current(registry)
-        # Before the first version the bundled model serves: it is what `crossrank learn` starts from.
+        # Before the first version, use the bundled model, from which `crossrank learn` starts.
         where = str(version.folder) if version else None
     model = CrossEncoder(where, **entry.options).load()
     info = model.info()
@@ -262,7 +262,7 @@ def _open(entry: Entry) -> Loaded:
 
 
 def _current(registry: ModelRegistry) -> Version | None:
-    """The version in use, checked; ``None`` while the registry has none."""
+    """The version in use, checked; ``None`` if the registry is empty."""
     if not registry.folder.is_dir():
         raise ModelNotFoundError(
             f"There is no registry {str(registry.folder)!r} (seen from {str(Path.cwd())!r}). Check the path; to begin "
@@ -277,7 +277,7 @@ def _current(registry: ModelRegistry) -> Version | None:
 def _check(loaded: Loaded, name: str) -> None:
     """Score the golden pairs.
 
-    :raises CheckpointError: If the scores can't be a working model's.
+    :raises CheckpointError: If a working model can't have these scores.
     """
     assert isinstance(loaded.runs, CrossEncoder)
     result = loaded.runs.score(GOLDEN_PAIRS, activation_fn=loaded.activation, show_progress_bar=False)

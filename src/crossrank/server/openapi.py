@@ -1,4 +1,4 @@
-"""What `/docs` says of the bodies that are posted, and of the statuses that answer them."""
+"""Request bodies and response statuses for `/docs`."""
 
 from __future__ import annotations
 

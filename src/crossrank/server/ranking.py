@@ -1,4 +1,4 @@
-"""Scores of one question: by the scheduler or by a pipeline, as far as the time goes."""
+"""Scores of one question, by the scheduler or a pipeline, until the deadline."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """Scores of one request, and how they came about.
+    """Scores of one request, and how they were made.
 
-    :param order: Documents that are returned, best first; those without a score behind, in their own order.
-    :param cut: Document -> tokens that it lost.
+    :param order: Documents to return, best first; those without a score follow in their input order.
+    :param cut: Document -> number of tokens cut.
     :param known: Documents that were ``"cached"`` or ``"prepared"``.
     :param skipped: Documents without a score.
     """
@@ -43,7 +43,7 @@ class Outcome:
 
 
 async def rank(loaded: Loaded, question: Question, state: State, deadline: float | None) -> Outcome:
-    """Score and order the documents, as far as the time goes.
+    """Score and order the documents until the deadline.
 
     :param deadline: On the clock of ``time.perf_counter``.
     """
@@ -75,7 +75,7 @@ async def _rank_with_model(
         scores[job.scored], relevance[job.scored] = (ranked_by if question.raw else made), ranked_by
     cut = {int(i): int(job.document_cut[i]) for i in np.flatnonzero(job.document_cut)}
     for index, (_, document) in enumerate(question.pairs):
-        if len(document) > most:  # what was not read has been no tokens yet: at least one for four characters
+        if len(document) > most:  # the rest has no tokens: one for four characters
             cut[index] = cut.get(index, 0) + (len(document) - most) // 4
     skipped, scored = np.flatnonzero(~job.scored).tolist(), int(job.scored.sum())
     return Outcome(
@@ -95,7 +95,7 @@ async def _rank_with_model(
 
 
 async def _rank_with_pipeline(reranker: Reranker, question: Question, deadline: float | None) -> Outcome:
-    """Documents that a pipeline leaves out stand behind those it returns, with a score of 0."""
+    """Documents that a pipeline leaves out follow those it returns, with a score of 0."""
     scores = [0.0] * len(question.pairs)
     order: list[int] = []
     tokens = 0
@@ -109,7 +109,7 @@ async def _rank_with_pipeline(reranker: Reranker, question: Question, deadline: 
         ceiling = 1.0
         for ranked in ranking:
             index = indices[ranked.first_stage_position]
-            # Scores never rise along the order, whatever stages they are from.
+            # Scores must not rise along the order, even if they are from different stages.
             ceiling = scores[index] = min(ceiling, _within_one(ranked.score, ranked.kind))
             order.append(index)
             if not ranked.scores:

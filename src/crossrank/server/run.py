@@ -1,4 +1,4 @@
-"""Start the server of ``crossrank serve`` and tell where it is."""
+"""Start the server of ``crossrank serve`` and print its address."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 def run(settings: Settings) -> int:
-    """Serve until the process is told to stop; its exit code.
+    """Serve until the process is told to stop; return the exit code.
 
     :raises CrossRankError: If a setting can't be used.
-    :raises OSError: If the port can't be had.
+    :raises OSError: If the port can't be used.
     """
     from crossrank import __version__
 

@@ -41,7 +41,7 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 class QueueFullError(CrossRankError):
-    """More work waits than the server takes on.
+    """Too much work is waiting.
 
     :param retry_after: Seconds after which a request may find room, at least 1.
     """
@@ -56,11 +56,11 @@ Pair = tuple[str, str]
 
 @dataclass(eq=False)
 class Job:
-    """The pairs of one request, and what is known of them so far.
+    """The pairs of one request, and their results so far.
 
-    :param model: Which scores them, from beginning to end.
+    :param model: The model that scores all of them.
     :param pairs: ``(query, document)``.
-    :param estimate: Tokens that it holds of the queue.
+    :param estimate: Its number of tokens in the queue.
     :param done: Set when all pairs are scored, or to the error that stopped them.
     """
 
@@ -72,7 +72,7 @@ class Job:
     logits: NDArray[np.float32] | None = None  # [pairs, labels] once there are some; NaN where not scored
     started: float | None = None  # when its first batch began, by perf_counter
     tokens: int = 0
-    known: Counter[str | None] = field(default_factory=Counter)  # documents "cached", "prepared" or read now
+    known: Counter[str | None] = field(default_factory=Counter)  # documents "cached", "prepared" or encoded now
     ended: bool = False
     scored: NDArray[np.bool_] = field(init=False)
     query_cut: NDArray[np.int64] = field(init=False)
@@ -86,7 +86,7 @@ class Job:
 
 @dataclass(eq=False)
 class _Entry:
-    """A distinct pair in flight, and the places in jobs that wait for it; none where all of them have ended."""
+    """A distinct pair in flight, and the places in jobs that wait for it; none if all jobs have ended."""
 
     pair: Pair
     places: list[tuple[Job, int]]
@@ -97,11 +97,11 @@ Window = tuple[EncodedPairs, list[_Entry]]
 
 @dataclass(eq=False)
 class _Task:
-    """The pairs that a job brought in, less those that were in flight already. What fair queueing deals with."""
+    """The new pairs of a job, without those already in flight. The unit of fair queueing."""
 
     model: CrossEncoder
     untouched: deque[_Entry]  # not tokenized yet
-    given: float  # tokens it was given so far, on the common scale of fair queueing
+    given: float  # tokens it has been given, on the common scale of fair queueing
     windows: deque[Window] = field(default_factory=deque)
     window: int = FIRST_WINDOW  # pairs of the next window
     running: tuple[Iterator[Batch], Window] | None = None  # the window whose batches are being run
@@ -122,7 +122,7 @@ class _Task:
 class Scheduler:
     """Scores the pairs of many requests.
 
-    :param max_queue_tokens: The most tokens that may wait, by estimate.
+    :param max_queue_tokens: The maximum of waiting tokens, as estimated.
     :param observe: Called with what happens, for the metrics: ``("batch", share of the token budget it fills)`` and
         ``("shared", pairs that were in flight already)``.
     """
@@ -136,7 +136,7 @@ class Scheduler:
         self._change = threading.Condition()
         self._stopping = False
         self._shared_until = 0.0
-        self._pace = 20_000.0  # tokens a second, measured as it goes
+        self._pace = 20_000.0  # tokens a second, measured continuously
         self._threads = [
             threading.Thread(target=self._repeat, args=(step,), name=f"crossrank{step.__name__}", daemon=True)
             for step in (self._tokenize, self._infer)
@@ -150,7 +150,7 @@ class Scheduler:
         """Put pairs in the queue; ``job.done`` is set when all are scored. :meth:`end` must follow in any case.
 
         :param model: A loaded one.
-        :raises QueueFullError: If too much waits. A single request always finds room in an empty queue.
+        :raises QueueFullError: If too many tokens are waiting. An empty queue accepts any single request.
         """
         most = model.max_length
         estimate = sum(min(most, (len(q) + len(d)) // _CHARACTERS_PER_TOKEN + 3) for q, d in pairs)
@@ -170,7 +170,7 @@ class Scheduler:
         return job
 
     def end(self, job: Job) -> None:
-        """Take a job out, finished or not: its client left, or its time is up. What it holds is free at once."""
+        """Remove a job, finished or not: its client left, or its time is up. Its tokens are free at once."""
         with self._change:
             if job.ended:
                 return
@@ -183,11 +183,11 @@ class Scheduler:
 
     @property
     def alive(self) -> bool:
-        """Whether both threads work."""
+        """Whether both threads are running."""
         return all(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
-        """End the threads; what waits is not scored."""
+        """End the threads; waiting pairs are not scored."""
         with self._change:
             self._stopping = True
             self._change.notify_all()
@@ -216,7 +216,7 @@ class Scheduler:
         return min(filter(able, self._tasks), key=lambda task: (task.given, task.left), default=None)
 
     def _window_of(self, task: _Task) -> Window:
-        """Take the task's next window; a small task takes the windows of other small ones along."""
+        """Take the task's next window, and for a small task also windows of other small ones."""
         parts = [task.windows.popleft()]
         tokens = int(parts[0][0].lengths.sum())
         task.tokens_ahead -= tokens
@@ -251,7 +251,7 @@ class Scheduler:
                 _settle(job, None)
 
     def _clear(self, model: CrossEncoder, entries: Sequence[_Entry], error: Exception | None = None) -> None:
-        """Take entries out of flight; with an error, tell it to those who wait for them."""
+        """Remove entries from those in flight; pass an error to the jobs that wait for them."""
         for entry in entries:
             for job, _ in entry.places if error else ():
                 _settle(job, error)
@@ -268,7 +268,7 @@ class Scheduler:
             step()
 
     def _tokenize(self) -> None:
-        """Tokenize one window, or wait until there is one to do."""
+        """Tokenize one window, or wait for one."""
         with self._change:
             task = self._next(lambda task: bool(task.untouched) and task.tokens_ahead < _TOKENS_AHEAD)
             if task is None:
@@ -278,7 +278,7 @@ class Scheduler:
             characters = 0
             while task.untouched and len(entries) < task.window and characters < WINDOW_CHARACTERS:
                 entry = task.untouched.popleft()
-                if entry.places:  # else nobody waits for it any more
+                if entry.places:  # else no job waits for it any more
                     entries.append(entry)
                     characters += len(entry.pair[1])
             task.window = min(2 * task.window, WINDOW_PAIRS)
@@ -299,7 +299,7 @@ class Scheduler:
             self._change.notify_all()
 
     def _infer(self) -> None:
-        """Run one batch, or wait until there is one."""
+        """Run one batch, or wait for one."""
         with self._change:
             task = self._next(lambda task: bool(task.windows or task.running))
             if task is None:
@@ -339,5 +339,5 @@ def _settle(job: Job, error: Exception | None) -> None:
         if not job.done.done():
             job.done.set_result(None) if error is None else job.done.set_exception(error)
 
-    with contextlib.suppress(RuntimeError):  # the server has stopped meanwhile
+    with contextlib.suppress(RuntimeError):  # the server has stopped in the meantime
         job.loop.call_soon_threadsafe(settle)

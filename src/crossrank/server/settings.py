@@ -1,4 +1,4 @@
-"""What a server is started with: flags, then the environment, then a TOML file, then the defaults."""
+"""Settings of a server: from flags, then the environment, then a TOML file, then the defaults."""
 
 from __future__ import annotations
 
@@ -167,6 +167,6 @@ def _toml(path: Path) -> dict[str, Any]:
 def _complaint(detail: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     name = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
-        return f"{name} is no setting ({origins.get(name)}). Settings are: {', '.join(Settings.model_fields)}."
+        return f"{name} is not a setting ({origins.get(name)}). Settings are: {', '.join(Settings.model_fields)}."
     message = str(detail["msg"]).removeprefix("Value error, ")
     return f"{name}={detail['input']!r} ({origins.get(name.partition('.')[0], 'default')}) can't be used: {message}."

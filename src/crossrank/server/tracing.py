@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXPORTER = "OTEL_TRACES_EXPORTER"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
-# Of what is known of a request: the attributes of its span, under crossrank.
+# The attributes of a request's span, under the prefix crossrank.
 _ATTRIBUTES = (
     "request_id",
     "model",
@@ -37,7 +37,7 @@ _ATTRIBUTES = (
 
 
 class Tracer:
-    """Sends a span for each request to where the environment says."""
+    """Sends a span for each request to the exporter that the environment names."""
 
     def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -51,7 +51,7 @@ class Tracer:
     ) -> None:
         """Record a request that has just been answered; the header ``traceparent`` names the span that it belongs to.
 
-        :param note: What the log says of it.
+        :param note: The request's log entry.
         """
         from opentelemetry.trace import SpanKind, StatusCode
 
@@ -69,14 +69,14 @@ class Tracer:
         span.end(ended)
 
     def close(self) -> None:
-        """Send what waits."""
+        """Send the spans that are waiting."""
         self._provider.shutdown()
 
 
 def make_tracer(version: str) -> Tracer | None:
-    """Read the environment; ``None`` where it asks for no traces.
+    """Read the environment; ``None`` if it doesn't turn on traces.
 
-    :raises InputError: If a variable asks for what there is not.
+    :raises InputError: If a variable has an unsupported value.
     """
     exporter = os.environ.get(EXPORTER, "").strip() or ("otlp" if any(map(os.environ.get, _ENDPOINTS)) else "none")
     if exporter == "none" or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
@@ -85,7 +85,7 @@ def make_tracer(version: str) -> Tracer | None:
         raise InputError(f"{EXPORTER}={exporter!r} is not known: give otlp, console or none.")
     for name in _PROTOCOLS:
         if os.environ.get(name, "http/protobuf") != "http/protobuf":
-            raise InputError(f"{name}={os.environ[name]!r} is not known here: only http/protobuf is sent.")
+            raise InputError(f"{name}={os.environ[name]!r} is not supported. Use http/protobuf.")
     try:
         return Tracer(_provider(exporter, version))
     except ImportError as error:

@@ -1,6 +1,6 @@
-"""Dialects: one file for each service's way to ask and answer. The body alone tells which it is, on any path.
+"""Dialects: one file for the format of each service. The body alone determines the dialect, on any path.
 
-A new one is a file with a ``DIALECT``, a line here and a row in ``tests/server/test_dialects.py``.
+A new dialect is a file with a ``DIALECT``, a line here and a row in ``tests/server/test_dialects.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from crossrank.server.dialects import nvidia, rerank, score, tei, voyage, weavia
 from crossrank.server.dialects.body import Dialect
 from crossrank.validation import FieldError
 
-# The first that matches is taken, so the special ones come before the general one.
+# The first match is used, so specific dialects come before the general one.
 DIALECTS: tuple[Dialect, ...] = (
     tei.DIALECT,
     nvidia.DIALECT,
@@ -21,14 +21,14 @@ DIALECTS: tuple[Dialect, ...] = (
     voyage.DIALECT,
     rerank.DIALECT,
 )
-# For what goes wrong before there is a body.
+# For errors before a body was read.
 DEFAULT = rerank.DIALECT
 
 
 def dialect_of(body: Mapping[str, Any]) -> Dialect:
     """Find the dialect of a body without nulls.
 
-    :raises FieldError: If it is in none.
+    :raises FieldError: If no dialect matches.
     """
     for dialect in DIALECTS:
         if dialect.matches(body):

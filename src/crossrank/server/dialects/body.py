@@ -1,4 +1,4 @@
-"""What dialects have in common: reading a body, the question in it, the answer to it."""
+"""The parts all dialects share: read a body, hold the question, hold the answer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Question:
-    """What a request asks, whatever dialect it is in.
+    """A request's question, independent of its dialect.
 
     :param pairs: ``(query, document)``, the texts to score.
     :param documents: The documents as they were sent.
-    :param top_n: How many to answer with; ``None`` for all.
-    :param raw: Whether logits are asked for, not scores.
+    :param top_n: How many documents to return; ``None`` for all.
+    :param raw: Return logits instead of scores.
     """
 
     pairs: Sequence[tuple[str, str]]
@@ -31,12 +31,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came out, whatever dialect it will be told in.
+    """The result, independent of its dialect.
 
-    :param question: What was asked.
+    :param question: The request's question.
     :param order: Indices of the documents that are returned, best first; not yet cut to ``top_n``.
     :param scores: A score for each document, by index.
-    :param facts: What stands under ``crossrank``: also the model, the request's id, and warnings.
+    :param facts: The fields under ``crossrank``, and the model, the request's id, and warnings.
     """
 
     question: Question
@@ -47,7 +47,7 @@ class Answer:
 
     @property
     def best(self) -> Sequence[int]:
-        """Indices of the documents to answer with, best first."""
+        """Indices of the documents to return, best first."""
         return self.order[: self.question.top_n]
 
     @property
@@ -58,14 +58,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Dialect:
-    """One service's way to ask and to answer.
+    """The request and response format of one service.
 
-    :param keys: Fields of the body any of which tells that a request is in it.
-    :param parse: From a body without nulls to a question.
-    :param render: From an answer to what is sent as JSON.
-    :param error: From a status, a message and a field's name to what is sent as JSON.
-    :param example: A body, for the documentation.
-    :param needs: A field that must be there, too.
+    :param keys: Fields of the body that identify this dialect; one is enough.
+    :param parse: Turns a body without nulls into a question.
+    :param render: Turns an answer into the JSON of the response.
+    :param error: Turns a status, a message and a field's name into the JSON of the response.
+    :param example: An example body for the documentation.
+    :param needs: Another field that the body must have.
     """
 
     name: str
@@ -86,14 +86,14 @@ def detail(status: int, message: str, field: str | None) -> dict[str, Any]:
     return {"detail": message}
 
 
-# ---- reading fields; nulls are gone before -----------------------------------------------------------------------
+# ---- reading fields; nulls are already removed -------------------------------------------------------------------
 
 
 def question(body: Body, name: str, **options: Any) -> Question:
     """Read one query with a list of documents.
 
     :param name: The documents' field.
-    :param options: What else the dialect read, as :class:`Question` has it.
+    :param options: Other fields of :class:`Question` that the dialect read.
     """
     query, documents = text(body, "query"), texts(body, name)
     pairs = [(query, document) for document in documents]
@@ -101,12 +101,12 @@ def question(body: Body, name: str, **options: Any) -> Question:
 
 
 def text(body: Body, name: str) -> str:
-    """Read a text that must be there and say something."""
+    """Read a required text that is not empty."""
     value = body.get(name)
     if isinstance(value, dict):
         value = value.get("text")
     if not isinstance(value, str):
-        raise FieldError(f"{name} is {'missing' if name not in body else 'no string'}. Send the text.", name)
+        raise FieldError(f"{name} is {'missing' if name not in body else 'not a string'}. Send the text.", name)
     if not value.strip():
         raise FieldError(f"{name} is empty. Send the text to rank by.", name)
     return value
@@ -115,18 +115,18 @@ def text(body: Body, name: str) -> str:
 def texts(body: Body, name: str, fields: Sequence[str] = ()) -> list[str]:
     """Read a list of documents: strings, or objects with a text.
 
-    :param fields: Of objects, the fields to read instead of ``text``.
+    :param fields: The fields of an object to read instead of ``text``.
     """
     return [document_text(item, f"{name}[{i}]", fields) for i, item in enumerate(items(body, name))]
 
 
 def items(body: Body, name: str) -> list[Any]:
-    """Read a list that must be there; a string is a list of one."""
+    """Read a required list; a string counts as a list of one."""
     value = body.get(name)
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list):
-        raise FieldError(f"{name} is {'missing' if name not in body else 'no list'}. Send a list of strings.", name)
+        raise FieldError(f"{name} is {'missing' if name not in body else 'not a list'}. Send a list of strings.", name)
     return value
 
 
@@ -145,13 +145,13 @@ def document_text(item: Any, name: str, fields: Sequence[str] = ()) -> str:
 
 
 def name_of_model(body: Body) -> str | None:
-    """Read the model's name; an empty one is none."""
+    """Read the model's name; an empty one counts as missing."""
     value = body.get("model", body.get("model_name", body.get("model_id")))
     return value if isinstance(value, str) and value else None
 
 
 def count(body: Body, name: str) -> int | None:
-    """Read how many are wanted; 0 is all."""
+    """Read how many documents to return; 0 means all."""
     value = body.get(name)
     if isinstance(value, str) and value.strip().isdecimal():
         value = int(value)
@@ -165,7 +165,7 @@ def count(body: Body, name: str) -> int | None:
 
 
 def flag(body: Body, name: str, default: bool = False) -> bool:
-    """Read a switch, also one that is written as a string or a number."""
+    """Read a boolean, which may be written as a string or a number."""
     value = body.get(name, default)
     if isinstance(value, str):
         return value.strip().lower() in ("true", "1", "yes", "on")

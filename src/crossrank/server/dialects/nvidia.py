@@ -8,12 +8,12 @@ from crossrank.server.dialects.body import Answer, Body, Dialect, Question, deta
 
 
 def parse(body: Body) -> Question:
-    """``truncate`` is not read: what is too long is always cut, and said."""
+    """``truncate`` is ignored: long texts are always cut, and the response reports it."""
     return question(body, "passages")
 
 
 def render(answer: Answer) -> dict[str, Any]:
-    """``logit`` is a score from 0 to 1 like everywhere: RAGFlow adds it to other scores of that range."""
+    """``logit`` is a score from 0 to 1, because RAGFlow adds it to other scores in that range."""
     return {
         "rankings": [{"index": i, "logit": answer.scores[i]} for i in answer.best],
         "usage": {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens},

@@ -1,4 +1,4 @@
-"""Cohere v1 and v2, Jina, vLLM, Xinference, infinity: ``documents`` in, sorted ``results`` out; all in one answer."""
+"""Cohere v1 and v2, Jina, vLLM, Xinference, infinity: ``documents`` in, sorted ``results`` out, the same for all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parse(body: Body) -> Question:
     query = text(body, "query")
     fields = body.get("rank_fields", [])
     if not isinstance(fields, list) or not all(isinstance(name, str) for name in fields):
-        raise FieldError("rank_fields is no list of strings. Send the names of the fields to read.", "rank_fields")
+        raise FieldError("rank_fields is not a list of strings. Send the names of the fields to read.", "rank_fields")
     return Question(
         pairs=[(query, document) for document in texts(body, "documents", fields)],
         documents=items(body, "documents"),
@@ -37,7 +37,7 @@ def parse(body: Body) -> Question:
 
 
 def render(answer: Answer) -> dict[str, Any]:
-    """No more keys in a result than clients know; what is ours stands under ``crossrank`` and in ``meta.warnings``."""
+    """A result has only keys that clients know. Our own are under ``crossrank`` and in ``meta.warnings``."""
     results = []
     for index in answer.best:
         result: dict[str, Any] = {"index": index, "relevance_score": answer.scores[index]}

@@ -1,4 +1,4 @@
-"""Text Embeddings Inference: ``texts`` in, a bare array out, sorted. Our own facts are in headers."""
+"""Text Embeddings Inference: ``texts`` in, a sorted array out. crossrank's own fields are in headers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _TYPES = {401: "Unauthorized", 422: "Validation", 424: "Backend", 429: "Overload
 
 
 def parse(body: Body) -> Question:
-    """``truncate`` is not read: what is too long is always cut, and said."""
+    """``truncate`` is ignored: long texts are always cut, and the response reports it."""
     return question(body, "texts", return_documents=flag(body, "return_text"), raw=flag(body, "raw_scores"))
 
 
 def render(answer: Answer) -> list[dict[str, Any]]:
-    """``index``, ``text`` if asked for, ``score``."""
+    """``index``, ``text`` if requested, ``score``."""
     shown = answer.question.documents if answer.question.return_documents else None
     return [
         {"index": i, **({"text": shown[i]} if shown is not None else {}), "score": answer.scores[i]}

@@ -8,13 +8,13 @@ from crossrank.server.dialects.body import Answer, Body, Dialect, Question, coun
 
 
 def parse(body: Body) -> Question:
-    """``truncation`` is not obeyed: what is too long is always cut, and said."""
+    """``truncation`` is ignored: long texts are always cut, and the response reports it."""
     top_k = count(body, "top_k") or count(body, "top_n")
     return question(body, "documents", top_n=top_k, return_documents=flag(body, "return_documents"))
 
 
 def render(answer: Answer) -> dict[str, Any]:
-    """A document is a bare string here."""
+    """A document is a plain string here."""
     shown = answer.question.documents if answer.question.return_documents else None
     data = [
         {"index": i, "relevance_score": answer.scores[i], **({"document": shown[i]} if shown is not None else {})}

@@ -1,1 +1,1 @@
-"""Routes: what is answered at which path."""
+"""Routes: the endpoints of the server."""

@@ -1,4 +1,4 @@
-"""Why a document has its score, and how far the model read it."""
+"""Explain a document's score, and report how much of it the model reads."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from crossrank.validation import encodable
 if TYPE_CHECKING:
     from crossrank.server.app import State
 
-# Pairs scored for one explanation: it runs beside the rankings, so it stays short.
+# Pairs scored for one explanation. Few, because it runs beside the rankings.
 _BUDGET = 128
 
 
 async def explain(request: Request, state: State) -> Response:
-    """Say which words of a query and a document a score rests on: ``{"query": ..., "document": ...}``."""
+    """Return the words of a query and a document that made the score: ``{"query": ..., "document": ...}``."""
     body = await read_body(request, state.settings.max_body_bytes, state.settings.body_seconds)
     query = text(body, "query")
     check_limits([query], [], state.settings)
@@ -38,7 +38,7 @@ async def explain(request: Request, state: State) -> Response:
 
 
 async def cut(request: Request, state: State) -> Response:
-    """Say how far the model reads documents, in characters: ``{"query": ..., "documents": [...]}``."""
+    """Return how many characters of each document the model reads: ``{"query": ..., "documents": [...]}``."""
     body = await read_body(request, state.settings.max_body_bytes, state.settings.body_seconds)
     query, documents = text(body, "query"), texts(body, "documents")
     check_limits([query], documents, state.settings)

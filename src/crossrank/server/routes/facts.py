@@ -1,4 +1,4 @@
-"""What is asked with GET: whether the server lives, whether it is ready, what it serves, how it does."""
+"""GET endpoints: health, readiness, models and metrics."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ CREATED = int(time.time())
 
 
 async def health(request: Request, state: State) -> Response:
-    """Say that the process lives."""
+    """Report that the process is running."""
     return JSONResponse({"status": "ok"})
 
 
 async def ready(request: Request, state: State) -> Response:
-    """Say whether the default model is loaded and has scored the golden pairs; 503 if not. A GET starts loading it."""
+    """Report whether the default model has scored the golden pairs; 503 if not. A GET starts loading it."""
     entry = state.store.entries[state.store.default]
     try:
         loaded = await state.store.load(entry)
     except CrossRankError as error:
         return JSONResponse({"status": "not ready", "model": entry.name, "reason": str(error)}, 503)
     if not state.scheduler.alive:
-        return JSONResponse({"status": "not ready", "reason": "the scheduler has stopped; start the server anew"}, 503)
+        return JSONResponse({"status": "not ready", "reason": "the scheduler has stopped; restart the server"}, 503)
     return JSONResponse({"status": "ready", "model": entry.name, "version": loaded.version})
 
 
 async def info(request: Request, state: State) -> Response:
-    """TEI's facts, which Dify and Continue ask for, and our own."""
+    """TEI's fields, which Dify and Continue read, and our own."""
     entry = state.store.entries[state.store.default]
     held = entry.loaded.info if entry.loaded else {}
     length = held.get("max_length", 512)
@@ -60,23 +60,23 @@ async def info(request: Request, state: State) -> Response:
 
 
 async def models(request: Request, state: State) -> Response:
-    """OpenAI's list of models."""
+    """The models, in OpenAI's format."""
     return JSONResponse({"object": "list", "data": [_model(name) for name in state.store.entries]})
 
 
 async def one_model(request: Request, state: State) -> Response:
-    """One of them, the default for an unknown name; Xinference's clients read its type."""
+    """One model, or the default model for an unknown name; Xinference's clients read its type."""
     entry, _ = state.store.find(str(request.path_params["name"]))
     return JSONResponse(_model(entry.name))
 
 
 async def metrics(request: Request, state: State) -> Response:
-    """All counters, for Prometheus."""
+    """All counters for Prometheus."""
     return Response(state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 async def reload(request: Request, state: State) -> Response:
-    """Load what is on disk now and let it take over if it is sound: ``?model=NAME``, by default all that are loaded."""
+    """Load the versions on disk, and use them if they are sound: ``?model=NAME``, by default all loaded models."""
     name = request.query_params.get("model")
     if name is not None and name not in state.store.entries:
         raise HttpError(404, f"There is no model {name[:200]!r} here. There are: {', '.join(state.store.entries)}.")
@@ -87,7 +87,7 @@ async def reload(request: Request, state: State) -> Response:
 
 
 def not_found(path: str, method: str) -> tuple[int, dict[str, Any]]:
-    """Name the path that was meant."""
+    """Suggest the path that was meant."""
     meant = next((known for known in ("/score", "/ranking") if path.endswith(known)), "/v1/rerank")
     message = (
         f"There is nothing at {method} {path[:200]}. To rank, POST to {meant} (Cohere: /v2/rerank; TEI: /rerank; all "

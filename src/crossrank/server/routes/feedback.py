@@ -1,4 +1,4 @@
-"""Feedback on rankings, if the server keeps any."""
+"""Feedback on rankings, if the server stores it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 async def give(request: Request, state: State) -> Response:
-    """Say what somebody thinks of a ranking that was stored."""
+    """Add feedback on a stored ranking."""
     return await _collector(state).answer(request)
 
 
 async def stats(request: Request, state: State) -> Response:
-    """How much feedback there is, of what kind, and which versions it speaks of."""
+    """Count the feedback by kind and by model version."""
     store = _collector(state).store
     from crossrank.feedback.summary import summary  # here, because it needs the extra 'feedback'
 
@@ -30,5 +30,5 @@ async def stats(request: Request, state: State) -> Response:
 
 def _collector(state: State) -> Collector:
     if state.feedback is None:
-        raise HttpError(404, "This server keeps no feedback. Start it with --feedback sqlite:///feedback.db.")
+        raise HttpError(404, "This server stores no feedback. Start it with --feedback sqlite:///feedback.db.")
     return state.feedback

@@ -1,4 +1,4 @@
-"""The page at ``/``: its three files, and what it shows of the models, their versions and how they were chosen."""
+"""The page at ``/``: its three files, and its data on models, versions and decisions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from crossrank.server.app import State
 
 _FOLDER = Path(__file__).parents[1] / "page"
-# Path -> file. Links in the page are relative, so that it also works below a proxy's prefix.
+# Path -> file. Links in the page are relative, so that it also works under a proxy's prefix.
 FILES = {"/": "index.html"} | {f"/page/{name}": name for name in ("style.css", "script.js", "icon.svg")}
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-# Nothing but the page's own files runs or loads, and no text can become markup.
+# Only the page's own files load and run, so scripts in texts can't.
 _HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -34,12 +34,12 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
-# Decisions that are shown, the latest ones.
+# The number of latest decisions to show.
 _DECISIONS = 50
 
 
 def file(name: str) -> Callable[[Request, State], Awaitable[Response]]:
-    """Answer with one of the page's files."""
+    """Return one of the page's files."""
     path = _FOLDER / name
     content, kind = path.read_bytes(), _KINDS[path.suffix]
 
@@ -50,7 +50,7 @@ def file(name: str) -> Callable[[Request, State], Awaitable[Response]]:
 
 
 async def facts(request: Request, state: State) -> Response:
-    """What the page shows: the models, their versions, the decisions on them, whether feedback is kept."""
+    """The page's data: the models, their versions, the decisions on them, whether feedback is stored."""
     models = [await asyncio.to_thread(_facts, entry) for entry in state.store.entries.values()]
     served = state.store.facts()
     return JSONResponse(
@@ -65,7 +65,7 @@ async def facts(request: Request, state: State) -> Response:
 
 
 async def rollback(request: Request, state: State) -> Response:
-    """Put an earlier version of a registry's model to use: ``{"model": NAME, "to": VERSION}``. It takes an API key."""
+    """Switch a registry's model to an earlier version: ``{"model": NAME, "to": VERSION}``. Needs an API key."""
     if not state.keys.required:
         raise HttpError(403, "This server has no API keys, so nobody may roll back here. Start it with --keys-file.")
     body = await read_body(request, state.settings.max_body_bytes, state.settings.body_seconds)
@@ -86,7 +86,7 @@ async def rollback(request: Request, state: State) -> Response:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
-    """Of a model from a registry, all versions; the registry may be damaged, and the page shows that."""
+    """All versions of a model from a registry. If the registry is damaged, the page shows that."""
     found: dict[str, Any] = {"name": entry.name, "registry": None}
     if entry.registry is None:
         return found

@@ -1,4 +1,4 @@
-"""From a request's bytes to a body: bounded, and JSON."""
+"""Read a request's bytes into a JSON body, within limits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from crossrank.server.settings import Settings
 
 
 class HttpError(Exception):
-    """An answer that is an error.
+    """An error response.
 
-    :param headers: To send with it.
+    :param headers: Headers to send with it.
     """
 
     def __init__(self, status: int, message: str, field: str | None = None, **headers: str) -> None:
@@ -27,9 +27,9 @@ class HttpError(Exception):
 
 
 async def read_body(request: Request, most: int, seconds: float) -> dict[str, Any]:
-    """Read a JSON object; keys whose value is null are left out, as clients mean by it that they set nothing.
+    """Read a JSON object without keys whose value is null, because clients send null for "not set".
 
-    :raises HttpError: If it is too large, comes too slowly, or is no JSON object.
+    :raises HttpError: If it is too large, arrives too slowly, or is not a JSON object.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > most:
@@ -56,12 +56,12 @@ async def _bytes(request: Request, most: int) -> bytes:
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
-    """Parse a JSON object, less its nulls.
+    """Parse a JSON object and drop its nulls.
 
-    :raises HttpError: If it is none.
+    :raises HttpError: If it is not a JSON object.
     """
     try:
-        # A BOM is let through, other encodings are not.
+        # A BOM is accepted, other encodings are not.
         body = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_number)
     except UnicodeDecodeError as error:
         raise HttpError(400, f"The body is not UTF-8: byte {error.start} can't be decoded.") from None
@@ -75,9 +75,9 @@ def parse_body(raw: bytes) -> dict[str, Any]:
 
 
 def check_limits(queries: Sequence[str], documents: Sequence[Any], settings: Settings) -> None:
-    """Refuse more documents or a longer query than the server takes.
+    """Refuse too many documents or a query that is too long.
 
-    :raises HttpError: If there is one; the message names the limit.
+    :raises HttpError: If a limit is exceeded; the message names it.
     """
     if len(documents) > settings.max_documents:
         raise HttpError(
@@ -106,4 +106,4 @@ def _too_large(most: int) -> HttpError:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise InputError(f"{name} is no number in JSON")
+    raise InputError(f"{name} is not a number in JSON")

@@ -1,4 +1,4 @@
-"""Everything that is posted to rank: from a request, in whatever dialect, to an answer in the same."""
+"""Ranking requests: from a request in any dialect to a response in the same dialect."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from crossrank.server.app import State
 
 TIMEOUT_HEADER, ID_HEADER = "x-request-timeout-ms", "x-request-id"
-# Documents that are named in a header, which must stay short.
+# The maximum of documents named in a header, which must stay short.
 _NAMED_IN_HEADER = 50
 _MOST_MS = 86_400_000
 
 
 async def answer_post(request: Request, state: State) -> Response:
-    """Answer one request, and write down that it was there."""
+    """Answer one request, and log it."""
     started = time.perf_counter()
     given = request.headers.get(ID_HEADER, "")
     request_id = given if 0 < len(given) <= 128 and given.isascii() and given.isprintable() else uuid.uuid4().hex
@@ -64,7 +64,7 @@ async def answer_post(request: Request, state: State) -> Response:
 
 
 def failure_of(error: Exception) -> HttpError:
-    """Give the answer that an error becomes."""
+    """Turn an error into a response."""
     match error:
         case HttpError():
             return error
@@ -81,7 +81,7 @@ def failure_of(error: Exception) -> HttpError:
         case InputError():
             return HttpError(422, str(error))
         case ModelError() | PreparedError() if not isinstance(error, DownloadError):
-            # Nothing that a retry would mend, and some clients retry 5xx ten times.
+            # A retry would not help, and some clients retry 5xx ten times.
             return HttpError(424, str(error), "model")
         case CrossRankError():
             return HttpError(503, str(error), retry_after="5")
@@ -172,7 +172,7 @@ async def _gone(request: Request) -> None:
         pass
 
 
-# ---- what is said of it ------------------------------------------------------------------------------------------
+# ---- the fields under crossrank ----------------------------------------------------------------------------------
 
 
 def _warnings(outcome: Outcome) -> list[str]:
@@ -188,7 +188,7 @@ def _warnings(outcome: Outcome) -> list[str]:
 
 
 def _headers(facts: Mapping[str, Any]) -> dict[str, str]:
-    """The facts for dialects whose answer is a bare array, and for everyone's logs."""
+    """The fields as headers, for dialects whose response is a plain array."""
     cut = [f"{each['index']}={each['tokens']}" for each in facts["cut"]]
     found = {
         "x-crossrank-model": facts["model"],
