@@ -1,4 +1,4 @@
-"""What people think of rankings: kept in a database, and given back as data to train and evaluate on.
+"""Feedback on rankings: stored in a database, and read as data for training and evaluation.
 
-SQLAlchemy and alembic are needed (extra ``feedback``); :func:`crossrank.feedback.store.Store` says so.
+It needs SQLAlchemy and alembic (extra ``feedback``); :func:`crossrank.feedback.store.Store` checks that.
 """

@@ -21,7 +21,7 @@ from sqlalchemy import event  # noqa: E402
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, SQLAlchemyError, StatementError  # noqa: E402
 
 _BUSY_SECONDS, _CONNECT_SECONDS = 30, 3
-# Any number, the same in all processes: who migrates holds this lock.
+# An arbitrary number, the same in all processes. A process that migrates holds this lock.
 _MIGRATION_LOCK = 727_001
 _EXAMPLES = "Use sqlite:///feedback.db or postgresql://HOST/NAME."
 
@@ -34,9 +34,9 @@ class Database:
     """Transactions on a database, from any thread.
 
     :param url: ``sqlite:///feedback.db`` (a path from here; four slashes for an absolute one) or ``postgresql://...``.
-    :param make: Whether to make SQLite's file if it is not there.
-    :raises InputError: If the URL can't be used, or there is no such file.
-    :raises StoreError: If the database can't be reached, or a later version of crossrank has changed it.
+    :param make: Create SQLite's file if it doesn't exist.
+    :raises InputError: If the URL can't be used, or the file doesn't exist.
+    :raises StoreError: If the database can't be reached, or a newer version of crossrank has changed it.
     """
 
     def __init__(self, url: str, *, make: bool = True) -> None:
@@ -59,7 +59,7 @@ class Database:
 
     @contextmanager
     def errors(self, *let_through: type[Exception]) -> Iterator[None]:
-        """Turn errors of the database into :class:`StoreError`; values that it can't hold raise others."""
+        """Turn errors of the database into :class:`StoreError`. A value that it can't store raises another error."""
         try:
             yield
         except let_through:
@@ -74,7 +74,7 @@ class Database:
             ) from error
 
     def empty_log(self) -> None:
-        """Empty SQLite's log, which still has deleted texts; another connection that reads keeps it for now."""
+        """Empty SQLite's log, which still has deleted texts; the log stays while another connection is reading."""
         if self.file is not None:
             with self.errors(), self.engine.connect() as connection:
                 connection.exec_driver_sql("COMMIT")
@@ -82,7 +82,7 @@ class Database:
                 connection.exec_driver_sql("BEGIN")
 
     def _must_be_there(self, *_: object) -> None:
-        """Don't make the file anew, without tables, if somebody has deleted it."""
+        """If the file was deleted, don't create a new one without tables."""
         if self.file is not None and not self.file.is_file():
             raise StoreError(f"The database {str(self.file)!r} was deleted or moved. Put it back, or start again.")
 
@@ -103,7 +103,7 @@ class Database:
             there = MigrationContext.configure(connection).get_current_revision()
             if there is not None and there not in {one.revision for one in known.walk_revisions()}:
                 raise StoreError(
-                    f"{self.name} is at migration {there!r}, which this version of crossrank does not know. A later "
+                    f"{self.name} is at migration {there!r}, which this version of crossrank does not know. A newer "
                     "version made it: upgrade crossrank, or name another store."
                 )
             if there != known.get_current_head():
@@ -154,7 +154,7 @@ def _sqlite(parsed: sa.URL, url: str) -> tuple[sa.Engine, Path]:
         record.info["file"] = identity()
 
     def checkout(connection: Any, record: Any, proxy: Any) -> None:
-        # An open connection would go on writing to a file that was deleted, and all of that would be lost.
+        # An open connection would keep writing to a deleted file, and all of that would be lost.
         if record.info["file"] != identity():
             raise DisconnectionError
 

@@ -29,7 +29,7 @@ def export_file(judged: Iterable[Judged], path: Path, form: str) -> int:
 
     :param form: A key of :data:`FORMS`.
     :returns: How many rows.
-    :raises InputError: If the ending is another one.
+    :raises InputError: If the name has another ending.
     :raises OSError: If the file can't be written; an old one stays.
     """
     write = {".jsonl": _json_lines, ".parquet": _parquet}.get(path.suffix)
@@ -83,15 +83,15 @@ def _parquet(rows: Iterator[dict[str, Any]], path: Path, form: str) -> int:
 
 
 def export_collection(judged: Iterable[Judged], folder: Path) -> int:
-    """Write a test collection: BEIR's layout with candidates, and the same as TREC's qrels and run.
+    """Write a test collection: a BEIR folder with candidates, and TREC's qrels and run.
 
     A query is a ranking that was shown, so its identifier is unique, and the run is the order in which it was shown.
-    Documents go by their own identifier, or by a digest of their text where none was sent or two texts share one.
-    Grades are 0 (label below 0.5), 1, 2 and 3 (stars 3, 4 and 5), of the mean label over all who judged. Rankings
+    A document has its own identifier, or a digest of its text if none was sent or two texts have the same one.
+    Grades are 0 (label below 0.5), 1, 2 and 3 (stars 3, 4 and 5), from the mean label of all users. Rankings
     without texts are only in ``qrels.trec`` and ``run.trec``.
 
     :returns: How many queries.
-    :raises InputError: If the folder is there and not empty.
+    :raises InputError: If the folder exists and is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{str(folder)!r} is not an empty folder. Name another.")
@@ -120,7 +120,7 @@ def export_collection(judged: Iterable[Judged], folder: Path) -> int:
             ranked: set[str] = set()
             for rank, index in enumerate(ranking.shown, start=1):
                 name, score = names[index], len(ranking.shown) - rank + 1
-                if name in ranked:  # the same text twice: its best place
+                if name in ranked:  # the same text twice: use its best rank
                     continue
                 ranked.add(name)
                 run.write(f"{query} Q0 {name} {rank} {score} crossrank\n")
@@ -137,7 +137,7 @@ def export_collection(judged: Iterable[Judged], folder: Path) -> int:
 
 
 def grade_of(label: float) -> int:
-    """TREC's grade of a label, so that relevant (0.5 and above) is 1 and more."""
+    """TREC's grade for a label: 1 or higher if relevant (0.5 and above)."""
     return 0 if label < 0.5 else round(1 + 4 * (label - 0.5))
 
 

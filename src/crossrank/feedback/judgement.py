@@ -1,4 +1,4 @@
-"""What somebody may say of a ranking: read from a request's body, checked against what was shown, made into labels."""
+"""Feedback on one ranking: read from a request's body, checked against the ranking, turned into labels."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FIELDS = ("request_id", "clicked", "helpful", "stars", "order", "missing", "comm
 
 @dataclass(frozen=True)
 class Judgement:
-    """What one user said of one ranking. Documents are named by their index in the request.
+    """One user's feedback on one ranking. Documents are named by their index in the request.
 
-    :param clicked: Documents that were clicked; empty if somebody looked and clicked nothing; ``None`` if unknown.
+    :param clicked: Documents that were clicked; empty if the user looked and clicked nothing; ``None`` if unknown.
     :param helpful: Document -> whether it helped.
     :param stars: Document -> 1 to 5.
-    :param order: All documents shown, in the order in which they should have been.
-    :param missing: What was looked for and not there.
-    :param user: Who says so; a later judgement of the same user replaces this one.
+    :param order: All documents shown, in the order that would be right.
+    :param missing: What the user looked for and did not find.
+    :param user: A key for the user; a later judgement of the same user replaces this one.
     """
 
     request_id: str
@@ -40,7 +40,7 @@ class Judgement:
 
         :param documents: How many documents the request had.
         :param shown: Those that were shown, from the top.
-        :raises FieldError: If it speaks of documents that are not there.
+        :raises FieldError: If it names documents that were not shown.
         """
         named = {"clicked": self.clicked, "helpful": self.helpful, "stars": self.stars, "order": self.order}
         seen = set(shown)
@@ -56,8 +56,8 @@ class Judgement:
                     raise FieldError(f"{field} names document {index}, which was not among those shown.", field)
         if self.order is not None and sorted(self.order) != sorted(shown):
             raise FieldError(
-                f"order has {len(self.order)} documents and is no permutation of the {len(shown)} shown. Send each of "
-                f"their indices once.",
+                f"order has {len(self.order)} documents, but must have each of the {len(shown)} shown exactly once. "
+                "Send all their indices.",
                 "order",
             )
 
@@ -71,7 +71,7 @@ def read_judgement(body: Mapping[str, Any]) -> Judgement:
     for name in body:
         if name not in FIELDS:
             raise FieldError(
-                f"{name[:40]!r} is no field of feedback.{did_you_mean(name, FIELDS)} Fields are: {', '.join(FIELDS)}.",
+                f"{name[:40]!r} is not a feedback field.{did_you_mean(name, FIELDS)} Fields are: {', '.join(FIELDS)}.",
                 name[:40],
             )
     if "request_id" not in body:
@@ -87,14 +87,14 @@ def read_judgement(body: Mapping[str, Any]) -> Judgement:
         user=_key(body, "user"),
     )
     if all(body.get(name) is None for name in FIELDS[1:-1]):
-        raise FieldError(f"There is no feedback in the body. Send one of: {', '.join(FIELDS[1:-1])}.")
+        raise FieldError(f"The body has no feedback. Send one of: {', '.join(FIELDS[1:-1])}.")
     return judgement
 
 
 def read_key(value: object, name: str) -> str:
     """Read a short identifier.
 
-    :raises FieldError: If it is none.
+    :raises FieldError: If it is not one.
     """
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_KEY or not value.isprintable():
         raise FieldError(f"{name} is {shown(value)}. Send a printable string of 1 to {LONGEST_KEY} characters.", name)
@@ -168,14 +168,14 @@ def _index(value: object, name: str) -> int:
 
 
 def labels_of_order(shown: Sequence[int], order: Sequence[int]) -> dict[int, float]:
-    """Labels of the documents that somebody moved, and of those they were moved past.
+    """Labels of the documents that the user moved, and of those they were moved past.
 
     The documents that kept their order among each other are the longest increasing run of old places in the new order;
     the others were moved. One that was moved up gets 1, and those it passed 0; one that was moved down gets 0, and
-    those it passed stay as they were, for they need not be good to be better. Nothing is said of the rest.
+    those it passed get no label, because they may be better without being good. The rest gets no label either.
 
     :param shown: Documents as they were shown, from the top.
-    :param order: The same as they should have been.
+    :param order: The same documents in the right order.
     """
     place = {document: i for i, document in enumerate(shown)}
     kept = _longest_run([place[document] for document in order])

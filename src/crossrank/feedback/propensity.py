@@ -1,7 +1,7 @@
-"""How likely people look at a place, from the clicks in rankings whose top was in random order.
+"""The probability that users look at a place, estimated from clicks in rankings with a shuffled top.
 
-Where documents were shuffled, each place has the same documents on average, so that its share of the clicks is
-proportional to the chance that somebody looks there: p(k) / p(1) is the ratio of the clicks at k and at 1 (X. Wang,
+If documents are shuffled, each place has equally good documents on average, so its share of the clicks is
+proportional to the probability that users look there: p(k) / p(1) is the ratio of the clicks at k and at 1 (X. Wang,
 M. Bendersky, D. Metzler, M. Najork, Learning to rank with selection bias in personal search, SIGIR 2016; T. Joachims,
 A. Swaminathan, T. Schnabel, Unbiased learning-to-rank with biased feedback, WSDM 2017, section 5.3). ``eta`` is that of
 the latter's model p(k) = k ** -eta, by maximum likelihood. Intervals are percentiles of a bootstrap over rankings.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from crossrank.feedback.store import Judged
 
-# An estimate replaces the constant if it rests on so many clicks, and its interval is not wider than this.
+# An estimate replaces the constant if it has at least this many clicks, and its interval is at most this wide.
 FEWEST_CLICKS, WIDEST = 100, 0.5
 HIGHEST_ETA = 5.0
 _SAMPLES, _LEVEL = 1000, 0.95
@@ -26,7 +26,7 @@ _SAMPLES, _LEVEL = 1000, 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval at 95 %."""
+    """A value with its 95 % interval."""
 
     value: float
     low: float
@@ -35,11 +35,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Propensities:
-    """What clicks in shuffled rankings say about attention.
+    """Position bias, estimated from clicks in shuffled rankings.
 
-    :param rankings: Shuffled rankings of which clicks are known.
+    :param rankings: Shuffled rankings with known clicks.
     :param clicks: Clicks in their shuffled part.
-    :param places: p(k) / p(1), from the first place; empty if nobody clicked the first.
+    :param places: p(k) / p(1), from the first place; empty if the first place has no clicks.
     :param eta: How fast attention falls; ``None`` without a click.
     """
 
@@ -50,7 +50,7 @@ class Propensities:
 
     @property
     def enough(self) -> bool:
-        """Whether ``eta`` is known well enough to be used."""
+        """Whether ``eta`` is precise enough to be used."""
         return self.eta is not None and self.clicks >= FEWEST_CLICKS and self.eta.high - self.eta.low <= WIDEST
 
     def as_dict(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Propensities:
 
 
 def estimate(judged: Iterable[Judged], *, seed: int = 0) -> Propensities:
-    """Estimate from stored rankings; those that were not shuffled are passed over."""
+    """Estimate from stored rankings; those that were not shuffled are ignored."""
     lengths: list[int] = []
     counts: list[dict[int, int]] = []
     for one in judged:
@@ -103,7 +103,7 @@ def _estimate(n: NDArray[Any], table: NDArray[Any], random: np.random.Generator)
     low, high = np.nanpercentile(etas, tails)
     places: tuple[Estimate, ...] = ()
     if np.isfinite(ratios).all():
-        # A sample without a click at the first place can't say anything; there are such samples only with few clicks.
+        # A sample without a click at the first place has no ratio. This happens only with few clicks.
         lows, highs = np.nanpercentile(np.array(sampled), tails, axis=0)
         places = tuple(Estimate(*map(float, one)) for one in zip(ratios, lows, highs, strict=True))
     return Propensities(len(n), total, places, Estimate(eta, float(low), float(high)))
@@ -113,7 +113,7 @@ def _fit(n: NDArray[Any], table: NDArray[Any], weights: NDArray[Any]) -> tuple[f
     """``eta``, and p(k) / p(1) of all places: NaN where that is 0 / 0 or worse."""
     logs = np.log(np.arange(1, table.shape[1] + 1))
     by_length = {int(length): weights[n == length] @ table[n == length] for length in np.unique(n)}
-    # Of each place its clicks, and the clicks at the first place of rankings that reach so far.
+    # For each place, its clicks, and the clicks at the first place in rankings that are long enough to have it.
     clicks, first = np.zeros(len(logs)), np.zeros(len(logs))
     for length, summed in by_length.items():
         clicks += summed

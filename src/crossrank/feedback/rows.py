@@ -14,9 +14,9 @@ from crossrank.feedback.tables import JudgementRow, RankingRow
 
 
 def ranking_rows(judged: Iterable[Judged]) -> Iterator[dict[str, Any]]:
-    """A row for each judgement, in the form of feedback in docs/training.md; rankings without texts are left out.
+    """A row for each judgement, in the format of feedback in docs/training.md. Rankings without texts are left out.
 
-    All rows have the same keys, ``None`` for what was not said. Judgements that say nothing of documents are left out.
+    All rows have the same keys; missing values are ``None``. Judgements without any signal for a document are left out.
     """
     for one in judged:
         if one.ranking.has_texts:
@@ -37,7 +37,7 @@ def ranking_rows(judged: Iterable[Judged]) -> Iterator[dict[str, Any]]:
 
 
 def labels_of(ranking: RankingRow, judgement: JudgementRow) -> dict[int, float]:
-    """What a judgement says of documents, by their index: the labels that the reader of files gives them."""
+    """A judgement's labels by document index: the same that reading from a file would give."""
     signals = {name: value for name, value in _signals(ranking, judgement).items() if value is not None}
     if not signals:
         return {}
@@ -47,7 +47,7 @@ def labels_of(ranking: RankingRow, judgement: JudgementRow) -> dict[int, float]:
 
 
 def mean_labels(one: Judged) -> dict[int, float]:
-    """Labels of a ranking's documents, by their index: the mean over those who judged them."""
+    """Labels of a ranking's documents by index: the mean over all users who judged them."""
     given: dict[int, list[float]] = {}
     for judgement in one.judgements:
         for index, label in labels_of(one.ranking, judgement).items():
@@ -56,7 +56,7 @@ def mean_labels(one: Judged) -> dict[int, float]:
 
 
 def pair_rows(judged: Iterable[Judged]) -> Iterator[dict[str, Any]]:
-    """``query``, ``document``, ``label``: a row for each document that a judgement speaks of."""
+    """``query``, ``document``, ``label``: a row for each document that a judgement labels."""
     for one in judged:
         if one.ranking.has_texts:
             for judgement in one.judgements:
@@ -65,7 +65,7 @@ def pair_rows(judged: Iterable[Judged]) -> Iterator[dict[str, Any]]:
 
 
 def triplet_rows(judged: Iterable[Judged]) -> Iterator[dict[str, Any]]:
-    """``query``, ``positive``, ``negative``: every relevant document of a ranking with every one that is not."""
+    """``query``, ``positive``, ``negative``: each relevant document of a ranking with each irrelevant one."""
     for one in judged:
         if one.ranking.has_texts:
             labels = mean_labels(one)
@@ -85,12 +85,12 @@ def _text(ranking: RankingRow, index: int) -> str:
 
 
 def _signals(ranking: RankingRow, judgement: JudgementRow) -> dict[str, list[Any] | None]:
-    """Clicked places, counted from 1, and a list for all documents shown of each other signal."""
+    """Clicked places, counted from 1, and for each other signal a list with one value per document shown."""
     shown = ranking.shown
     stars = {int(index): value for index, value in (judgement.stars or {}).items()}
     votes = {int(index): value for index, value in (judgement.helpful or {}).items()}
     labels = labels_of_order(shown, judgement.preferred) if judgement.preferred is not None else {}
-    # Stars and votes are of one document; they go before what an order implies.
+    # Stars and votes judge one document directly, so they override the labels from the order.
     labels = {index: label for index, label in labels.items() if index not in stars and index not in votes}
     clicked = judgement.clicked
     return {

@@ -1,4 +1,4 @@
-"""Rankings and what people said of them: written, read and deleted, in SQLite or PostgreSQL alike."""
+"""Rankings and the feedback on them: written, read and deleted, in SQLite or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# First, because it says which extra is needed.
+# Import this first, because it names the missing extra.
 from crossrank.feedback.database import Database  # isort: split
 
 import sqlalchemy as sa
@@ -25,21 +25,21 @@ _PAGE = 500
 
 
 class UnknownRankingError(InputError):
-    """A request id under which no ranking is stored."""
+    """No ranking is stored under this request id."""
 
 
 class KeyReusedError(InputError):
-    """An idempotency key that came before, with other feedback."""
+    """The idempotency key was used before, with other feedback."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """A ranking as it was answered.
+    """A ranking as the server returned it.
 
     :param documents: In the order of the request: ``{"text": ..., "id": ...}``, the id only if one was sent.
-    :param shown: Indices of the documents that were answered, from the top.
+    :param shown: Indices of the documents that were returned, from the top.
     :param scores: A score for each document, by index.
-    :param shuffled: How many of the first places were in random order.
+    :param shuffled: How many of the top places were in random order.
     """
 
     request_id: str
@@ -55,11 +55,11 @@ class Ranking:
 
     @property
     def characters(self) -> int:
-        """How long its texts are, together."""
+        """The total length of its texts."""
         return len(self.query) + sum(len(one["text"]) for one in self.documents)
 
     def row(self, *, texts: bool = True) -> dict[str, Any]:
-        """What is written of it.
+        """The row to write.
 
         :param texts: Whether with texts, or with their digests.
         """
@@ -84,19 +84,19 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Judged:
-    """A stored ranking with what people said of it: of each user the last judgement, all of those without a name."""
+    """A stored ranking with its feedback: the last judgement of each user, and all judgements without a user."""
 
     ranking: RankingRow
     judgements: Sequence[JudgementRow]
 
 
 class Store(Database):
-    """Rankings and judgements in a database; its methods may be called from any thread. Opened as a database is."""
+    """Rankings and judgements in a database. Its methods may be called from any thread."""
 
     # ---- writing -----------------------------------------------------------------------------------------------
 
     def add_rankings(self, rankings: Sequence[Ranking], *, texts: bool = True) -> int:
-        """Write rankings in one transaction; those whose request id is taken are left out.
+        """Write rankings in one transaction, except those whose request id is already stored.
 
         :param texts: Whether with texts, or with their digests.
         :returns: How many were written.
@@ -114,20 +114,20 @@ class Store(Database):
         return written
 
     def add_judgement(self, judgement: Judgement, *, key: str | None = None) -> int:
-        """Write what somebody said. When this returns, it is on the disk.
+        """Write a judgement. It is on disk when this returns.
 
         :param key: An idempotency key: the same judgement under the same key is written once.
         :returns: The number of the judgement.
         :raises UnknownRankingError: If no such ranking is stored.
-        :raises KeyReusedError: If the key came with another judgement.
-        :raises FieldError: If it speaks of documents that were not shown.
+        :raises KeyReusedError: If the key was used with another judgement.
+        :raises FieldError: If it names documents that were not shown.
         :raises StoreError: If it can't be written; then it was not.
         """
         try:
             with self.errors(IntegrityError), self.writing() as connection:
                 return self._add(connection, judgement, key)
         except IntegrityError:
-            # Another process has written under this key meanwhile, or deleted the ranking.
+            # Another process has written with this key in the meantime, or deleted the ranking.
             with self.errors(), self.writing() as connection:
                 return self._add(connection, judgement, key)
 
@@ -139,7 +139,7 @@ class Store(Database):
             ).one_or_none()
             if known is not None:
                 if known.body_digest != digest:
-                    raise KeyReusedError(f"The idempotency key {key!r} came with other feedback. Send a new key.")
+                    raise KeyReusedError(f"The idempotency key {key!r} was used with other feedback. Send a new key.")
                 return int(known.id)
         ranking = connection.execute(
             select(RankingRow.id, RankingRow.shown, sa.func.json_array_length(RankingRow.documents).label("documents"))
@@ -175,11 +175,11 @@ class Store(Database):
     def delete(
         self, *, request_id: str | None = None, user: str | None = None, before: float | None = None
     ) -> tuple[int, int]:
-        """Delete a ranking with its judgements, a user's judgements, or what is older than a time.
+        """Delete a ranking with its judgements, a user's judgements, or rankings older than a time.
 
-        :param user: Only the judgements go; a ranking has no user.
-        :param before: Rankings of before this time, in seconds since 1970.
-        :returns: How many rankings and judgements are gone.
+        :param user: Deletes only the user's judgements, because a ranking has no user.
+        :param before: Delete rankings before this time, in seconds since 1970.
+        :returns: How many rankings and judgements were deleted.
         :raises StoreError: If nothing can be deleted.
         """
         with self.errors(), self.writing() as connection:
@@ -195,11 +195,11 @@ class Store(Database):
         return counted[0], counted[1]
 
     def keep_within(self, *, days: float | None = None, size: int | None = None) -> int:
-        """Delete the oldest rankings, with their judgements, until the rest is within both bounds.
+        """Delete the oldest rankings, with their judgements, until the rest is within both limits.
 
-        :param days: The greatest age.
-        :param size: The most bytes of queries and documents.
-        :returns: How many rankings are gone.
+        :param days: The maximum age.
+        :param size: The maximum of bytes of queries and documents.
+        :returns: How many rankings were deleted.
         :raises StoreError: If nothing can be deleted.
         """
         gone = 0
@@ -224,10 +224,10 @@ class Store(Database):
     # ---- reading -----------------------------------------------------------------------------------------------
 
     def judged(self, *, all_rankings: bool = False, newest: int | None = None) -> Iterator[Judged]:
-        """Read rankings with their judgements, the oldest first.
+        """Read rankings with their judgements, oldest first.
 
-        :param all_rankings: Also those of which nobody has said anything.
-        :param newest: Only so many of the newest, the newest first.
+        :param all_rankings: Also rankings without feedback.
+        :param newest: Only this many of the newest, newest first.
         :raises StoreError: If the database can't be read.
         """
         last = None
@@ -265,7 +265,7 @@ class Store(Database):
         return {ranking: list(judgements.values()) for ranking, judgements in found.items()}
 
     def counts(self) -> dict[str, Any]:
-        """How much there is, and from when to when.
+        """Number of rows, and the first and last time.
 
         :raises StoreError: If the database can't be read.
         """
@@ -298,7 +298,7 @@ def digest_of(text: str) -> str:
 
 
 def _storable(text: str) -> str:
-    """A text without what no database takes: NUL, and halves of a surrogate pair."""
+    """A text without characters that databases reject: NUL, and halves of a surrogate pair."""
     return text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

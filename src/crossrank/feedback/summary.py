@@ -1,4 +1,4 @@
-"""What a store holds, in figures: for ``crossrank feedback stats`` and for pages."""
+"""Statistics of a store, for ``crossrank feedback stats`` and the server's page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIGNALS = ("clicked", "helpful", "stars", "preferred", "missing", "comment")
 
 
 def summary(store: Store) -> dict[str, Any]:
-    """Count rankings, judgements, signals and model versions, and estimate where people look.
+    """Count rankings, judgements, signals and model versions, and estimate the position bias.
 
     :raises StoreError: If the store can't be read.
     """

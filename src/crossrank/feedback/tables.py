@@ -1,4 +1,4 @@
-"""The tables of a feedback store. What changes here needs a new migration; a test compares the two."""
+"""The tables of a feedback store. A change here needs a new migration; a test compares the two."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Base(DeclarativeBase):
 
 
 class RankingRow(Base):
-    """One ranking that was answered.
+    """One ranking that the server returned.
 
     ``documents`` are objects in the order of the request, with ``text`` or ``digest``, and ``id`` if one was sent.
-    ``shown`` has their indices from the top. ``shuffled`` says how many of the first places were in random order.
-    ``query`` is a digest where texts are left out. ``size`` is the bytes of query and documents.
+    ``shown`` has their indices from the top. ``shuffled`` is the number of top places that were in random order.
+    ``query`` is a digest if texts are left out. ``size`` is the number of bytes of query and documents.
     """
 
     __tablename__ = "rankings"
@@ -44,9 +44,9 @@ class RankingRow(Base):
 
 
 class JudgementRow(Base):
-    """What one user said of one ranking, at one time. Rows are only added; a user's last one counts.
+    """One user's feedback on one ranking, at one time. Rows are only added; a user's last one counts.
 
-    ``body_digest`` tells a repeated request from another one under the same idempotency key.
+    ``body_digest`` shows whether a request with a known idempotency key is a repetition or a different one.
     """
 
     __tablename__ = "judgements"

@@ -1,4 +1,4 @@
-"""The one thread that writes what a server collects, so that no ranking waits for the database."""
+"""One thread that writes a server's rankings and judgements, so that no response waits for the database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossrank.feedback.judgement import Judgement
 from crossrank.feedback.store import Ranking, Store
 
 _BATCH = 100
-# After a failure the database is left alone for so long; then the next job tries again.
+# Seconds to wait after a failure before the next job tries the database again.
 _PAUSE_SECONDS = 1.0
 _RETENTION_SECONDS = 600.0
 
@@ -21,15 +21,15 @@ _RETENTION_SECONDS = 600.0
 class Writer:
     """Rankings wait in a bounded queue and are dropped when it is full; judgements are answered when they are written.
 
-    Jobs are done in their order, so that a judgement finds the ranking that was answered just before. Rankings that
+    Jobs run in order, so that a judgement finds the ranking that was returned just before. Rankings that
     can't be written stay in the queue until the database is back.
 
-    :param texts: Whether texts are written, or their digests.
+    :param texts: Write texts, or their digests.
     :param most: How many rankings and judgements may wait.
     :param characters: How long the texts of all waiting rankings may be.
     :param days: Delete rankings that are older.
     :param size: Delete the oldest rankings while texts take more bytes than this.
-    :param tell: Is told in words what went wrong.
+    :param tell: Called with a message when something went wrong.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Writer:
         tell: Callable[[str], object] = lambda message: None,
     ) -> None:
         self.store = store
-        #: Rankings that were written, and those that were not because the queue was full or their request id was taken.
+        #: Rankings that were written, and rankings dropped because the queue was full or their request id was known.
         self.written = self.dropped = self.repeated = 0
         self._texts, self._most, self._days, self._size, self._tell = texts, most, days, size, tell
         self._room, self._room_lock = characters, threading.Lock()
@@ -58,13 +58,13 @@ class Writer:
 
     @property
     def queued(self) -> int:
-        """How many jobs wait."""
+        """The number of waiting jobs."""
         return self._jobs.qsize() + len(self._waiting)
 
     def offer(self, ranking: Ranking) -> bool:
-        """Have a ranking written, sometime soon.
+        """Queue a ranking to be written.
 
-        :returns: Whether there was room for it.
+        :returns: Whether the queue had room for it.
         """
         if self.queued >= self._most or not self._take_room(ranking.characters):
             self.dropped += 1
@@ -77,7 +77,7 @@ class Writer:
         return True
 
     def judge(self, judgement: Judgement, key: str | None = None) -> Future[int]:
-        """Have a judgement written; the future has its number once it is on the disk, or the store's error."""
+        """Queue a judgement to be written. The future has its number once it is on disk, or the store's error."""
         done: Future[int] = Future()
         if self.queued >= self._most or not self._thread.is_alive():
             done.set_exception(StoreError(f"{self.queued} rankings and judgements wait to be written. Try again."))
@@ -86,7 +86,7 @@ class Writer:
         return done
 
     def close(self, seconds: float = 5.0) -> None:
-        """Write what waits, for so long at most."""
+        """Write what is waiting, for at most this long."""
         self._jobs.put(None)
         self._thread.join(seconds)
 
@@ -131,7 +131,7 @@ class Writer:
             except StoreError as error:
                 self._failed(error)
                 return False
-            except Exception as error:  # one of them can't be written at all, and must not hold up the others
+            except Exception as error:  # one of them can't be written at all, and must not block the others
                 if len(batch) > 1:
                     at_once = 1
                     continue
@@ -157,7 +157,7 @@ class Writer:
         except StoreError as error:
             self._failed(error)
             done.set_exception(error)
-        except Exception as error:  # whoever waits for it decides
+        except Exception as error:  # the caller that waits for it decides
             done.set_exception(error)
 
     def _retain(self) -> None:
