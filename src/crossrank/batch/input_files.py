@@ -27,7 +27,7 @@ _READ = 1 << 20
 class InputFile:
     """One file.
 
-    :param path: In its file system.
+    :param path: Its path in its file system.
     :param size: Bytes.
     :param changed: Time of the last change, in nanoseconds since 1970; 0 if unknown.
     """
@@ -53,9 +53,9 @@ class Part:
 
     :param number: Its position in the job, from 0.
     :param path: The file.
-    :param format: Of the file.
+    :param format: The file's format.
     :param start: The first byte; for Parquet, the first row.
-    :param end: After the last byte or row; -1 for a whole compressed file.
+    :param end: The end (exclusive) in bytes or rows; -1 for a whole compressed file.
     """
 
     number: int

@@ -8,7 +8,7 @@ The output folder::
     _bad/part-00000.jsonl       rows that were left out, with the reason
 
 Readers of Parquet folders skip names that start with ``_``. A part is written under another name, then renamed, then
-recorded. A part without a record is done again.
+recorded. A part without a record is repeated.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class BatchSummary(Counts):
     :param pairs: Pairs that were scored.
     :param cut: Pairs whose text did not fit the model.
     :param bad: Rows that were left out; see ``bad_rows``.
-    :param documents: Different documents of each part, for a model that reads them apart; 0 with a pipeline.
+    :param documents: Distinct documents of each part, for a model that encodes them separately; 0 with a pipeline.
     :param documents_prepared: How many of them were prepared.
-    :param seconds: Of scoring, summed over all processes.
+    :param seconds: Seconds of scoring, summed over all processes.
     :param parts: Parts of the job.
     :param resumed: Parts that an earlier run had finished.
     :param redone: Finished parts whose files were missing or damaged.
@@ -72,7 +72,7 @@ class BatchSummary(Counts):
 
 @dataclass(frozen=True)
 class PartRunner:
-    """Does one part. It can be sent to another process, which loads the model for its first part.
+    """Scores one part. It can be sent to another process, which loads the model for its first part.
 
     :param files: The input files by path, as they were when the job started.
     """
@@ -134,12 +134,12 @@ class PartRunner:
 
 
 class BatchJob:
-    """Scores an input of any size. A new run goes on where an earlier run stopped.
+    """Scores an input of any size. A new run resumes where an earlier run stopped.
 
     :param input: A Parquet, JSON lines or CSV file, a folder of such files, a glob, or a cloud address
         (``s3://bucket/folder``).
     :param output: A folder; or a file that ends in ``.parquet``, which is written at the end.
-    :param rank: What scores the rows.
+    :param rank: Scores the rows.
     :param part_pairs: The most pairs of a part of Parquet, unless a single row has more.
     :param part_bytes: Approximate bytes of a part of JSON lines or CSV.
     :raises InputError: If input, columns or output can't be used, or the output belongs to another job.
@@ -179,12 +179,12 @@ class BatchJob:
         advance: Callable[[int], object] = lambda done: None,
         engine: Callable[[PartRunner, list[Part]], Iterable[Mapping[str, Any]]] | None = None,
     ) -> BatchSummary:
-        """Do the unfinished parts.
+        """Score the unfinished parts.
 
         :param advance: Called with the finished share of ``weight``.
-        :param engine: Does the parts elsewhere and yields their records, in any order; by default this process does.
+        :param engine: Scores the parts elsewhere and yields their records, in any order (default: this process).
         :raises InputError: If the output belongs to another job, or another run is writing it.
-        :raises CrossRankError: If a part fails. Finished parts stay; run the same job again to go on.
+        :raises CrossRankError: If a part fails. Finished parts stay; run the same job again to resume it.
         """
         with ExitStack() as held:
             held.enter_context(self._lock())
@@ -209,7 +209,7 @@ class BatchJob:
                 self._join()
             else:
                 self._target.delete_dir_contents(f"{self._folder}/_tmp", missing_dir_ok=True)
-        if self._one_file:  # only now, because the folder contains the lock
+        if self._one_file:  # not before, because the folder contains the lock
             self._target.delete_dir(self._folder)
         return self._summary
 
@@ -265,7 +265,7 @@ class BatchJob:
         }
 
     def _todo(self, advance: Callable[[int], object]) -> list[Part]:
-        """The parts that are not done, or whose files are damaged. Finished parts are counted."""
+        """The parts that are unfinished or whose files are damaged. Finished parts are counted."""
         todo = []
         for part in self._parts:
             record = self._read_json(f"{self._folder}/_parts/{part.name}.json")

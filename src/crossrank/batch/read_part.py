@@ -20,7 +20,7 @@ from crossrank.errors import InputError
 # The most rows in memory at a time, and about the most bytes.
 CHUNK_ROWS = 4096
 CHUNK_BYTES = 16 << 20
-# Rows that decide about the columns of JSON lines.
+# The number of rows that determine the columns of JSON lines.
 SCHEMA_ROWS = 2000
 # A longer row is not read into memory; it is a bad row.
 LONGEST_ROW = 64 << 20

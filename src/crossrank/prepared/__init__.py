@@ -1,1 +1,1 @@
-"""Documents that are read once: in memory, within a bound, and on disk."""
+"""Documents that are encoded once: in memory, up to a limit, and on disk."""

@@ -1,4 +1,4 @@
-"""PreparedDocuments: documents that a model has read once, on disk, for any number of queries."""
+"""PreparedDocuments: documents that a model has encoded once, stored on disk for any number of queries."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from crossrank.prepared.store import DIRECTORY, Row, Store
 from crossrank.tokenization.split_encoder import ReadText, Text
 from crossrank.validation import check_choice, shown
 
-# What is added at a time: a killed process loses no more work than that.
+# Documents are added in groups of this size, so a killed process loses at most one group.
 _SECONDS = 3.0
 _TEXTS, _MOST_TEXTS = 64, 256
 
 
 @dataclass(frozen=True)
 class StoredText:
-    """Stands for the text of a prepared document, which was named by its id."""
+    """Replaces the text of a prepared document that was named by its id."""
 
     row: Row
 
 
 @dataclass(frozen=True)
 class Added:
-    """What :meth:`PreparedDocuments.add` did.
+    """The result of :meth:`PreparedDocuments.add`.
 
-    :param read: Documents that were new or changed, and were read.
-    :param unchanged: Documents that were there already.
-    :param tokens: Tokens that were read.
+    :param read: Documents that were encoded, because they were new or changed.
+    :param unchanged: Documents that were already stored.
+    :param tokens: Tokens that were encoded.
     :param seconds: Wall time.
     """
 
@@ -52,18 +52,18 @@ class Added:
 
 
 class PreparedDocuments:
-    """Documents as the bundled model, or one trained from it, has read them; kept in a folder.
+    """Documents encoded by the bundled model, or one trained from it, and stored in a folder.
 
-    ``CrossEncoder(prepared=folder)`` finds them by their texts, and ``CrossEncoder.rank_ids`` by their ids. Many
+    ``CrossEncoder(prepared=folder)`` finds them by text, and ``CrossEncoder.rank_ids`` by id. Many
     readers may use a folder while one process adds to it; each sees the state of when it opened it, until
     :meth:`refresh`. One object may be used from many threads.
 
-    :param folder: The folder; made with the first documents.
-    :param model: What reads them: a hub name, a folder, or ``None`` for the bundled model.
+    :param folder: The folder; created with the first documents.
+    :param model: The model that encodes them: a hub name, a folder, or ``None`` for the bundled model.
     :param storage: ``"int8"`` (about 390 bytes a token for the bundled model), ``"float16"`` (770) or ``"int4"`` (220).
-        A folder that is there keeps its own.
-    :param precision: As for ``CrossEncoder``; states are bound to it.
-    :param max_length: As for ``CrossEncoder``; states are bound to it.
+        An existing folder keeps its own.
+    :param precision: As for ``CrossEncoder``; ranking must use the same.
+    :param max_length: As for ``CrossEncoder``; ranking must use the same.
     :param num_threads: As for ``CrossEncoder``.
     :raises InputError: If a setting can't be used.
     :raises PreparedError: If the folder can't be used.
@@ -113,14 +113,14 @@ class PreparedDocuments:
         *,
         progress: Callable[[int], object] | None = None,
     ) -> Added:
-        """Read documents that are new or whose text has changed.
+        """Encode documents that are new or whose text has changed.
 
-        They are on disk group by group: what a stopped call has added stays, and the same call goes on from there.
+        They are written in groups: a stopped call keeps the groups it has added, and the same call resumes from there.
 
-        :param ids: A string each, not empty; one that is there with another text is replaced.
-        :param texts: As many texts.
-        :param progress: Called with the number of documents that were just done.
-        :raises InputError: If an id or a text is no string, or an id stands for two texts.
+        :param ids: Strings that are not empty. A document that is stored with another text is replaced.
+        :param texts: One text for each id.
+        :param progress: Called with the number of documents that were just added.
+        :raises InputError: If an id or a text is not a string, or an id has two texts.
         :raises PreparedError: If the folder belongs to another model, is being written by another process, or can't be
             written.
         :raises ModelError: If the model can't be loaded.
@@ -155,9 +155,9 @@ class PreparedDocuments:
         return Added(read, len(wanted) - read, tokens, time.perf_counter() - started)
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Remove documents; ids that are not there are passed over.
+        """Remove documents; unknown ids are ignored.
 
-        :returns: How many were there.
+        :returns: How many were removed.
         :raises PreparedError: If the folder is being written by another process, or can't be written.
         """
         names = [_checked_id(identifier, i) for i, identifier in enumerate(ids)]
@@ -178,7 +178,7 @@ class PreparedDocuments:
         return 0 if self._store is None else self.remove([row.id for row in self._store.rows() if row.id not in kept])
 
     def compact(self) -> None:
-        """Give the space of removed documents back to the disk. Readers that have the folder open are not disturbed.
+        """Free the disk space of removed documents. Readers that have the folder open can go on.
 
         :raises PreparedError: As :meth:`remove`.
         """
@@ -187,9 +187,9 @@ class PreparedDocuments:
                 writer.compact(wasted=0.0)
 
     def repair(self) -> list[str]:
-        """Look at every document's checksum, and remove those that are damaged.
+        """Check every document's checksum, and remove damaged documents.
 
-        :returns: Their ids; :meth:`add` reads them anew.
+        :returns: Their ids; :meth:`add` encodes them again.
         :raises PreparedError: As :meth:`remove`.
         """
         if self._store is None:
@@ -203,7 +203,7 @@ class PreparedDocuments:
     # ---- reading -----------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """See what other processes have added and removed since.
+        """See documents that other processes have added and removed since.
 
         :raises PreparedError: If the folder is damaged.
         """
@@ -213,9 +213,9 @@ class PreparedDocuments:
             self._open(Store(self.folder))
 
     def stats(self) -> dict[str, Any]:
-        """Say how many documents, tokens and bytes there are, and what they were made with.
+        """Return the number of documents, tokens and bytes, and the model that encoded them.
 
-        ``bytes`` are those of documents in use, ``bytes_unused`` what a compaction gives back.
+        ``bytes`` counts documents in use, ``bytes_unused`` what a compaction frees.
         """
         if self._store is None:
             return {"folder": str(self.folder), "documents": 0}
@@ -225,9 +225,9 @@ class PreparedDocuments:
 
     @property
     def made_with(self) -> MadeWith:
-        """What the states depend on.
+        """The model and settings that the states depend on.
 
-        :raises PreparedError: If there are none yet.
+        :raises PreparedError: If the folder has no documents yet.
         """
         meta = self._needed().meta
         return MadeWith(meta["identity"], meta["precision"], int(meta["max_length"]), int(meta["hidden"]))
@@ -238,7 +238,7 @@ class PreparedDocuments:
         return self._storage or "int8"
 
     def find(self, text: Hashable) -> ReadText | None:
-        """Give a document's states by its text; ``None`` if it is not there or damaged."""
+        """Return a document's states by its text; ``None`` if it is missing or damaged."""
         if self._store is None:
             return None
         row = text.row if isinstance(text, StoredText) else self._store.by_digest(_digest(str(text)))
@@ -248,9 +248,9 @@ class PreparedDocuments:
         return unpack(data, row.tokens, self._hidden, self._storage or "int8", row.tokens_cut)
 
     def stored(self, ids: Sequence[str]) -> list[StoredText]:
-        """Give what stands for the texts of documents.
+        """Return placeholders for the texts of documents.
 
-        :raises PreparedError: If an id is not there, or its document is damaged; the message names it.
+        :raises PreparedError: If an id is unknown, or its document is damaged; the message names it.
         """
         store = self._needed()
         found = []
@@ -270,9 +270,9 @@ class PreparedDocuments:
         return found
 
     def check(self, model: LoadedModel) -> None:
-        """Refuse a model that the states are not of.
+        """Refuse a model that did not make the states.
 
-        :raises PreparedError: If it is another, or runs otherwise; the message says what to run.
+        :raises PreparedError: If it is another model or has other settings; the message says what to run.
         """
         refuse_another(self.made_with, made_with(model), self.folder, self._needed().meta["model"])
 
@@ -299,9 +299,9 @@ class PreparedDocuments:
         return self._store
 
     def load(self) -> LoadedModel:
-        """Load the model that reads documents.
+        """Load the model that encodes documents.
 
-        :raises InputError: If it doesn't read documents apart.
+        :raises InputError: If it doesn't encode documents separately.
         :raises ModelError: If it can't be loaded.
         """
         with self._lock:
@@ -324,10 +324,10 @@ class PreparedDocuments:
             return self._needed(), model
 
     def _add(self, writer: Any, store: Store, model: LoadedModel, group: Sequence[tuple[str, str, bytes]]) -> int:
-        """Read a group of documents and add them; its tokens that were read."""
+        """Encode a group of documents and add them; return the number of encoded tokens."""
         encoder: Any = model.encoder
         engine: Any = model.engine
-        # A text that is there under another id, or twice in the group, is read once.
+        # A text that is stored under another id, or occurs twice in the group, is encoded once.
         new: dict[bytes, str] = {}
         known: dict[bytes, Row] = {}
         for _, text, digest in group:
@@ -353,10 +353,10 @@ class PreparedDocuments:
 
 
 def open_prepared(given: str | os.PathLike[str] | PreparedDocuments) -> PreparedDocuments:
-    """Open a folder of prepared documents for a model that reads them.
+    """Open a folder of prepared documents for ranking.
 
     :raises InputError: If it is neither a folder's name nor prepared documents.
-    :raises PreparedError: If the folder holds none, or can't be used.
+    :raises PreparedError: If the folder has none, or can't be used.
     """
     if not isinstance(given, (str, os.PathLike, PreparedDocuments)):
         raise InputError(f"prepared={shown(given)}; give the folder that crossrank prepare wrote.")

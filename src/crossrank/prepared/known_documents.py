@@ -1,4 +1,4 @@
-"""What a model knows of its documents: the states of those it read last, and those that were prepared on disk."""
+"""Known documents of a model: those it encoded most recently, and those prepared on disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 class KnownDocuments:
     """States of documents, from memory or from disk; see :class:`~crossrank.tokenization.split_encoder.KnownTexts`.
 
-    :param max_bytes: How much memory the states of the documents read last may take; 0 keeps none.
+    :param max_bytes: Memory limit for the states of recently encoded documents; 0 keeps none.
     :param prepared: Documents that were prepared on disk.
     """
 
@@ -31,12 +31,12 @@ class KnownDocuments:
         renew_lock_after_fork(self)
 
     def find(self, text: Hashable) -> ReadText | None:
-        """Give a document's states, or ``None`` where it must be read."""
+        """Return a document's states, or ``None`` if it must be encoded."""
         found = None if self.prepared is None else self.prepared.find(text)
         return self.cache.find(text) if found is None else found
 
     def keep(self, text: Hashable, read: ReadText) -> None:
-        """Keep the states of a document that was just read."""
+        """Keep the states of a document that was just encoded."""
         self.cache.keep(text, read)
 
     def count(self, documents: int = 0, documents_cached: int = 0, documents_prepared: int = 0) -> None:
@@ -47,7 +47,7 @@ class KnownDocuments:
             self._misses += documents - documents_cached - documents_prepared
 
     def facts(self) -> Mapping[str, Any]:
-        """Say what is kept and how often it was of use."""
+        """Return the size of the cache, its hits and its misses."""
         return {
             "max_bytes": self.cache.max_bytes,
             "bytes": self.cache.bytes,

@@ -1,4 +1,4 @@
-"""What the states of documents depend on: the model, how it runs, and how much of a text it reads."""
+"""What the states of documents depend on: the model, its precision, and the maximum length."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from crossrank.tokenization.split_encoder import SplitEncoder
 
 @dataclass(frozen=True)
 class MadeWith:
-    """What states depend on: prepared with one, they are of no use to another.
+    """What states depend on: they can be used only with the same values.
 
     :param identity: Digest of the model's files.
-    :param precision: What it computes in.
+    :param precision: The number format it computes in.
     :param max_length: The most tokens of a document.
-    :param hidden: Numbers of a token's state.
+    :param hidden: Size of a token's state.
     """
 
     identity: str
@@ -27,7 +27,7 @@ class MadeWith:
 
 
 def made_with(model: LoadedModel) -> MadeWith:
-    """What a loaded model's states depend on."""
+    """The values of a loaded model."""
     return MadeWith(
         model.files.identity,
         str(model.engine.facts["precision"]),
@@ -39,7 +39,7 @@ def made_with(model: LoadedModel) -> MadeWith:
 def check_apart(model: LoadedModel, name: str) -> None:
     """Refuse a model that reads query and document together.
 
-    :raises InputError: If it is one.
+    :raises InputError: If it does.
     """
     if not isinstance(model.encoder, SplitEncoder):
         raise InputError(
@@ -49,7 +49,7 @@ def check_apart(model: LoadedModel, name: str) -> None:
 
 
 def refuse_another(made: MadeWith, found: MadeWith, folder: Path, model: str) -> None:
-    """Refuse a model that the states are not of.
+    """Refuse a model that did not make the states.
 
     :param made: What the states were made with.
     :param found: What the model would make them with.

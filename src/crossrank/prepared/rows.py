@@ -15,7 +15,7 @@ _GROUP = 32
 
 
 def pack(read: ReadText, storage: str) -> bytes:
-    """Token ids, scales and rows, one behind the other, each in the computer's own order of bytes (little-endian)."""
+    """Token ids, scales and rows, one after the other, in little-endian byte order."""
     ids = read.ids.astype("<i4").tobytes()
     states = read.states.astype(np.float32)
     if storage == "float16":
@@ -29,7 +29,7 @@ def pack(read: ReadText, storage: str) -> bytes:
 
 
 def unpack(data: memoryview, tokens: int, hidden: int, storage: str, tokens_cut: int) -> ReadText:
-    """Give a document's states; int8 and float16 rows stay where they are, nothing is copied."""
+    """Return a document's states; int8 and float16 rows are not copied."""
     ids = np.frombuffer(data, "<i4", tokens)
     rest = data[4 * tokens :]
     if storage == "float16":
@@ -52,7 +52,7 @@ def unpack(data: memoryview, tokens: int, hidden: int, storage: str, tokens_cut:
 def _quantize(states: NDArray[np.float32], most: int) -> tuple[NDArray[np.float16], NDArray[np.int8]]:
     """Round the last axis to integers up to ``most`` and a scale."""
     scales = (np.abs(states).max(-1) / most).astype("<f2")
-    # Rounded to float16 the scale may be a little small; a row of zeros has none.
+    # The scale, rounded to float16, may be slightly too small; a row of zeros has scale 0.
     divisor = np.maximum(scales.astype(np.float32), np.float32(1e-7))[..., None]
     return scales, np.clip(np.rint(states / divisor), -most, most).astype(np.int8)
 

@@ -3,14 +3,14 @@
 ::
 
     prepared/
-      directory.sqlite     what it was made with; of each document: id, digest of the text, segment, place, checksum
-      segment-000001.bin   documents' states, one behind the other
+      directory.sqlite     the model; for each document: id, digest of the text, segment, position, checksum
+      segment-000001.bin   documents' states, one after the other
       writer.lock
 
-A document is appended to the last segment and synchronised to the disk before the directory's transaction says that it
-is there. So a writer that is killed leaves at most bytes that nobody refers to, and a reader, whose transaction stays
-open until ``refresh``, sees one state of the directory. A place in a segment is never written twice: what a reader has
-mapped stays as it is, also when a compaction has removed the file.
+A document is appended to the last segment and synced to disk before the directory's transaction records it. So a killed
+writer leaves at most some unused bytes. A reader's transaction stays open until ``refresh``, so it sees one state of
+the directory. A position in a segment is never written twice: what a reader has mapped doesn't change, even when a
+compaction has deleted the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from crossrank.forks import never_release_after_fork, renew_lock_after_fork, reo
 
 FORMAT = 1
 DIRECTORY = "directory.sqlite"
-# A segment takes no further document when it is so large.
+# A segment of this size takes no more documents.
 SEGMENT_BYTES = 1 << 30
 # For how long a second writer waits for the first.
 _WAIT = 10.0
@@ -69,7 +69,7 @@ class Store:
     """Reads a folder of prepared documents, and adds to it. Safe to use from many threads.
 
     :param folder: The folder; :meth:`create` makes it.
-    :raises PreparedError: If it is no such folder, or one of a newer format.
+    :raises PreparedError: If it is not such a folder, or has a newer format.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -100,7 +100,7 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, meta: Mapping[str, str]) -> Store:
-        """Make an empty folder; one that another process has just made is opened.
+        """Create an empty folder, or open it if another process has just created it.
 
         :raises PreparedError: If it can't be written.
         """
@@ -108,7 +108,7 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / "writer.lock", "prepare", wait=_WAIT):
                 if not (folder / DIRECTORY).exists():
-                    # Under another name first: a half-made directory is never seen.
+                    # Under another name first, so that no process sees an incomplete directory.
                     unfinished = folder / "directory.unfinished"
                     unfinished.unlink(missing_ok=True)
                     connection = sqlite3.connect(unfinished)
@@ -124,7 +124,7 @@ class Store:
     # ---- reading -----------------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """See what was added and removed since.
+        """See documents that were added and removed since.
 
         :raises PreparedError: If the directory is damaged.
         """
@@ -136,7 +136,7 @@ class Store:
                     if self._connection.in_transaction:
                         self._connection.rollback()
                     self._connection.execute("BEGIN")
-                    # The transaction begins with the first row that is read.
+                    # The transaction begins when the first row is read.
                     self._connection.execute("SELECT id FROM documents LIMIT 1").fetchone()
                 except sqlite3.DatabaseError as error:
                     raise self._damaged(error) from error
@@ -145,7 +145,7 @@ class Store:
                     break  # else a compaction came between the two: look again
 
     def reopen(self) -> None:
-        """Open the directory anew, in a child process.
+        """Open the directory again, in a child process.
 
         :raises PreparedError: If it can't be opened.
         """
@@ -167,12 +167,12 @@ class Store:
             return self._one("id = ?", identifier)
 
     def rows(self) -> Iterator[Row]:
-        """All documents, in the order of their places."""
+        """All documents, in the order of their positions."""
         with self._lock:
             return iter(_all_rows(self._connection))
 
     def data(self, row: Row) -> memoryview | None:
-        """Give a document's bytes as they lie in the mapped file, or ``None`` where they are damaged."""
+        """Return a document's bytes from the mapped file, or ``None`` if they are damaged."""
         data = self._maps.get(row.segment)
         if data is None or row.start + row.size > len(data):
             # It was added since, by this process.
@@ -195,11 +195,11 @@ class Store:
         return {int(found[1]): path for path in paths if (found := _SEGMENT.fullmatch(path.name))}
 
     def segment_path(self, number: int) -> Path:
-        """Where a segment lies."""
+        """The path of a segment."""
         return self.folder / f"segment-{number:06d}.bin"
 
     def stats(self) -> dict[str, int]:
-        """Count documents, tokens, bytes of documents and of files; once after each refresh, for it reads every row."""
+        """Count documents, tokens and bytes. It reads every row, so the result is cached until the next refresh."""
         with self._lock:
             if self._stats is None:
                 count, tokens = self._connection.execute("SELECT count(*), total(tokens) FROM documents").fetchone()
@@ -221,7 +221,7 @@ class Store:
 
     @contextmanager
     def writer(self) -> Iterator[Writer]:
-        """Take the only place for a writer; a second one waits for ten seconds.
+        """Become the only writer; a second one waits for ten seconds.
 
         :raises PreparedError: If another process has it, or the folder can't be written.
         """
@@ -268,7 +268,7 @@ class Store:
             raise self._damaged(error) from error
 
     def mapped(self, number: int) -> memoryview | None:
-        """Map a segment as it is now."""
+        """Map the current content of a segment."""
         path = self.segment_path(number)
         try:
             with path.open("rb") as file:
@@ -299,7 +299,7 @@ class Writer:
         self._number = max(store.segments(), default=1)
 
     def add(self, documents: Sequence[tuple[str, bytes, int, int, bytes]]) -> None:
-        """Add documents, all or none; one whose id is there is replaced.
+        """Add documents, all or none; a document with a known id is replaced.
 
         :param documents: Of each: id, digest, tokens, tokens cut, and its bytes; empty bytes for a text that is there
             under another id.
@@ -325,7 +325,7 @@ class Writer:
             places = {}
         for identifier, digest, *_ in documents:
             row = places.get(digest) or self.by_digest(digest)
-            assert row is not None  # the caller leaves out the bytes only of what is there
+            assert row is not None  # the caller leaves out the bytes only of texts that are stored
             rows.append((identifier, *_values(row)[1:]))
         self._write(f"INSERT OR REPLACE INTO documents ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
@@ -334,13 +334,13 @@ class Writer:
         self._write("DELETE FROM documents WHERE id = ?", [(identifier,) for identifier in ids])
 
     def by_digest(self, digest: bytes) -> Row | None:
-        """Find a document by its text's digest, those just added among them."""
+        """Find a document by its text's digest, also among those just added."""
         return _one_row(self._connection, "digest = ?", digest)
 
     def compact(self, *, wasted: float = 0.5) -> None:
-        """Copy what is used out of segments of which more than a share is not, and delete those.
+        """Copy the used documents out of segments with more than this share unused, and delete those segments.
 
-        A damaged document is not taken along: it will be read anew.
+        A damaged document is not copied; it will be encoded again.
         """
         live: dict[int, dict[int, list[Row]]] = {}
         for row in _all_rows(self._connection):
@@ -350,7 +350,7 @@ class Writer:
             size = path.stat().st_size
             if size - sum(rows[0].size for rows in places.values()) <= wasted * size:
                 continue
-            # A place is never written twice, so what is copied goes into a new segment.
+            # A position is never written twice, so copies go into a new segment.
             self._number = max(self._number, number + 1)
             mapped = self._store.mapped(number)
             batch: list[tuple[str, bytes, int, int, bytes]] = []
@@ -360,7 +360,7 @@ class Writer:
                 if zlib.crc32(data) != first.checksum:
                     self.remove(row.id for row in rows)
                     continue
-                # Several ids may share a place.
+                # Several ids may share a position.
                 batch += [
                     (row.id, row.digest, row.tokens, row.tokens_cut, b"" if row is not first else data) for row in rows
                 ]
@@ -368,7 +368,7 @@ class Writer:
                     self.add(batch)
                     batch = []
             self.add(batch)
-            # Windows refuses while a reader has it open; then the next compaction finds it unused.
+            # Windows refuses while a reader has it open; the next compaction then deletes it.
             with suppress(PermissionError):
                 path.unlink()
 
