@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 # engine prepares every new shape, so few lengths are better: there are 28 up to 512. See docs/performance-log.md.
 _STEPS = ((64, 8), (256, 16))
 _STEP_ABOVE = 32
-# Where documents are read apart, the pairs of one batch may be so many times what the budget has of documents: what a
-# further pair costs then is small.
+# If documents are encoded separately, a batch may have this many times more pairs than the budget has documents,
+# because a further pair then costs little.
 _PAIRS_PER_DOCUMENT = 4
 
 
@@ -23,7 +23,7 @@ class Batch:
     """Arrays for one forward pass.
 
     :param inputs: Name of the engine's input -> array; ``input_ids`` and ``attention_mask`` are
-        ``[batch, length]``. What a model kind adds to that, its encoder says.
+        ``[batch, length]``. The encoder of a model kind documents further inputs.
     :param rows: For each row of the batch, its index among the encoded pairs.
     :param tokens: How many of the tokens are text or special tokens, not padding.
     """
@@ -49,19 +49,19 @@ def plan(
 ) -> Iterator[NDArray[np.int64]]:
     """Cut the pairs, longest first, into groups whose padded size stays within the budget.
 
-    Longest first, so that the largest memory is taken at once and not late. Pairs with the same document stand
-    together: a model that reads documents apart reads it once.
+    Longest first, so that the peak of memory comes first. Pairs with the same document are adjacent, because a model
+    that encodes documents separately then encodes it once.
 
     :param lengths: Tokens of each pair.
     :param documents: Index of each pair's document.
     :param token_budget: The most tokens, padding included, of one batch; a single pair may exceed it.
     :param most_rows: The most pairs of one batch.
-    :param apart: Whether the tokens are of the document alone, which is read once for all of its pairs: then the
-        budget counts each document once.
+    :param apart: Whether the lengths are of the document alone, which is encoded once for all of its pairs. The
+        budget then counts each document once.
     """
     order = np.lexsort((documents, -lengths))
     sorted_documents = documents[order]
-    # Which document, counted along the order, each pair has.
+    # The number of each pair's document, counted along the order.
     nth = np.cumsum(np.append(0, np.diff(sorted_documents) != 0)) if apart and len(order) else np.arange(len(order))
     start = 0
     while start < len(order):

@@ -1,4 +1,4 @@
-"""Query + document -> ids for decoders: a prompt around them, padding on the left, the prompt's tail never cut."""
+"""Query + document -> ids for decoders: inside a prompt that is never cut, with padding on the left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NONE = (0, 0)
 
 @dataclass(frozen=True)
 class _Piece:
-    """A chunk in tokens, and where query and document stand in it: ``[start, end)``, empty if they don't."""
+    """A chunk in tokens, and the ranges of query and document in it: ``[start, end)``, empty if not in it."""
 
     ids: NDArray[np.int32]
     query: tuple[int, int]
@@ -33,15 +33,15 @@ class DecoderEncoder:
     """The encoder of decoders.
 
     Assembles ``input_ids`` and ``attention_mask``, ``[batch, length]``, padded on the left, so that the last position
-    is the prompt's last token in every row. What is cut of a query or document is its end; the prompt stays whole.
+    is the prompt's last token in every row. Query and document are cut at the end; the prompt stays whole.
 
-    Its :class:`EncodedPairs` hold no queries, and as documents the whole rows of the distinct pairs, already cut: what
-    stands between the texts can depend on both.
+    Its :class:`EncodedPairs` has no queries. Its documents are the whole rows of the distinct pairs, already cut,
+    because the text between query and document can depend on both.
 
     :param tokenizer: With truncation and padding off.
-    :param prompt: What stands around query and document.
+    :param prompt: The prompt around query and document.
     :param max_length: The most tokens of a pair, the prompt included.
-    :param pad_id: The id that fills up a row; it is masked, so any will do.
+    :param pad_id: The id that fills up a row; it is masked, so any id works.
     :param bos: The tokenizer's token for the beginning of a text, if it has one that is not its padding.
     :raises InputError: If ``max_length`` leaves no room for a token of each text.
     """
@@ -49,7 +49,7 @@ class DecoderEncoder:
     def __init__(
         self, tokenizer: Tokenizer, prompt: Prompt, max_length: int, *, pad_id: int, bos: str | None = None
     ) -> None:
-        # Special tokens are part of the prompt; what is left of the post-processor would only trim the offsets.
+        # Special tokens are part of the prompt; the post-processor would only trim the offsets.
         tokenizer.post_processor = None
         self.max_length = max_length
         self.tokenizer = tokenizer
@@ -65,7 +65,7 @@ class DecoderEncoder:
             )
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
-        """Tokenize, cut documents to the room there is, queries too if they take more than half of it."""
+        """Tokenize, cut documents to the available room, and queries too if they take more than half of it."""
         distinct: dict[tuple[str, str], int] = {}
         inverse = np.fromiter((distinct.setdefault(pair, len(distinct)) for pair in pairs), np.int64, len(pairs))
         columns = [self._pieces(chunk, list(distinct)) for chunk in self._chunks]
@@ -79,7 +79,7 @@ class DecoderEncoder:
         query_kept = np.where(over, np.minimum(query_full, np.maximum(cap, room - document_full)), query_full)
         document_kept = np.clip(room - query_kept, 0, document_full)
         query_cut, document_cut = query_full - query_kept, document_full - document_kept
-        # Arrays, as lists of Python integers would take ten times the memory; they serve as sequences all the same.
+        # Arrays, because lists of Python integers would take ten times the memory.
         cut: list[Any] = [
             _join(row, int(query), int(document))
             for row, query, document in zip(rows, query_cut, document_cut, strict=True)
@@ -108,7 +108,7 @@ class DecoderEncoder:
         return Batch({"input_ids": ids, "attention_mask": mask}, rows, int(lengths.sum()))
 
     def token_id(self, token: str) -> int:
-        """Look up the id of an answer.
+        """Look up the token id of an answer.
 
         :raises CheckpointError: If the tokenizer makes several tokens of it.
         """
@@ -124,7 +124,7 @@ class DecoderEncoder:
         return _join([self._pieces(chunk, [(query, document)])[0] for chunk in self._chunks], 0, 0)
 
     def _pieces(self, chunk: Chunk, pairs: Sequence[tuple[str, str]]) -> list[_Piece]:
-        """One chunk of each pair; what is the same for several pairs is tokenized once."""
+        """One chunk of each pair; a text that several pairs share is tokenized once."""
         places: dict[tuple[str, str], int] = {}
         keys = [(query if QUERY in chunk else "", document if DOCUMENT in chunk else "") for query, document in pairs]
         for key in keys:
@@ -138,7 +138,7 @@ class DecoderEncoder:
         return [pieces[places[key]] for key in keys]
 
     def _fill(self, chunk: Chunk, query: str, document: str) -> tuple[str, tuple[tuple[int, int], tuple[int, int]]]:
-        """Fill in a chunk: its text, and from where to where query and document go in it, in characters."""
+        """Fill in a chunk: its text, and the character ranges of query and document in it."""
         text = ""
         spans: dict[Slot, tuple[int, int]] = {}
         for part in chunk:
@@ -155,8 +155,8 @@ class DecoderEncoder:
 def _tokens(ends: Sequence[int], start: int, stop: int) -> tuple[int, int]:
     """Find the tokens of a text's characters ``[start, stop)``.
 
-    A token that reaches from the prompt into the text is the text's, for it holds the text's first letter; one that
-    reaches out of the text into the prompt is the prompt's, for the prompt must stay whole.
+    A token that reaches from the prompt into the text belongs to the text, because it has the text's first letter. One
+    that reaches from the text into the prompt belongs to the prompt, because the prompt must stay whole.
     """
     first = bisect_right(ends, start)
     return (first, max(first, bisect_right(ends, stop))) if stop > start else _NONE

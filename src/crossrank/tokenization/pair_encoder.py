@@ -1,4 +1,4 @@
-"""Query + document -> ids. The document alone is cut; the query is capped; both are reported."""
+"""Query + document -> ids. The document is cut, and the query only if it is very long; both are reported."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class EncodedPairs:
     :param documents: Ids of each distinct document, uncut: how much fits depends on the query beside it.
     :param pairs: ``[distinct pairs, 2]``, an index into ``queries`` and one into ``documents``.
     :param inverse: ``[pairs as given]``, an index into ``pairs``.
-    :param lengths: Tokens of each distinct pair as the model will see it, special tokens included.
+    :param lengths: Tokens of each distinct pair as the model sees it, special tokens included.
     :param query_kept: Tokens that are kept of each distinct pair's query.
     :param document_kept: Tokens that are kept of each distinct pair's document.
-    :param query_cut: Tokens that each distinct pair's query lost.
-    :param document_cut: Tokens that each distinct pair's document lost.
-    :param apart: Whether ``lengths`` are of the document alone, because the model reads the two texts apart.
+    :param query_cut: Tokens cut from each distinct pair's query.
+    :param document_cut: Tokens cut from each distinct pair's document.
+    :param apart: Whether ``lengths`` are of the document alone, because the model encodes the two texts separately.
     """
 
     queries: list[Ids]
@@ -53,21 +53,21 @@ class EncodedPairs:
 
     @property
     def documents_known(self) -> dict[str, int]:
-        """Counts of documents that were read before: none where the two texts are read together."""
+        """Counts of documents that were encoded before: none, because the two texts are encoded together."""
         return {}
 
     @property
     def all_known(self) -> bool:
-        """Whether every document was read before, so that a pair costs little."""
+        """Whether every document was encoded before, so that a pair costs little."""
         return False
 
     def known(self, row: int) -> str | None:
-        """Where the states of a distinct pair's document are from, if they are known."""
+        """The origin of the states of a distinct pair's document, if they are known."""
         return None
 
 
 def concatenate(parts: Sequence[EncodedPairs]) -> EncodedPairs:
-    """Put pairs that were encoded apart by one encoder together, so that they can share a batch."""
+    """Join pairs from several calls of one encoder, so that they can share a batch."""
     if len(parts) == 1:
         return parts[0]
     per_pair: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _PER_PAIR}
@@ -87,28 +87,28 @@ def concatenate(parts: Sequence[EncodedPairs]) -> EncodedPairs:
 
 
 class Encoder(Protocol):
-    """What turns pairs of texts into batches for an engine."""
+    """Turns pairs of texts into batches for an engine."""
 
     max_length: int
     tokenizer: Tokenizer
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
-        """Tokenize, cap and measure."""
+        """Tokenize the pairs, cut them and count their tokens."""
         ...
 
     def assemble(self, encoded: EncodedPairs, rows: NDArray[np.int64]) -> Batch:
-        """Put some of the distinct pairs into padded arrays."""
+        """Put the given distinct pairs into padded arrays."""
         ...
 
 
 class PairEncoder:
-    """The encoder of models that read query and document as one sequence.
+    """The encoder of models that take query and document as one sequence.
 
-    Assembles ``input_ids`` and ``attention_mask``, ``[batch, length]``, and ``token_type_ids`` where the model has
+    Assembles ``input_ids`` and ``attention_mask``, ``[batch, length]``, and ``token_type_ids`` if the model has
     token types.
 
     :param tokenizer: With truncation and padding off.
-    :param template: Where the special tokens stand.
+    :param template: The special tokens.
     :param max_length: The most tokens of a pair, special tokens included.
     :param token_types: Whether the model has token types.
     :param prompt: Put before every query, and counted as part of it.
@@ -135,7 +135,7 @@ class PairEncoder:
         self._token_types = token_types
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
-        """Tokenize each distinct text once; cap queries at half of the room; measure what documents will lose."""
+        """Tokenize each distinct text once, cut queries to half of the room, and count the cut tokens."""
         room = self.max_length - self._template.specials
         if self.prompt:
             pairs = [(self.prompt + query, document) for query, document in pairs]
@@ -171,16 +171,16 @@ def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, room
     """Tokenize the distinct texts of some pairs, without special tokens.
 
     :param room: Tokens that query and document may have together.
-    :param specials: Special tokens that come on top.
+    :param specials: The number of special tokens besides.
     """
     query_texts, document_texts, indices, inverse = distinct_pairs(pairs)
     queries = tokenize(tokenizer, query_texts)
     documents = tokenize(tokenizer, document_texts)
-    # A query of more than half of the room would leave a document too little to be judged by.
+    # A query of more than half of the room would leave too little of the document.
     cap = max(1, room // 2)
     query_full = np.fromiter(map(len, queries), np.int64, len(queries))[indices[:, 0]]
     document_full = np.fromiter(map(len, documents), np.int64, len(documents))[indices[:, 1]]
-    # A long query gives way only where the document would otherwise be cut.
+    # A long query is cut only if the document would be cut otherwise.
     over = query_full + document_full > room
     query_kept = np.where(over, np.minimum(query_full, np.maximum(cap, room - document_full)), query_full)
     document_kept = np.minimum(document_full, room - query_kept)
@@ -200,7 +200,7 @@ def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, room
 def distinct_pairs(
     pairs: Sequence[tuple[str, str]],
 ) -> tuple[list[str], list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """Give the distinct queries and documents, the distinct pairs of them ``[n, 2]``, and ``[pairs]``, each pair's."""
+    """Return the distinct queries and documents, their distinct pairs ``[n, 2]``, and each pair's index ``[pairs]``."""
     query_of: dict[str, int] = {}
     document_of: dict[str, int] = {}
     pair_of: dict[tuple[int, int], int] = {}
@@ -218,7 +218,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
 
 
 def prompt_length(tokenizer: Tokenizer, prompt: str) -> int:
-    """How many tokens stand at the beginning of a pair whose query begins with a prompt, special tokens included.
+    """The number of tokens that a prompt takes at the beginning of a pair, special tokens included.
 
     Counted as sentence-transformers does, on the prompt alone; 0 for none.
     """

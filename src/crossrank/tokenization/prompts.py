@@ -1,11 +1,11 @@
-"""Prompts of decoder rerankers, as data: how a query and a document become the text that a decoder judges.
+"""Prompts of decoder rerankers, as data: they turn a query and a document into the text that a decoder judges.
 
 How a prompt is recognised, in this order:
 
 1. A modular sentence-transformers checkpoint (``modules.json``) says itself whether its chat template is used, and
-   which tokens are compared. The Qwen3-Reranker and mxbai-rerank-v2 repositories have been so since 2026.
-2. ``"crossrank_prompt"`` in ``config.json`` names an entry of ``PROMPTS``: for a model of one's own that was trained on
-   a published prompt.
+   which tokens are compared. The Qwen3-Reranker and mxbai-rerank-v2 repositories do so since 2026.
+2. ``"crossrank_prompt"`` in ``config.json`` names an entry of ``PROMPTS``, for your own model that was trained on a
+   published prompt.
 3. A bare language model takes the published prompt of the one reranker family with its ``model_type``: ``FAMILIES``.
    The published rerankers say nothing else about themselves: their config is that of the chat model they come from.
 
@@ -25,7 +25,7 @@ class Slot(Enum):
 
     QUERY = "query"
     DOCUMENT = "document"
-    # The tokenizer's token for the beginning of a text; nothing where it has none, or pads with it.
+    # The tokenizer's token for the beginning of a text; empty if it has none, or uses it for padding.
     BOS = "bos"
 
 
@@ -35,10 +35,10 @@ Chunk = tuple["str | Slot", ...]
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt in chunks, each tokenized by itself: tokens never merge across them, and within them they may.
+    """A prompt in chunks that are tokenized separately: tokens may merge within a chunk, but not across chunks.
 
-    :param name: What ``"crossrank_prompt"`` calls it.
-    :param chunks: Query and document stand each in exactly one of them.
+    :param name: Its name in ``"crossrank_prompt"``.
+    :param chunks: Query and document are each in exactly one of them.
     :param yes: The token whose logit at the last position means relevant.
     :param no: The token whose logit is subtracted; ``None`` for none.
     :param strip: Whether white space around query and document is dropped.
@@ -112,17 +112,17 @@ PROMPTS: Mapping[str, Prompt] = {
 
 FAMILIES: Mapping[str, str] = {"qwen3": "qwen3-reranker", "qwen2": "mxbai-rerank-v2", "gemma": "bge-reranker-v2-gemma"}
 
-# Texts that show whether a template hands its contents on as they are: quotes, line breaks, markup, an accent and white
+# Texts that show whether a template passes its contents on unchanged: quotes, line breaks, markup, an accent and white
 # space at both ends.
 _MARKS = ("queryx7f3", "documentx9b1")
 _ODD = ("  \"a\"\n<b> 'ç' & ", " {c}\n\n\\d\t ")
 
 
 def chat_prompt(render: Callable[[str, str], str]) -> Prompt | None:
-    """Take a chat template apart, so that it needs no rendering for each pair.
+    """Turn a chat template into a prompt, so that it is not rendered for each pair.
 
-    :param render: From query and document to the whole text.
-    :returns: A prompt of one chunk, for a template's text is tokenized as a whole; ``None`` if the template drops one
+    :param render: Turns query and document into the whole text.
+    :returns: A prompt of one chunk, as a template's text is tokenized as a whole; ``None`` if the template drops one
         of the texts, repeats it or changes it by more than the white space around it.
     """
     text = render(*_MARKS)

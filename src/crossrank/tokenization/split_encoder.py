@@ -1,4 +1,4 @@
-"""Query and document -> ids apart: for models that read them separately in the lower layers."""
+"""Query and document -> separate ids, for models that encode them separately."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from crossrank.tokenization.tokenizer import PairTemplate
 
 @dataclass(frozen=True)
 class ReadText:
-    """A text that the lower layers have read.
+    """An encoded text.
 
-    :param ids: ``[L]``, its tokens as they were read, special tokens included; int32.
-    :param tokens_cut: Tokens that it lost because it was too long.
+    :param ids: ``[L]``, its tokens after cutting, special tokens included; int32.
+    :param tokens_cut: Number of tokens cut because it was too long.
     :param states: ``[L, H]``: float32, float16, int8, or bfloat16's bits as uint16.
-    :param scales: ``[L]``, float16: what each row of int8 states is multiplied by; ``None`` for others.
-    :param prepared: Whether it was read by an earlier process and comes from disk.
+    :param scales: ``[L]``, float16: the factor of each row of int8 states; ``None`` for other types.
+    :param prepared: Whether it was encoded earlier and comes from disk.
     """
 
     ids: NDArray[np.int32]
@@ -36,14 +36,14 @@ class ReadText:
 
 
 class KnownTexts(Protocol):
-    """Texts that were read before."""
+    """Texts that were encoded before."""
 
     def find(self, text: Hashable) -> ReadText | None:
-        """Give a text's states, or ``None`` where it must be read."""
+        """Return a text's states, or ``None`` if it must be encoded."""
         ...
 
     def keep(self, text: Hashable, read: ReadText) -> None:
-        """Take a text that was just read."""
+        """Add a text that was just encoded."""
         ...
 
 
@@ -51,12 +51,12 @@ class KnownTexts(Protocol):
 class Text:
     """A text of a batch.
 
-    :param key: The text itself, or what stands for it among the known texts.
+    :param key: The text itself, or its key among the known texts.
     :param ids: ``[L]``, cut, special tokens included; int32.
-    :param tokens_cut: Tokens that it lost.
-    :param known: ``"cached"`` or ``"prepared"`` where its states are known, else ``None``.
-    :param read: Its states where they lie on disk. Those in memory are looked up when they are needed: holding them
-        would take more memory than what they are kept in.
+    :param tokens_cut: Number of tokens cut.
+    :param known: ``"cached"`` or ``"prepared"`` if its states are known, else ``None``.
+    :param read: Its states if they are on disk. Those in memory are looked up when they are needed: holding them
+        here would take more memory than the cache is allowed.
     """
 
     key: Hashable
@@ -71,7 +71,7 @@ class Text:
 
 @dataclass(frozen=True)
 class SplitPairs(EncodedPairs):
-    """Pairs whose texts are read apart.
+    """Pairs whose texts are encoded separately.
 
     :param query_texts: Each distinct query, cut.
     :param document_texts: Each distinct document, cut.
@@ -87,12 +87,12 @@ class SplitPairs(EncodedPairs):
 
     @property
     def all_known(self) -> bool:
-        """Whether every document was read before, so that a pair costs little."""
+        """Whether every document was encoded before, so that a pair costs little."""
         return all(text.known is not None for text in self.document_texts)
 
     @property
     def documents_known(self) -> dict[str, int]:
-        """How many distinct documents there are, and how many of them were read before."""
+        """The number of distinct documents, and how many of them were encoded before."""
         known = Counter(text.known for text in self.document_texts)
         return {
             "documents": len(self.document_texts),
@@ -123,15 +123,15 @@ class SplitBatch(Batch):
 
 
 class SplitEncoder:
-    """The encoder of models that read query and document apart before they read them together.
+    """The encoder of models that encode query and document separately before they compare them.
 
-    Assembles :class:`SplitBatch`. A text that many pairs share is there once, and one that is known is not tokenized.
+    Assembles :class:`SplitBatch`. A text shared by many pairs occurs once, and known texts are not tokenized.
 
     :param tokenizer: With truncation and padding off.
-    :param template: Where the special tokens stand; the prefix opens a text, the suffix ends it.
+    :param template: The special tokens; the prefix opens a text, the suffix ends it.
     :param max_length: The most tokens of a document, special tokens included.
     :param max_query_length: The most tokens of a query, special tokens included.
-    :param known: Documents that were read before.
+    :param known: Documents that were encoded before.
     :raises InputError: If ``max_length`` leaves no room for a token.
     """
 
@@ -154,7 +154,7 @@ class SplitEncoder:
         self._start, self._end = template.prefix[0], template.suffix[-1]
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> SplitPairs:
-        """Tokenize each distinct text once and measure what each loses."""
+        """Tokenize each distinct text once and count the tokens cut."""
         query_keys, document_keys, indices, inverse = distinct_pairs(pairs)
         queries = self._cut(query_keys, self.max_query_length)
         documents = self.documents(document_keys)
@@ -165,7 +165,7 @@ class SplitEncoder:
             documents=[],
             pairs=indices,
             inverse=inverse,
-            # A query is read once for all of its documents, so a pair costs as much as its document.
+            # A query is encoded once for all of its documents, so a pair costs as much as its document.
             lengths=document_length,
             query_kept=query_length - 2,
             document_kept=document_length - 2,
@@ -177,7 +177,7 @@ class SplitEncoder:
         )
 
     def documents(self, keys: Sequence[Hashable]) -> list[Text]:
-        """Tokens of documents; those of known ones are known too."""
+        """Tokens of documents; for known documents they are known too."""
         found = [None if self.known is None else self.known.find(key) for key in keys]
         new = iter(self._cut([key for key, read in zip(keys, found, strict=True) if read is None], self.max_length))
         return [
@@ -212,7 +212,7 @@ class SplitEncoder:
 
 
 def _measured(texts: Sequence[Text], index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each pair's text: its tokens, and those it lost."""
+    """For each pair's text: its tokens, and the number cut."""
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     cut = np.fromiter((text.tokens_cut for text in texts), np.int64, len(texts))
     return lengths[index], cut[index]

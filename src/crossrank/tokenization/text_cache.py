@@ -1,4 +1,4 @@
-"""The states of texts that were read last, in memory."""
+"""The states of recently encoded texts, in memory."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Hashable
 
 from crossrank.tokenization.split_encoder import ReadText
 
-# What a kept text takes besides its arrays, about.
+# Approximate memory of a kept text besides its arrays.
 _OVERHEAD = 600
 
 
 class TextCache:
-    """The states of texts that were read last, within a bound. Safe to use from many threads.
+    """The states of recently encoded texts, up to a limit. Safe to use from many threads.
 
-    :param max_bytes: How much memory they may take.
+    :param max_bytes: Memory limit.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -28,7 +28,7 @@ class TextCache:
         return len(self._texts)
 
     def find(self, text: Hashable) -> ReadText | None:
-        """Give a text's states if they are kept."""
+        """Return a text's states, if they are in the cache."""
         with self._lock:
             found = self._texts.get(text)
             if found is not None:
@@ -36,7 +36,7 @@ class TextCache:
             return found
 
     def keep(self, text: Hashable, read: ReadText) -> None:
-        """Keep a text's states; those used longest ago go."""
+        """Keep a text's states; the least recently used ones are dropped."""
         size = _size(text, read)
         if size > self.max_bytes:
             return

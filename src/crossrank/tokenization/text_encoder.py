@@ -1,4 +1,4 @@
-"""One text -> ids: for models that read each text alone."""
+"""One text -> ids: for models that encode each text alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TextEncoder:
         self._pad = pad_id
 
     def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], NDArray[np.int64]]:
-        """Ids of each text, special tokens included, and how many tokens it lost; ``[texts]``."""
+        """Ids of each text, special tokens included, and the number of tokens cut; ``[texts]``."""
         room = self.max_length - self.specials
         whole = tokenize(self._tokenizer, texts)
         cut = np.fromiter((max(0, len(ids) - room) for ids in whole), np.int64, len(whole))

@@ -1,4 +1,4 @@
-"""The tokenizer's files -> a tokenizers.Tokenizer and the places where its special tokens stand."""
+"""The tokenizer's files -> a tokenizers.Tokenizer and the positions of its special tokens."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from crossrank.errors import CheckpointError, UnsupportedModelError
 
 @dataclass(frozen=True)
 class PairTemplate:
-    """Where special tokens stand around a pair: ``prefix query middle document suffix``.
+    """The special tokens around a pair: ``prefix query middle document suffix``.
 
     :param prefix: Token ids before the query.
     :param middle: Token ids between query and document.
-    :param suffix: Token ids behind the document.
+    :param suffix: Token ids after the document.
     :param middle_types: The token types of ``middle``.
     :param query_type: The token type of prefix and query.
     :param document_type: The token type of document and suffix.
@@ -34,7 +34,7 @@ class PairTemplate:
 
     @property
     def specials(self) -> int:
-        """How many special tokens a pair has."""
+        """The number of special tokens of a pair."""
         return len(self.prefix) + len(self.middle) + len(self.suffix)
 
 
@@ -44,7 +44,7 @@ def load_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenizer:
     Truncation and padding are switched off once, here: setting them per call on a shared tokenizer is not thread-safe.
 
     :param vocab_size: Rows of the model's embedding table, if known.
-    :raises CheckpointError: If there is none, it is damaged, or it has more tokens than the model.
+    :raises CheckpointError: If it is missing or damaged, or has more tokens than the model.
     :raises UnsupportedModelError: If there is only a sentencepiece model.
     """
     whole, vocab, merges = folder / "tokenizer.json", folder / "vocab.txt", folder / "merges.txt"
@@ -86,7 +86,7 @@ def load_tokenizer(folder: Path, vocab_size: int | None = None) -> Tokenizer:
 def pair_template(tokenizer: Tokenizer, pad_token_id: int | None) -> PairTemplate:
     """Find the special tokens by encoding a pair, so that no architecture needs its own rule.
 
-    :param pad_token_id: ``pad_token_id`` of ``config.json``; padding is masked, so any valid id will do.
+    :param pad_token_id: ``pad_token_id`` of ``config.json``; padding is masked, so any valid id works.
     :raises CheckpointError: If the tokenizer can't encode a pair.
     """
     encoding = tokenizer.encode("a", "a")

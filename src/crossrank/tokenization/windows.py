@@ -1,8 +1,8 @@
-"""A long document -> overlapping windows: slices of its own text that the model reads whole.
+"""A long document -> overlapping windows: slices of its text that fit the model.
 
-Windows are planned in tokens and cut in characters, so that each is a slice of the text as it was given. A slice is
-tokenized again when it is scored, and where that gives more tokens than it had in its place (a word that begins in its
-middle) it is cut once more: nothing of a window is ever truncated.
+Windows are planned in tokens and cut in characters, so that each is a slice of the original text. A slice is
+tokenized again when it is scored. If that gives more tokens than it had in the document (a word that begins in its
+middle), it is cut once more, so a window is never truncated.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tokenizers import Tokenizer
 from crossrank.tokenization.pair_encoder import Encoder
 from crossrank.validation import encodable
 
-# Where a sentence begins: behind a full stop and white space, an ideographic full stop, or the end of a line. No
+# Where a sentence begins: after a full stop and white space, an ideographic full stop, or the end of a line. No
 # alternative can begin within a run that it repeats, so that a text of dots takes no longer than another.
 _SENTENCE_ENDS = re.compile(
     r"(?<=[.!?…])[\"'”’»)\]]*\s+|(?<=[。！？｡])(?![。！？｡])[」』）”’]*\s*|[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]\s*"
 )
 _SPACE = re.compile(r"\s+")
-# Pairs that are measured, and texts that are located, together; what bounds the memory.
+# How many pairs are measured, and texts located, at a time; this limits the memory.
 _CHUNK = 2048
 _TEXTS = 64
 
@@ -34,9 +34,9 @@ class Window:
     """A part of a document.
 
     :param start: Offset of its first character.
-    :param end: Offset of the character behind its last.
+    :param end: Offset of the character after its last.
     :param first: Its first token, counted in the whole document.
-    :param last: The token behind its last.
+    :param last: The token after its last.
     """
 
     start: int
@@ -47,13 +47,13 @@ class Window:
 
 @dataclass(frozen=True)
 class LocatedText:
-    """A text and where its tokens stand in it.
+    """A text and the positions of its tokens.
 
-    :param text: As it was given.
-    :param starts: ``[tokens + 1]``, the character each token begins with, white space passed over; at last the length
+    :param text: The text, unchanged.
+    :param starts: ``[tokens + 1]``, the character each token begins with, without white space; at the end the length
         of the text. Tokens that share a character have the same start.
     :param sentences: ``[tokens + 1]``, whether a sentence begins with the token.
-    :param words: ``[tokens + 1]``, whether it stands behind white space.
+    :param words: ``[tokens + 1]``, whether it follows white space.
     """
 
     text: str
@@ -65,7 +65,7 @@ class LocatedText:
         return len(self.starts) - 1
 
     def window(self, first: int, last: int) -> Window:
-        """Cut the tokens ``[first, last)`` out, without white space behind them."""
+        """Cut out the tokens ``[first, last)``, without trailing white space."""
         start = int(self.starts[first]) if first else 0
         if last == len(self):
             return Window(start, len(self.text), first, last)
@@ -73,7 +73,7 @@ class LocatedText:
 
 
 def locate(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[LocatedText]:
-    """Find where the tokens of each text stand."""
+    """Find the positions of the tokens in each text."""
     for begin in range(0, len(texts), _TEXTS):
         some = texts[begin : begin + _TEXTS]
         encodings = tokenizer.encode_batch([encodable(text) for text in some], add_special_tokens=False)
@@ -96,8 +96,8 @@ def plan(
     A range ends with a sentence if one ends in the last quarter of the room, else with a word, else where the room
     does. It begins with a sentence or a word too, up to an eighth of the room before the overlap demands it.
 
-    :param room: The most tokens of a range; a single character that makes more of them stays whole.
-    :param overlap: The least tokens that neighbours share, but never more than half of the room.
+    :param room: The most tokens of a range; a single character with more tokens stays whole.
+    :param overlap: The minimum of tokens that neighbours share, but never more than half of the room.
     """
     last = len(located) if last is None else last
     overlap = min(overlap, room // 2)
@@ -106,7 +106,7 @@ def plan(
     while True:
         if first + room >= last:
             return [*ranges, (first, last)]
-        # Each range goes on behind the end of the one before it, else there would be no end to them.
+        # Each range must extend past the end of the previous one, or the loop would not end.
         end = _near(located, max(end, first + room - room // 4 - 1) + 1, first + room) or _whole(
             located, max(first + room, end + 1), above=end
         )
@@ -120,7 +120,7 @@ def plan(
 
 
 def covered(windows: Iterable[Window]) -> int:
-    """How many tokens stand in at least one of some windows, which are in their order."""
+    """How many tokens are in at least one of these windows, which are sorted."""
     total = end = 0
     for window in windows:
         total += max(0, window.last - max(end, window.first))
@@ -129,7 +129,7 @@ def covered(windows: Iterable[Window]) -> int:
 
 
 def _near(located: LocatedText, low: int, high: int) -> int | None:
-    """Find the last place from ``low`` to ``high`` where a sentence begins, else a word."""
+    """Find the last position from ``low`` to ``high`` where a sentence begins, else where a word begins."""
     for begins in (located.sentences, located.words):
         found = np.flatnonzero(begins[low : high + 1])
         if len(found):
@@ -141,7 +141,7 @@ def _near(located: LocatedText, low: int, high: int) -> int | None:
 
 
 def _whole(located: LocatedText, place: int, above: int) -> int:
-    """Move a place to the beginning of its character: back, or forward where that would not be above ``above``."""
+    """Move a position to the beginning of its character: back, or forward if that would not be above ``above``."""
     back = int(np.searchsorted(located.starts, located.starts[place]))
     if back > above:
         return back
@@ -152,7 +152,7 @@ def _whole(located: LocatedText, place: int, above: int) -> int:
 class Windows:
     """The windows of a document, beside one query.
 
-    :param windows: In their order; one that holds all of the text where it fits.
+    :param windows: The windows in order; a single one if all of the text fits.
     :param tokens: Tokens of the whole document.
     """
 
@@ -165,12 +165,12 @@ def cut_documents(
 ) -> list[Windows]:
     """Cut the documents of some pairs into windows that fit beside their queries, with nothing lost.
 
-    A document that fits whole is one window, whatever the size.
+    A document that fits is one window, even if it is longer than ``size``.
 
-    :param encoder: The model's, which knows how much room a query leaves.
+    :param encoder: The model's encoder, which knows how much room a query leaves.
     :param pairs: ``(query, document)``.
     :param overlap: Tokens that neighbouring windows share.
-    :param size: The most tokens of a window of a document that does not fit; ``None`` for all the room there is.
+    :param size: The most tokens of a window of a document that does not fit; ``None`` for all available room.
     """
     cut: list[Windows] = []
     for begin in range(0, len(pairs), _CHUNK):
@@ -182,7 +182,7 @@ def _cut_some(encoder: Encoder, pairs: Sequence[tuple[str, str]], overlap: int, 
     encoded = encoder.encode(pairs)
     kept, lost = encoded.document_kept[encoded.inverse], encoded.document_cut[encoded.inverse]
     tokens = kept + lost
-    # What a document that is too long keeps is the room there is for it.
+    # The tokens that a long document keeps are the available room.
     rooms = kept if size is None else np.minimum(kept, size)
     long = [int(i) for i in np.flatnonzero(lost)]
     texts = list(dict.fromkeys(pairs[i][1] for i in long))
@@ -199,7 +199,7 @@ def _cut_some(encoder: Encoder, pairs: Sequence[tuple[str, str]], overlap: int, 
 
 
 def _fitting(encoder: Encoder, query: str, located: LocatedText, room: int, overlap: int) -> list[Window]:
-    """Plan windows, and cut those again that the encoder would truncate."""
+    """Plan windows, and split those again that the encoder would truncate."""
     settled: list[Window] = []
     ranges = plan(located, room, overlap)
     while ranges:
@@ -209,12 +209,12 @@ def _fitting(encoder: Encoder, query: str, located: LocatedText, room: int, over
         for window, lost in zip(windows, encoded.document_cut[encoded.inverse], strict=True):
             length = window.last - window.first
             pieces = plan(located, max(1, length - int(lost)), overlap, window.first, window.last) if lost else []
-            # What can't be made smaller is a single character.
+            # A single character can't be split.
             if len(pieces) < 2:
                 settled.append(window)
             else:
                 ranges += pieces
     settled.sort(key=lambda window: (window.first, -window.last))
-    # Pieces of neighbours may contain each other; a contained one adds nothing.
+    # A piece may lie inside a neighbour's piece; it then adds nothing.
     ends = np.maximum.accumulate([window.last for window in settled])
     return [window for i, window in enumerate(settled) if not i or window.last > ends[i - 1]]
