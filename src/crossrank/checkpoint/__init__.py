@@ -1,1 +1,1 @@
-"""Files in, a config and arrays out."""
+"""Read a model's files: a config and arrays."""

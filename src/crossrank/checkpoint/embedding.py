@@ -1,7 +1,7 @@
-"""The files of a bi-encoder -> how its token states become one vector, and the prompts of its texts.
+"""The files of a bi-encoder -> its pooling and its prompts.
 
 Read from sentence_transformers 6.2 (sentence_transformer/modules/pooling.py, base/model.py) and the files that versions
-2 to 5 saved. A plain transformers checkpoint has none of these files: the mean of all tokens is taken.
+2 to 5 saved. A plain transformers checkpoint has none of these files and gets mean pooling.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _HEAD = re.compile(r"\w+For(SequenceClassification|TokenClassification|QuestionA
 
 @dataclass(frozen=True)
 class Embedding:
-    """What a bi-encoder does with texts besides its graph.
+    """Settings of a bi-encoder besides its graph.
 
     :param pooling: ``"mean"`` over all tokens, or ``"cls"``: the first token.
-    :param lowercase: Whether texts are put in lower case before they are tokenized.
+    :param lowercase: Convert texts to lower case before tokenizing.
     :param query_prompt: Put before a query; empty for none.
     :param document_prompt: Put before a document.
     :param default_prompt: Put before a text when the caller gives no role.
@@ -41,10 +41,10 @@ class Embedding:
 
 
 def read_embedding(folder: Path, config: ModelConfig, weight_names: list[str]) -> Embedding:
-    """Read how a checkpoint makes embeddings.
+    """Read these settings from a checkpoint.
 
     :param weight_names: Names of all its tensors.
-    :raises UnsupportedModelError: If it is a cross-encoder, or has a module that crossrank does not know; it is named.
+    :raises UnsupportedModelError: If it is a cross-encoder, or has an unknown module, which the message names.
     :raises CheckpointError: If a file is damaged.
     """
     settings = read_json(folder / "config_sentence_transformers.json")
@@ -92,7 +92,7 @@ def _refuse_cross_encoder(
     if settings.get("model_type") == "CrossEncoder" or config.model_type == "split_bert":
         sign = "it calls itself a cross-encoder"
     elif modular:
-        return  # the modules say what it is, whatever the body was trained for before
+        return  # the modules make it a bi-encoder, even if the body was trained for something else
     elif _HEAD.fullmatch(config.architecture):
         sign = f"config.json names the architecture {config.architecture!r}"
     elif any(name.startswith("classifier.") for name in weight_names):

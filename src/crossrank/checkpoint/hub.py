@@ -1,7 +1,7 @@
-"""A repository on the Hugging Face hub -> its files in the local cache, those that are needed and no others.
+"""A repository on the Hugging Face hub -> the files that crossrank needs, in the local cache.
 
-The network and the cache are huggingface_hub's (https://huggingface.co/docs/huggingface_hub/guides/manage-cache): what
-other libraries have fetched is found, and the reverse. Its import is slow, so import this file only when it is needed.
+It uses huggingface_hub and its cache (https://huggingface.co/docs/huggingface_hub/guides/manage-cache), which it shares
+with other libraries. That import is slow, so import this file only when it is needed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-# Read by huggingface_hub when it is imported. Who imported it before, or set the variable, has chosen already.
+# huggingface_hub reads this when it is imported. It has no effect if it was imported before; a set variable stays.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from huggingface_hub import HfApi, constants, get_token, hf_hub_download
@@ -26,7 +26,7 @@ from crossrank.errors import CheckpointError, InputError, UnsupportedModelError
 # The first base of the hub's HTTP error is the root of all errors of its HTTP library, which was requests and then
 # httpx and then httpx2. OSError covers sockets, and the disk.
 NETWORK_ERRORS: tuple[type[BaseException], ...] = (OSError, HfHubHTTPError.__bases__[0])
-# ValueError is an answer that is not the hub's JSON, RuntimeError the Rust client of the hub's Xet storage.
+# ValueError is a response that is not the hub's JSON. RuntimeError is from the Rust client of the hub's Xet storage.
 DOWNLOAD_ERRORS: tuple[type[BaseException], ...] = (*NETWORK_ERRORS, ValueError, RuntimeError)
 
 _T = TypeVar("_T")
@@ -49,7 +49,7 @@ _SMALL_FILES = frozenset(
         "chat_template.jinja",
     }
 )
-# The modules behind the transformer of a modular sentence-transformers model, such as 1_LogitScore.
+# The modules after the transformer of a modular sentence-transformers model, such as 1_LogitScore.
 _MODULE_FILE = re.compile(r"\d+_[^/]+/(config\.json|model\.safetensors)")
 _SENTENCEPIECE = re.compile(r"[^/]+\.model")
 _OPENVINO = re.compile(r"(openvino/)?[^/]+\.xml")
@@ -57,23 +57,23 @@ _ONNX = re.compile(r"(onnx/)?[^/]+\.onnx")
 _PICKLED = re.compile(r"[^/]+\.(bin|pt|pth|ckpt|pkl)")
 
 _PAUSE = 0.5  # seconds before the second and last try of a request
-_BRANCH_MOVES = 3  # how often a branch may move on while its files are fetched, before it is left at that
+_BRANCH_MOVES = 3  # how often to start over if the branch changes during the download
 
 
 class Repository:
-    """One repository at one revision: how to ask the hub for it, and what the cache has of it.
+    """One repository at one revision, on the hub and in the cache.
 
     :param name: ``"owner/name"``.
     :param revision: A branch, a tag or a commit hash; ``None`` is ``"main"``.
     :param token: As in huggingface_hub: a token, ``None`` for the one set or saved, ``False`` for none.
-    :param cache_folder: Instead of huggingface_hub's own.
+    :param cache_folder: A folder instead of huggingface_hub's cache.
     :raises InputError: If ``HF_ENDPOINT`` is not a URL.
     """
 
     def __init__(
         self, name: str, revision: str | None, token: str | bool | None, cache_folder: str | Path | None
     ) -> None:
-        # huggingface_hub reads these once, at its import, which may have been long before the caller set them.
+        # huggingface_hub reads these only when it is imported, which may be before the caller sets them.
         self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         offline = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
         self.offline = constants.HF_HUB_OFFLINE or offline.upper() in constants.ENV_VARS_TRUE_VALUES
@@ -92,27 +92,27 @@ class Repository:
         return self._token is not False and bool(self._token if isinstance(self._token, str) else get_token())
 
     def download(self) -> Path:
-        """Fetch what is needed and not in the cache, and return the snapshot's folder; its name is the commit hash.
+        """Download missing files, and return the snapshot's folder, whose name is the commit hash.
 
         :raises CheckpointError: If the repository has no ``config.json``, no weights, or lacks a shard.
-        :raises UnsupportedModelError: If it has only pickled weights; none of its files is fetched then.
+        :raises UnsupportedModelError: If it has only pickled weights. No file is downloaded then.
         """
         for _ in range(_BRANCH_MOVES):
             commit, listed = self._listing()
-            # The weights come last: where they are in the cache, all the rest is there too.
+            # The weights come last, so if they are in the cache, all other files are too.
             for file in _needed(self.name, listed):
                 path = self._fetch(file, commit)
                 for shard in _shards(path, listed) if file == _INDEX else ():
                     self._fetch(shard, commit)
             folder = self._fetch(_CONFIG, commit).parent
-            # Asked for by the revision's own name, huggingface_hub writes down which commit the name stands for. That
-            # comes at the end, so that an older copy stays in use, offline, until the newer one is whole.
+            # A request for the revision by its name makes huggingface_hub record the commit of that name. This
+            # comes last, so that an older copy stays in use, offline, until the newer one is complete.
             if self._fetch(_CONFIG, self.revision).parent.name == commit:
                 break
         return folder
 
     def cached(self) -> tuple[Path | None, str]:
-        """Look in the cache alone: the snapshot's folder if it is whole, else ``None`` and what there is of it."""
+        """Look only in the cache: the snapshot's folder if it is complete, else ``None`` and what is missing."""
         try:
             folder = self._fetch(_CONFIG, self.revision, local_files_only=True).parent
         except LocalEntryNotFoundError:
@@ -127,7 +127,7 @@ class Repository:
         return folder, ""
 
     def _listing(self) -> tuple[str, list[str]]:
-        """Ask for the revision's commit hash and file names; fail soon, so that the cache can stand in."""
+        """Get the revision's commit hash and file names. The timeout is short, because the cache can stand in."""
         api = HfApi(endpoint=self.endpoint, token=self._token)
         timeout = constants.HF_HUB_ETAG_TIMEOUT
         info = _twice(lambda: api.model_info(self.name, revision=self.revision, timeout=timeout))
@@ -136,10 +136,10 @@ class Repository:
         return info.sha, [file.rfilename for file in info.siblings or []]
 
     def _fetch(self, file: str, revision: str, *, local_files_only: bool = False) -> Path:
-        """Return the file in the cache, fetched if it is not there, with huggingface_hub's progress bar on a terminal.
+        """Return the file in the cache, downloaded if necessary, with huggingface_hub's progress bar on a terminal.
 
-        File by file and not ``snapshot_download``: that one lists the repository again, without a timeout, and writes
-        a bar even where there is no terminal.
+        This does not use ``snapshot_download``, which lists the repository again, without a timeout, and shows
+        a progress bar even without a terminal.
         """
         path = _twice(
             lambda: hf_hub_download(
@@ -156,13 +156,13 @@ class Repository:
 
 
 def _twice(request: Callable[[], _T]) -> _T:
-    """Send a request once more if the network failed or the hub is in trouble.
+    """Send a request a second time if the network or the hub failed.
 
-    huggingface_hub does not try again after all that can happen, such as a connection that was reset.
+    huggingface_hub does not retry after all errors, such as a connection that was reset.
     """
     try:
         return request()
-    except LocalEntryNotFoundError:  # huggingface_hub's own retries are at their end, or it was not to ask at all
+    except LocalEntryNotFoundError:  # huggingface_hub has given up its retries, or it is offline
         raise
     except NETWORK_ERRORS as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
@@ -195,11 +195,11 @@ def _needed(name: str, listed: Collection[str]) -> list[str]:
 
 
 def _weights(files: Collection[str]) -> list[str]:
-    """Choose the weights to use, of one kind only; the shards behind an index are not named."""
+    """Choose the weights to use, of one kind only; for shards, their index."""
     for file in ("model.safetensors", _INDEX):
         if file in files:
             return [file]
-    # The shortest name goes first: openvino_model.xml before openvino_model_qint8_quantized.xml.
+    # Prefer the shortest name: openvino_model.xml over openvino_model_qint8_quantized.xml.
     for graph in _matching(_OPENVINO, files):
         if (data := graph.removesuffix(".xml") + ".bin") in files:
             return [graph, data]

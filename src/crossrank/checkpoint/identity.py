@@ -1,6 +1,6 @@
-"""The files of a model -> its identity: the same for copies of a model, another for any other model.
+"""The files of a model -> its identity: the same for all copies of a model, and different for other models.
 
-Caches, calibrations and registries use it to tell models apart.
+Caches, calibrations and registries use it to recognize a model.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _SETTINGS = (
     "[0-9]*_*/model.safetensors",
 )
 _SAFETENSORS = ("*.safetensors", "model.safetensors.index.json")
-# Read only where there are no safetensors; the weights of an OpenVINO graph are in a .bin beside its .xml.
+# Used only without safetensors files. The weights of an OpenVINO graph are in a .bin file next to its .xml.
 _EXPORTED = ("*.xml", "*.onnx", "*.onnx_data", "openvino/*.xml", "onnx/*.onnx", "onnx/*.onnx_data")
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Files of a model folder that its scores depend on, sorted."""
+    """The files of a model folder that its scores depend on, sorted."""
     return sorted(set(_matching(folder)), key=lambda path: path.relative_to(folder).as_posix())
 
 
@@ -72,8 +72,8 @@ def model_identity(folder: Path) -> str:
 class LoadedFiles:
     """The files a model was loaded from.
 
-    The identity is computed when it is first asked for, because hashing the weights would add up to half to the time
-    that the bundled model takes to start. Size, time and inode of every file are noted before the model is loaded, so
+    The identity is computed on first use, because hashing the weights would make the bundled model start up to half
+    again as slowly. Size, time and inode of every file are noted before the model is loaded, so
     that the identity of files that changed in the meantime is never taken for that of the model in memory.
 
     :param folder: The model's folder.

@@ -1,4 +1,4 @@
-"""A lock on a file between processes. The system releases it when its holder ends, even if it is killed."""
+"""A file lock between processes. The operating system releases it when the holder ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossrank.errors import CrossRankError
 
 
 class FileLock:
-    """A lock that is held inside a ``with`` block, and that says who holds it in a file beside it.
+    """A lock that is held inside a ``with`` block. A file next to it says who holds it.
 
     :param path: The lock's file. Its folder must exist.
     :param what: What the holder does, for the error message of others.

@@ -1,4 +1,4 @@
-"""config.json and its neighbours -> a frozen ModelConfig."""
+"""config.json and the files next to it -> a frozen ModelConfig."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 from crossrank.errors import CheckpointError, UnsupportedModelError
 from crossrank.validation import is_finite_number
 
-# A tokenizer that was saved without a limit carries a number like 1e30.
+# A tokenizer that was saved without a limit has a number like 1e30.
 _NO_LIMIT = 1_000_000
 # The smallest values that these keys of config.json may have.
 _LEAST: Mapping[str, int] = {
     **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"), 1),
-    **dict.fromkeys(("dim", "n_layers", "n_heads", "hidden_dim"), 1),  # DistilBERT's words for these four
+    **dict.fromkeys(("dim", "n_layers", "n_heads", "hidden_dim"), 1),  # DistilBERT's names for these four
     **dict.fromkeys(("vocab_size", "embedding_size", "num_labels", "max_position_embeddings"), 1),
-    "max_document_length": 2,  # of models that read texts apart
+    "max_document_length": 2,  # of models that encode texts separately
     "type_vocab_size": 0,
     "pad_token_id": -1,
 }
 _EPSILONS = ("layer_norm_eps", "norm_eps", "rms_norm_eps")
-# Far more than any classifier has. More names would only fill the memory.
+# Far more than any classifier has. A limit, because names take memory.
 _MAX_LABELS = 100_000
 _WORDS = ("hidden_act", "activation", "hidden_activation")
 
@@ -32,9 +32,9 @@ _WORDS = ("hidden_act", "activation", "hidden_activation")
 class PositionFacts:
     """How an architecture counts positions.
 
-    :param key: The config key that holds the length of the position table, or ``None`` where there is no table.
-    :param padding: Where positions are counted from behind the padding id: that id, unless config.json names another.
-        No token can use the rows before, so with 1 a table of 514 means 512.
+    :param key: The config key that holds the length of the position table, or ``None`` if there is no table.
+    :param padding: The padding id, if positions are counted from the next id; config.json may name another one.
+        No token can use the rows up to it, so with 1, a table of 514 rows allows 512 tokens.
     """
 
     key: str | None = "max_position_embeddings"
@@ -69,15 +69,15 @@ REWRITTEN: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a checkpoint says about itself.
+    """The configuration of a checkpoint.
 
     :param model_type: The architecture's name, as in ``config.json``.
     :param architecture: The first of ``architectures``, such as ``BertForSequenceClassification``; empty if unnamed.
     :param labels: The label names in the order of the logits.
     :param activation: The checkpoint's own activation, a class name under ``torch.nn`` such as ``"Sigmoid"``,
-        or ``None`` where it names none.
+        or ``None`` if it names none.
     :param usable_length: The most tokens a pair may have, special tokens included.
-    :param raw: All of ``config.json``, for what only one architecture needs.
+    :param raw: All of ``config.json``, for keys that only one architecture needs.
     """
 
     model_type: str
@@ -88,7 +88,7 @@ class ModelConfig:
     raw: Mapping[str, Any] = field(repr=False)
 
     def get(self, key: str, default: Any) -> Any:
-        """Value of a key of ``config.json``; ``default`` where it is missing or null."""
+        """Value of a key of ``config.json``; ``default`` if it is missing or null."""
         value = self.raw.get(key)
         return default if value is None else value
 
@@ -105,7 +105,7 @@ class ModelConfig:
         return self.raw[key]
 
     def only(self, key: str, *known: Any) -> None:
-        """Refuse a checkpoint that sets a key to something for which there is no graph; missing or null is fine.
+        """Refuse a checkpoint that sets a key to an unsupported value. A missing or null key is fine.
 
         :raises UnsupportedModelError: If the value is not one of ``known``.
         """
@@ -118,7 +118,7 @@ class ModelConfig:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object; an empty one if there is no such file.
+    """Read one JSON object; an empty one if the file does not exist.
 
     :raises CheckpointError: If the file is not a JSON object.
     """
@@ -141,7 +141,7 @@ def load_config(folder: Path) -> ModelConfig:
     """Read ``config.json`` and the length limits and activation from the files next to it.
 
     :raises CheckpointError: If ``config.json`` is missing, damaged, or names no ``model_type``.
-    :raises UnsupportedModelError: If the model wants code of its own to be run.
+    :raises UnsupportedModelError: If the model needs its own code.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -215,7 +215,7 @@ def _labels(folder: Path, raw: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _activation(folder: Path, raw: Mapping[str, Any]) -> str | None:
-    """Look where versions of sentence-transformers have stored it, newest first; only names in torch.nn count."""
+    """Look in all places where sentence-transformers has stored it, newest first; only names in torch.nn count."""
     places = (
         read_json(folder / "config_sentence_transformers.json").get("activation_fn"),
         settings.get("activation_fn") if isinstance(settings := raw.get("sentence_transformers"), dict) else None,
@@ -231,7 +231,7 @@ def _usable_length(folder: Path, model_type: str, raw: Mapping[str, Any]) -> int
     limits = [
         read_json(folder / "tokenizer_config.json").get("model_max_length"),
         read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
-        # A model that reads texts apart: its tokenizer's limit is then that of a whole pair.
+        # For a model that encodes texts separately, the tokenizer's limit is for a whole pair.
         raw.get("max_document_length"),
     ]
     positions = POSITIONS.get(model_type, _DEFAULT_POSITIONS).usable(raw)

@@ -3,16 +3,16 @@
 ::
 
     registry/
-      current          the version in use; below it those that were in use before, the latest first
+      current          the version in use, then the versions in use before, newest first
       versions/
-        1-5f0c2a9e/    a checkpoint; the number counts up, the rest is the start of its SHA-256
+        1-5f0c2a9e/    a checkpoint: its number and the start of its SHA-256
         2-b81d77c4/
-      history.jsonl    what happened, a line each, with the figures of the decisions
-      decisions/       what `learn` decided on each candidate, also on those that were not better
-      lock             held for as long as something is changed
+      history.jsonl    one line for each event, with the figures of the decisions
+      decisions/       all decisions of `learn`
+      lock             a lock for changes
 
-Readers need no lock: ``current`` is replaced in one step, and a version is never changed once it has its name. A
-process that is killed, or a disk that is full, at any moment leaves the version in use as it was.
+Readers need no lock: ``current`` is replaced atomically, and a version never changes once it has its name. If a
+process is killed or the disk is full, the version in use stays the same.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from crossrank.errors import CheckpointError, CrossRankError, InputError
 POINTER, VERSIONS, HISTORY, DECISIONS, LOCK = "current", "versions", "history.jsonl", "decisions", "lock"
 _INCOMING = ".incoming"
 _NAME = re.compile(r"([1-9]\d*)-[0-9a-f]{8}")
-# Versions in use before that are remembered, to go back to one after the other.
+# How many earlier versions in use are remembered for rollbacks.
 _REMEMBERED = 100
-# Save points and logs of a training run, which lie in the same folder with some trainers.
+# Save points and logs of a training run, which some trainers write to the same folder.
 _NO_PART = re.compile(r"\.|checkpoint-\d+$|runs$|__pycache__$")
-# How long a change waits for another one: copying a large model takes its time.
+# Seconds that a change waits for another one, because copying a large model takes long.
 _WAIT = 60.0
 
 
@@ -58,14 +58,14 @@ class Version:
 
     @property
     def number(self) -> int:
-        """Its place in the row of versions, from 1."""
+        """Its number, from 1."""
         return int(self.name.partition("-")[0])
 
 
 class ModelRegistry:
-    """Versions of a model in one folder. Nothing is read or made before a method is called.
+    """Versions of a model in one folder. Nothing is read or created before a method is called.
 
-    :param folder: The folder; the first :meth:`publish` makes it.
+    :param folder: The folder; the first :meth:`publish` creates it.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -77,7 +77,7 @@ class ModelRegistry:
     # ---- reading -----------------------------------------------------------------------------------------------
 
     def current(self) -> Version | None:
-        """Give the version in use; ``None`` before the first.
+        """Return the version in use; ``None`` before the first.
 
         :raises CheckpointError: If the pointer is damaged.
         """
@@ -85,23 +85,23 @@ class ModelRegistry:
         return self._version(names[0]) if names else None
 
     def before(self) -> list[Version]:
-        """Give the versions in use before, the latest first: where :meth:`rollback` goes.
+        """Return the versions in use before, newest first, which :meth:`rollback` goes back to.
 
         :raises CheckpointError: If the pointer is damaged.
         """
         return [self._version(name) for name in self._pointer()[1:]]
 
     def must_be_there(self) -> None:
-        """See that there is a registry, for what only reads one.
+        """Check that the registry exists, for callers that only read it.
 
-        :raises InputError: If there is none.
+        :raises InputError: If it does not.
         """
         if not (self.folder / VERSIONS).is_dir():
             self._pointer()  # of a file it says that it is one
             raise InputError(f"{str(self.folder)!r} is not a registry: it has no {VERSIONS!r} in it. Check the path.")
 
     def versions(self) -> list[Version]:
-        """All versions that are there, in order."""
+        """All versions, in order."""
         folder = self.folder / VERSIONS
         names = [entry.name for entry in folder.iterdir() if _NAME.fullmatch(entry.name)] if folder.is_dir() else []
         return sorted(map(self._version, names), key=lambda version: version.number)
@@ -118,7 +118,7 @@ class ModelRegistry:
         raise InputError(f"{str(self.folder)!r} has no version {version!r}. There are: {there}.")
 
     def history(self) -> list[dict[str, Any]]:
-        """What happened, oldest first. A line that was cut off by the end of a process is left out."""
+        """The history, oldest first. A line that a killed process left incomplete is skipped."""
         path = self.folder / HISTORY
         events = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
@@ -130,7 +130,7 @@ class ModelRegistry:
         return events
 
     def decisions(self) -> list[dict[str, Any]]:
-        """What was decided on candidates, oldest first; files that can't be read are left out."""
+        """Decisions on candidates, oldest first. Unreadable files are skipped."""
         found = [event["decision"] for event in self.history() if isinstance(event.get("decision"), dict)]
         folder = self.folder / DECISIONS
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
@@ -143,9 +143,9 @@ class ModelRegistry:
         return sorted(found, key=lambda decision: str(decision.get("time", "")))
 
     def check(self, version: Version) -> None:
-        """See that a version is as it was when it was published.
+        """Check that a version has not changed since it was published.
 
-        :raises CheckpointError: If it is not.
+        :raises CheckpointError: If it has.
         """
         if not version.folder.is_dir():
             raise CheckpointError(f"The version {version.name} is not in {str(version.folder.parent)!r} any more.")
@@ -161,11 +161,11 @@ class ModelRegistry:
     def publish(self, candidate: str | os.PathLike[str], *, record: Mapping[str, Any] | None = None) -> Version:
         """Copy a checkpoint in as a new version; it is not in use yet.
 
-        A checkpoint that is there already keeps its version. Hidden files and a trainer's save points are left out.
+        A checkpoint that is already in the registry keeps its version. Hidden files and save points are not copied.
 
-        :param record: More for the history.
-        :raises InputError: If it is no checkpoint.
-        :raises OSError: If it can't be copied, of a full disk for instance; the registry is as it was.
+        :param record: Further fields for the history.
+        :raises InputError: If it is not a checkpoint.
+        :raises OSError: If it can't be copied, for example to a full disk. The registry is unchanged.
         :raises CrossRankError: If the registry is in use by another process.
         """
         source = Path(candidate)
@@ -178,7 +178,7 @@ class ModelRegistry:
                     try:
                         self.check(known)
                     except CheckpointError:
-                        continue  # damaged since: it comes in anew, under a new number
+                        continue  # damaged since: add it again, under a new number
                     return known
             number = max((version.number for version in self.versions()), default=0) + 1
             version = self._version(f"{number}-{digest[:8]}")
@@ -204,10 +204,10 @@ class ModelRegistry:
     def switch(
         self, version: Version | str, *, instead_of: Version | None = None, record: Mapping[str, Any] | None = None
     ) -> Version:
-        """Put a version to use.
+        """Put a version into use.
 
-        :param instead_of: Only if this one is in use: what was found out about the two holds for no other.
-        :param record: More for the history, such as the figures of a decision.
+        :param instead_of: Switch only if this version is in use, because the comparison was made with it.
+        :param record: Further fields for the history, such as the figures of a decision.
         :raises InputError: If there is no such version.
         :raises CheckpointError: If it is damaged.
         :raises CrossRankError: If another version than ``instead_of`` is in use, or the registry is being changed.
@@ -226,11 +226,11 @@ class ModelRegistry:
         return found
 
     def rollback(self, to: str | None = None) -> Version:
-        """Go back to the version that was in use before, or to a named one; twice goes back twice.
+        """Go back to the version that was in use before, or to a named one. A second call goes back further.
 
         :param to: A version's name or number.
         :raises InputError: If there is nothing to go back to.
-        :raises CheckpointError: If that version is damaged; the one in use stays.
+        :raises CheckpointError: If that version is damaged; the version in use stays.
         :raises CrossRankError: If the registry is being changed.
         """
         self.must_be_there()
@@ -246,15 +246,15 @@ class ModelRegistry:
             if names[:1] == [found.name]:
                 return found
             self.check(found)
-            # What lies between is forgotten, so that the next step back goes further back.
+            # Forget the versions between, so that the next rollback goes further back.
             rest = names[names.index(found.name) :] if found.name in names else [found.name, *names]
             self._point("rollback", rest, None)
         return found
 
     def prune(self, keep: int = 5, *, dry_run: bool = False) -> list[Version]:
-        """Delete old versions. Those in use, before it (the latest ``keep``) and published after it stay.
+        """Delete old versions, except the one in use, the last ``keep`` in use before it, and newer ones.
 
-        :param keep: How many versions that were in use before stay, to go back to.
+        :param keep: How many earlier versions in use to keep for rollbacks.
         :param dry_run: Delete nothing.
         :returns: The deleted versions, oldest first.
         :raises InputError: If ``keep`` is below 0.
@@ -269,7 +269,7 @@ class ModelRegistry:
             newest = self._version(stay[0]).number if stay else 0
             old = [one for one in self.versions() if one.name not in stay and one.number < newest]
             if old and not dry_run:
-                # First out of the way back, then off the disk: a version that is there is always a whole one.
+                # Remove them from the pointer, then rename, then delete, so that a version is always complete.
                 self._point("prune", stay, {"deleted": [one.name for one in old]})
                 for one in old:
                     one.folder.rename(versions / _INCOMING)
@@ -300,15 +300,15 @@ class ModelRegistry:
         versions = self.folder / VERSIONS
         versions.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / LOCK, what, wait=_WAIT) as lock:
-            shutil.rmtree(versions / _INCOMING, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(versions / _INCOMING, ignore_errors=True)  # left by a process that was killed
             if lock.left_by is not None:
-                # The history is written before a change takes effect: here is what came of the last line.
+                # The history is written before a change takes effect; check whether the last change did.
                 names = self._pointer()
                 self._tell("found", self._version(names[0]) if names else None, {"left_by": lock.left_by})
             yield versions
 
     def _point(self, event: str, names: list[str], record: Mapping[str, Any] | None) -> None:
-        """Replace the pointer. All that needs room on the disk comes before the rename, which needs none."""
+        """Replace the pointer. The rename is last, because it needs no disk space."""
         with self._disk(f"{names[0]} was not put to use"):
             with write_atomically(self.folder / POINTER) as stream:
                 stream.write("".join(f"{name}\n" for name in names[:_REMEMBERED]))
@@ -329,7 +329,7 @@ class ModelRegistry:
         with path.open("a+b") as stream:
             if stream.tell():
                 stream.seek(-1, os.SEEK_END)
-                if stream.read(1) != b"\n":  # a line that was cut off
+                if stream.read(1) != b"\n":  # an incomplete line
                     stream.write(b"\n")
             stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
             stream.flush()
@@ -383,7 +383,7 @@ def _read(path: Path, take: Callable[[bytes], object]) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk. Windows has no such call and needs none."""
+    """Wait until the names in a folder are on disk. Windows has no such call and needs none."""
     if sys.platform == "win32":
         return
     handle = os.open(folder, os.O_RDONLY)

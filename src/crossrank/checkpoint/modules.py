@@ -1,7 +1,7 @@
 """modules.json -> the modules of a sentence-transformers cross-encoder (version 5.4 on; 6 writes one for every model).
 
-Read from sentence_transformers/base/model.py and base/modules/transformer.py of version 6.2. Only checkpoints that call
-themselves a ``CrossEncoder`` are read so: the modules of a bi-encoder make embeddings, not scores.
+Read from sentence_transformers/base/model.py and base/modules/transformer.py of version 6.2. It reads only
+checkpoints of a ``CrossEncoder``, because the modules of a bi-encoder make embeddings, not scores.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 from crossrank.checkpoint.model_config import read_json
 from crossrank.errors import CheckpointError, UnsupportedModelError
 
-# Keys of the chat template's settings that steer the tokenizer or sentence-transformers itself, not the template.
+# Keys of the chat template's settings that are for the tokenizer or sentence-transformers, not for the template.
 _NOT_FOR_THE_TEMPLATE = ("padding", "truncation", "max_length", "return_tensors", "restore_suffix")
 _KNOWN = ("LogitScore", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
 _TASKS = ("sequence-classification", "text-generation", "feature-extraction")
 _LAST_STATES = "last_hidden_state"
-# What modules call the states of all tokens, what is pooled from them, and the logits.
+# Names that modules use for the states of all tokens, the pooled vector, and the logits.
 TOKENS, POOLED, SCORES = "token_embeddings", "sentence_embedding", "scores"
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-# How versions before 6 wrote the modes; several may be on, and their vectors are then joined in this order.
+# The modes in files of versions before 6. Several may be on; their vectors are then concatenated in this order.
 _OLD_MODES: Mapping[str, str] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -41,7 +41,7 @@ DENSE_ACTIVATIONS = (
 
 @dataclass(frozen=True)
 class LogitScore:
-    """The score is a token's logit at the last position, less that of another token if there is one."""
+    """The score is a token's logit at the last position, minus that of another token if there is one."""
 
     yes: int
     no: int | None
@@ -49,10 +49,10 @@ class LogitScore:
 
 @dataclass(frozen=True)
 class Pooling:
-    """From the states of all tokens to one vector.
+    """Pools the states of all tokens to one vector.
 
-    :param modes: One or more of ``POOLING_MODES``; the vectors of several are joined.
-    :param include_prompt: Whether the tokens of the prompt, and what stands before them, count.
+    :param modes: One or more of ``POOLING_MODES``; the vectors of several are concatenated.
+    :param include_prompt: Include the tokens of the prompt and those before it.
     """
 
     modes: tuple[str, ...]
@@ -64,13 +64,13 @@ class Dense:
     """A linear layer with an activation.
 
     :param folder: Where its weights are.
-    :param inputs: Size of what goes in.
-    :param outputs: Size of what comes out; for the one that puts out the scores, the number of labels.
-    :param bias: Whether it adds one.
+    :param inputs: Size of the input.
+    :param outputs: Size of the output; for the layer of the scores, the number of labels.
+    :param bias: Whether it has a bias.
     :param activation: One of ``DENSE_ACTIVATIONS``.
-    :param residual: Whether what goes in is added to what comes out, through a matrix where the sizes differ.
-    :param source: Name of what goes in, such as ``"sentence_embedding"``.
-    :param target: Name of what comes out, such as ``"scores"``.
+    :param residual: Whether the input is added to the output, through a matrix if the sizes differ.
+    :param source: Name of the input, such as ``"sentence_embedding"``.
+    :param target: Name of the output, such as ``"scores"``.
     """
 
     folder: Path
@@ -106,12 +106,12 @@ Module = LogitScore | Pooling | Dense | LayerNorm | Normalize
 class Modules:
     """A modular cross-encoder.
 
-    :param task: What kind of transformer it is: ``"sequence-classification"``, ``"text-generation"`` or
+    :param task: The kind of transformer: ``"sequence-classification"``, ``"text-generation"`` or
         ``"feature-extraction"``.
-    :param head: What makes the score of it; empty for a sequence classifier, which has its own.
+    :param head: The modules that make the score; empty for a sequence classifier, which has its own head.
     :param messages: Whether a pair goes through the tokenizer's chat template.
     :param message_format: ``"flat"`` or ``"structured"`` contents of a message; ``None`` if the checkpoint doesn't say.
-    :param template_settings: What the chat template is given besides the messages.
+    :param template_settings: Arguments of the chat template besides the messages.
     :param prompt: Put before the query, or used as the system message of the chat template; empty for none.
     :param max_length: A limit of tokens that the checkpoint sets, if any.
     """
@@ -126,13 +126,13 @@ class Modules:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of what the last ``Dense`` that puts out scores gives; empty if there is none."""
+        """Label names of the last ``Dense`` that outputs scores; empty if there is none."""
         scores = [layer for layer in self.head if isinstance(layer, Dense) and layer.target == SCORES]
         return tuple(f"LABEL_{i}" for i in range(scores[-1].outputs)) if scores else ()
 
 
 def list_modules(folder: Path) -> list[tuple[str, str]] | None:
-    """Read ``modules.json``: class name and folder of each module; ``None`` if there is no such file.
+    """Read ``modules.json``: class name and folder of each module; ``None`` if the file does not exist.
 
     :raises CheckpointError: If the file is damaged.
     :raises UnsupportedModelError: If a module is not part of sentence-transformers.
@@ -157,7 +157,7 @@ def read_modules(folder: Path) -> Modules | None:
     """Read the modules of a checkpoint; ``None`` if it is not a modular cross-encoder.
 
     :raises CheckpointError: If a file is damaged or incomplete.
-    :raises UnsupportedModelError: If there is a module that crossrank does not know; it is named.
+    :raises UnsupportedModelError: If it has an unknown module, which the message names.
     """
     settings = read_json(folder / "config_sentence_transformers.json")
     listed = list_modules(folder) if settings.get("model_type") == "CrossEncoder" else None
@@ -193,9 +193,9 @@ def read_modules(folder: Path) -> Modules | None:
 
 
 def refuse_for_encoders(folder: Path, model_type: str, modules: Modules) -> None:
-    """Refuse what only decoders have.
+    """Refuse settings that only decoders have.
 
-    :raises UnsupportedModelError: If a checkpoint of an encoder has it.
+    :raises UnsupportedModelError: If a checkpoint of an encoder has them.
     """
     if any(isinstance(module, LogitScore) for module in modules.head):
         raise _unsupported(folder, f"LogitScore behind the encoder {model_type!r}", "LogitScore behind decoders only")
@@ -240,7 +240,7 @@ def _head(folder: Path, task: str, listed: list[tuple[str, str]]) -> tuple[Modul
             raise CheckpointError(f"{folder / listed[0][1]} names no true_token_id. Download the checkpoint again.")
         return (LogitScore(yes, no),)
     if task == "feature-extraction" and "Pooling" in kinds and "LogitScore" not in kinds:
-        head = tuple(_module(kind, folder / path) for kind, path in listed if kind != "Dropout")  # which only trains
+        head = tuple(_module(kind, folder / path) for kind, path in listed if kind != "Dropout")  # only for training
         if not any(isinstance(layer, Dense) and layer.target == SCORES for layer in head):
             raise _unsupported(folder, "no module Dense that puts out 'scores'", "heads with such a Dense")
         return head

@@ -1,4 +1,4 @@
-"""A name, a folder or nothing -> a local folder that holds the model's files."""
+"""A name, a folder or nothing -> a local folder with the model's files."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ BUNDLED = Path(__file__).parent.parent / "bundled"
 class ModelFiles:
     """A model's files on this machine.
 
-    :param folder: The folder in which ``config.json`` is.
-    :param name: What the caller named it; ``"bundled"`` for the bundled model.
+    :param folder: The folder with ``config.json``.
+    :param name: The name that the caller gave; ``"bundled"`` for the bundled model.
     :param revision: The commit hash if it came from the hub, the version if from a registry, else ``None``.
     """
 
@@ -47,22 +47,22 @@ def resolve(
     cache_folder: str | Path | None = None,
     local_files_only: bool = False,
 ) -> ModelFiles:
-    """Find a model's files; fetch from the hub those that are needed and not in the cache yet.
+    """Find a model's files, and download those that are missing from the hub.
 
     A folder overrides a hub name of the same spelling. ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_TOKEN`` and
-    ``HF_HOME`` mean what they mean to huggingface_hub. If the hub can't be reached, a copy in the cache is used, with a
+    ``HF_HOME`` work as in huggingface_hub. If the hub can't be reached, a copy in the cache is used, with a
     :class:`~crossrank.errors.CrossRankWarning`.
 
-    :param model: A hub name such as ``"cross-encoder/ms-marco-MiniLM-L6-v2"``, a folder, or ``None`` for the model in
-        the box. Of a registry's folder it is the version in use.
-    :param revision: A branch, a tag or a full commit hash; the hub's ``main`` if not given. Only for hub names.
-    :param token: A hub token; ``None`` takes the one that is set or saved on this machine, ``False`` sends none.
-    :param cache_folder: Where hub models are kept, instead of huggingface_hub's cache.
-    :param local_files_only: Ask nothing of the hub: the cache has it or it is not found.
+    :param model: A hub name such as ``"cross-encoder/ms-marco-MiniLM-L6-v2"``, a folder, or ``None`` for the bundled
+        model. For a registry's folder, the version in use.
+    :param revision: A branch, a tag or a full commit hash; by default the hub's ``main``. Only for hub names.
+    :param token: A hub token; ``None`` uses the one that is set or saved on this machine, ``False`` sends none.
+    :param cache_folder: Where to store hub models, instead of huggingface_hub's cache.
+    :param local_files_only: Use only the cache, without a request to the hub.
     :raises InputError: If an argument can't be used: a wrong type, a folder with a revision, a bad ``HF_ENDPOINT``.
-    :raises ModelNotFoundError: If there is no such folder, repository or revision, or, offline, no copy in the cache.
-    :raises ModelAccessError: If the hub refuses: a gated repository, or a token that is not valid.
-    :raises DownloadError: If the hub can't be reached or a download broke off, and the cache has no copy.
+    :raises ModelNotFoundError: If the folder, repository or revision does not exist, or, offline, is not in the cache.
+    :raises ModelAccessError: If the hub denies access: a gated repository, or an invalid token.
+    :raises DownloadError: If the hub can't be reached or a download failed, and the cache has no copy.
     :raises UnsupportedModelError: If the repository has only pickled weights.
     :raises CheckpointError: If the folder or repository lacks ``config.json``, or the repository has no weights.
     """
@@ -71,7 +71,7 @@ def resolve(
     name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"model is {model!r}. Give a hub name, a folder, or None for the bundled model.")
-    # os.path and not pathlib: it leaves alone what can't be a path (~nobody, a null byte, 5000 letters), Path raises.
+    # os.path and not pathlib: Path raises for some names that can't be paths (~nobody, a null byte, 5000 letters).
     path = os.path.expanduser(name)  # noqa: PTH111
     means_folder = not isinstance(model, str) or name.startswith((".", "~")) or os.path.isabs(path)  # noqa: PTH117
     if means_folder or os.path.exists(path):  # noqa: PTH110
@@ -115,8 +115,8 @@ def _in_use(folder: Path) -> Version | None:
 def _from_hub(
     name: str, revision: str | None, token: str | bool | None, cache_folder: str | Path | None, local_files_only: bool
 ) -> ModelFiles:
-    """Ask the hub, or the cache alone, and say in our own words what went wrong."""
-    # Only here, because huggingface_hub takes a quarter of a second to import, which a local model need not pay.
+    """Look on the hub, or only in the cache, and raise our own errors."""
+    # Imported here, because huggingface_hub takes a quarter of a second to import, and local models don't need it.
     from huggingface_hub import errors
 
     from crossrank.checkpoint.hub import DOWNLOAD_ERRORS, Repository
@@ -196,7 +196,7 @@ def _copy_hint(hub: Repository) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    # huggingface_hub wraps what happened in "can't find it in the cache", and appends a page of advice to it.
+    # huggingface_hub wraps the cause in "can't find it in the cache" and a page of advice.
     cause = error.__cause__ or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[0].rstrip('.')}" if lines else type(cause).__name__

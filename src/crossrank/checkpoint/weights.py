@@ -1,11 +1,11 @@
 """safetensors files -> arrays.
 
 The format (https://huggingface.co/docs/safetensors): eight bytes with the header's length, a JSON header with each
-tensor's dtype, shape and byte range, then the bytes. It is read here rather than with the safetensors package because
-NumPy has no bfloat16, in which many checkpoints are stored, and because an error must name the damaged file.
+tensor's dtype, shape and byte range, then the bytes. The safetensors package is not used, because NumPy has no bfloat16,
+in which many checkpoints are stored, and because an error must name the damaged file.
 
-Tensors are read, not mapped: OpenVINO goes on reading the arrays while a model is in use, and a mapped file that is
-overwritten under a running process changes its scores or ends it with SIGBUS (docs/decisions.md has the cost).
+Tensors are read, not mapped. OpenVINO keeps reading the arrays while a model is in use. If a mapped file were
+overwritten, the scores would change or the process would end with SIGBUS (docs/decisions.md has the cost of reading).
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _DTYPES: Mapping[str, str] = {
     "I64": "<i8",
     "I32": "<i4",
 }
-# Far beyond any tensor; NumPy fails on more.
+# Far more than any tensor has; NumPy fails on more.
 _MAX_DIMENSIONS, _MAX_ROWS = 8, 2**48
 # Names under which older versions of TensorFlow ports saved layer norms.
 _OLD_NAMES: Mapping[str, str] = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
-# Tensors that a graph may leave unread: buffers, and heads for other tasks than the one that is run.
+# Tensors that a graph may leave unread: buffers, and heads for other tasks.
 _OPTIONAL = re.compile(
     r"position_ids$|inv_freq$|(^|\.)pooler\.|rel_embeddings\.|encoder\.LayerNorm\.|^(cls|lm_head|predictions|vocab_\w+|"
     r"decoder|generator_\w+|mask_predictions|discriminator_predictions|lm_predictions|qa_outputs|head|"
@@ -54,7 +54,7 @@ _NUMBER = re.compile(r"\.\d+\.")
 
 @dataclass(frozen=True)
 class Tensor:
-    """Where a tensor is.
+    """The location of a tensor.
 
     :param path: Its file.
     :param offset: Its first byte in the file.
@@ -69,7 +69,7 @@ class Tensor:
     def read(self) -> NDArray[Any]:
         """Read it from the file; bfloat16 as raw 16-bit words.
 
-        :raises CheckpointError: If the file can't be read, or became shorter.
+        :raises CheckpointError: If the file can't be read, or has become shorter.
         """
         count = prod(self.shape)
         try:
@@ -82,11 +82,11 @@ class Tensor:
 
 
 class Weights:
-    """The tensors of a checkpoint by name, read on request; remembers which were read.
+    """The tensors of a checkpoint by name, read on request. It records which were read.
 
     :param folder: The model folder, for messages.
-    :param tensors: Name -> where it is.
-    :param prefix: What stands before every name that is asked for, such as ``"bert."``.
+    :param tensors: Name -> location.
+    :param prefix: The prefix of every name, such as ``"bert."``.
     :param as_int8: Whether graphs should hold matrices as int8, see :meth:`int8`.
     """
 
@@ -112,7 +112,7 @@ class Weights:
         return (name[len(self._prefix) :] for name in self._tensors if name.startswith(self._prefix))
 
     def under(self, prefix: str) -> Weights:
-        """The same weights, with names that start behind ``prefix``."""
+        """The same weights, with names relative to ``prefix``."""
         return Weights(self.folder, self._tensors, self._prefix + prefix, as_int8=self.as_int8, asked=self._asked)
 
     def compressed(self, on: bool = True) -> Weights:
@@ -120,17 +120,17 @@ class Weights:
         return Weights(self.folder, self._tensors, self._prefix, as_int8=on, asked=self._asked)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor that is there."""
+        """The shape of an existing tensor."""
         return self._tensors[self._prefix + name].shape
 
     def dtype(self, name: str) -> str:
-        """The type of a tensor that is there, as safetensors spells it."""
+        """The type of an existing tensor, as safetensors spells it."""
         return self._tensors[self._prefix + name].dtype
 
     def check_all_read(self, prefix: str = "") -> None:
-        """Compare what was read with what the checkpoint holds.
+        """Check that all tensors of the checkpoint were read.
 
-        :param prefix: Only of the tensors whose names start so.
+        :param prefix: Check only tensors whose names start with this.
         :raises CheckpointError: If layers are left over, because config.json has fewer of them than the weights.
         """
         unread = sorted(
@@ -154,7 +154,7 @@ class Weights:
         )
 
     def raw(self, name: str, *shape: int) -> NDArray[Any]:
-        """The tensor as stored, its shape checked; ``-1`` stands for any size.
+        """The tensor as stored, its shape checked; ``-1`` means any size.
 
         :raises CheckpointError: If it is missing or has another shape.
         """
@@ -301,7 +301,7 @@ def _read_header(path: Path) -> dict[str, Tensor]:
 
 
 def _check_ranges(ranges: Iterable[tuple[int, int, str]], size: int, damaged: str, remedy: str) -> None:
-    """Refuse what the safetensors package refuses: bytes that belong to two tensors, or to none."""
+    """Refuse bytes that belong to two tensors or to none, as the safetensors package does."""
     covered = 0
     for begin, end, name in sorted(ranges):
         if begin != covered:
@@ -315,7 +315,7 @@ def _check_ranges(ranges: Iterable[tuple[int, int, str]], size: int, damaged: st
 
 
 class _DuplicateError(ValueError):
-    """A key that is in a JSON object twice."""
+    """A key occurs twice in a JSON object."""
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
