@@ -1,7 +1,7 @@
 """safetensors files -> arrays.
 
 The format (https://huggingface.co/docs/safetensors): eight bytes with the header's length, a JSON header with each
-tensor's dtype, shape and byte range, then the bytes. The safetensors package is not used, because NumPy has no bfloat16,
+tensor's dtype, shape and byte range, then the bytes. The safetensors package is not used because NumPy has no bfloat16,
 in which many checkpoints are stored, and because an error must name the damaged file.
 
 Tensors are read, not mapped. OpenVINO keeps reading the arrays while a model is in use. If a mapped file were

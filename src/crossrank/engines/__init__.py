@@ -1,1 +1,1 @@
-"""Batches in, logits out."""
+"""Engines turn batches into logits."""

@@ -22,7 +22,7 @@ from crossrank.tokenization.prompts import DOCUMENT, FAMILIES, PROMPTS, QUERY, C
 from crossrank.tokenization.tokenizer import load_tokenizer, pair_template
 
 # The most tokens of a pair unless the caller asks for more: the limit in the published code of Qwen3-Reranker and
-# mxbai-rerank-v2. Their configs allow 32768 and more, at which a single pair takes gigabytes.
+# mxbai-rerank-v2. Their configs allow 32768 and more, with which a single pair takes gigabytes.
 DEFAULT_LENGTH = 8192
 
 _ARCHITECTURES: Mapping[str, str] = {
@@ -41,9 +41,9 @@ def load_decoder(
     max_length: int | None,
     num_threads: int | None,
 ) -> tuple[ModelConfig, Encoder, Engine]:
-    """Open a decoder reranker. The config comes back with the labels of its head.
+    """Open a decoder reranker. The returned config has the labels of its head.
 
-    :param max_length: The most tokens of a pair; ``None`` for what the model can do, but at most ``DEFAULT_LENGTH``.
+    :param max_length: The most tokens of a pair; ``None`` for the model's limit, but at most ``DEFAULT_LENGTH``.
     :raises ModelError: If the files can't be used, or no prompt for them is known.
     :raises InputError: If a setting does not fit the model.
     """
@@ -92,7 +92,7 @@ def _kind(folder: Path, config: ModelConfig) -> str:
 def _head(
     modules: Modules | None, kind: str, prompt: Prompt, encoder: DecoderEncoder, config: ModelConfig
 ) -> tuple[tuple[int, ...], tuple[Dense, ...], tuple[str, ...]]:
-    """Find the tokens that are compared, or the layers behind the last hidden state; and the labels' names."""
+    """Find the tokens that are compared, or the layers after the last hidden state, and the label names."""
     if kind == "sequence-classification":
         return (), (), config.labels
     head = modules.head if modules else ()
@@ -128,7 +128,7 @@ def _described(module: Module) -> str:
 
 
 def _prompt(folder: Path, config: ModelConfig, modules: Modules | None, kind: str, tokenizer: Tokenizer) -> Prompt:
-    """See :mod:`crossrank.tokenization.prompts` for the order."""
+    """Choose the prompt, in the order of :mod:`crossrank.tokenization.prompts`."""
     if modules is not None:
         chat = _chat(folder, modules) if modules.messages else _plain(tokenizer, modules.prompt)
         if chat is None:
@@ -155,7 +155,7 @@ def _prompt(folder: Path, config: ModelConfig, modules: Modules | None, kind: st
 
 
 def _chat(folder: Path, modules: Modules | None) -> Prompt | None:
-    """Use the checkpoint's chat template if it can hold a pair, with the content format it names or accepts."""
+    """Use the checkpoint's chat template if it accepts a pair, with the content format it names or accepts."""
     stated = modules.message_format if modules else None
     render = chat_renderer(folder, *((modules.prompt, modules.template_settings) if modules else ("", {})))
     if render is None:
@@ -163,7 +163,7 @@ def _chat(folder: Path, modules: Modules | None) -> Prompt | None:
     for form in (stated,) if stated in ("flat", "structured") else ("flat", "structured"):
         try:
             prompt = chat_prompt(partial(render, form == "structured"))
-        except Exception:  # templates raise all sorts of errors for unknown roles and content
+        except Exception:  # templates raise different errors for unknown roles and content
             continue
         if prompt is not None:
             return prompt
@@ -183,14 +183,14 @@ def _plain(tokenizer: Tokenizer, prompt: str) -> Prompt:
 
 
 def _token(names: Mapping[str, Any], name: str) -> str | None:
-    """Read a special token from ``tokenizer_config.json``, where it is a string or an object."""
+    """Read a special token from ``tokenizer_config.json``, which has it as a string or an object."""
     token = names.get(name)
     token = token.get("content") if isinstance(token, dict) else token
     return token if isinstance(token, str) else None
 
 
 def _pad_id(config: ModelConfig, tokenizer: Tokenizer, pad: str | None) -> int:
-    """Choose the padding token, or the end-of-text token if there is none, as is usual for decoders."""
+    """Choose the padding token, or the end-of-text token if there is none, as is common for decoders."""
     ends = config.raw.get("eos_token_id")
     candidates = [config.raw.get("pad_token_id"), tokenizer.token_to_id(pad) if pad else None]
     candidates += ends if isinstance(ends, list) else [ends]

@@ -17,10 +17,10 @@ Floats = NDArray[np.float32]
 class EmbeddingEngine:
     """Runs a graph of :mod:`crossrank.architectures.registry`; safe to call from many threads.
 
-    :param graph: Token ids to states: of all tokens, or of the first alone where the pooling is ``"cls"``.
+    :param graph: Token ids to states: of all tokens, or only of the first one if the pooling is ``"cls"``.
     :param size: ``H``, the length of a vector.
     :param pooling: ``"mean"`` or ``"cls"``.
-    :param precision: Of the graph: one of ``float32``, ``bfloat16``, ``int8``. Pooling is in float32.
+    :param precision: Precision of the graph: ``float32``, ``bfloat16`` or ``int8``. Pooling is in float32.
     :param num_threads: Threads of one forward pass; ``None`` for all that the process may use.
     """
 
@@ -31,7 +31,7 @@ class EmbeddingEngine:
 
     @property
     def facts(self) -> Mapping[str, str | int]:
-        """What it runs with."""
+        """The settings it runs with."""
         return self._graph.facts
 
     def embed(self, batch: Batch) -> Floats:
@@ -40,7 +40,7 @@ class EmbeddingEngine:
         if self._pooling == "cls":
             pooled: Floats = states[:, 0]
         else:
-            # Divided by nothing: the length goes in the next step.
+            # A sum is enough, because the next step normalizes the length.
             mask = batch.inputs["attention_mask"].astype(np.float32)
             pooled = np.matmul(mask[:, None, :], states)[:, 0]
         length = np.linalg.norm(pooled, axis=1, keepdims=True)

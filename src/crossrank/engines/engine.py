@@ -1,4 +1,4 @@
-"""The seam between batches and logits."""
+"""The interface of engines: from batches to logits."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Engine(Protocol):
 
     @property
     def facts(self) -> Mapping[str, str | int]:
-        """What it runs with: ``engine``, ``device``, ``precision``, ``threads``."""
+        """The settings it runs with: ``engine``, ``device``, ``precision``, ``threads``."""
         ...
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
-        """Logits of a batch, ``[batch, labels]``, never squeezed."""
+        """Logits of a batch, ``[batch, labels]``, also for a single label."""
         ...

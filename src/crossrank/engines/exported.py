@@ -1,4 +1,4 @@
-"""Folders that hold a finished graph instead of weights: OpenVINO's IR or ONNX. Loaded as they are."""
+"""Folders with an exported graph instead of weights: OpenVINO IR or ONNX. The graph is loaded unchanged."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def find_exported(folder: Path) -> Path | None:
-    """The graph to load where there are no safetensors: IR before ONNX, the shortest name of a kind first."""
+    """The graph to load if there are no safetensors: IR rather than ONNX, and the shortest name of a kind."""
     if any(folder.glob("model.safetensors*")):
         return None
     return next(_graphs(folder), None)
 
 
 def _graphs(folder: Path) -> Iterator[Path]:
-    # The shortest: openvino_model.xml goes before openvino_model_qint8_quantized.xml, model.onnx before model_O4.onnx.
+    # The shortest name: openvino_model.xml, not openvino_model_qint8_quantized.xml; model.onnx, not model_O4.onnx.
     for suffix in (".xml", ".onnx"):
         found = [path for place in _PLACES if place.endswith(suffix) for path in folder.glob(place)]
         yield from sorted(found, key=lambda path: (len(str(path)), path))
@@ -34,15 +34,15 @@ def _is_fixed(node: Any) -> bool:
 
 
 def load_exported(path: Path, labels: int, precision: str) -> tuple[Graphs, str]:
-    """Read a graph; its own head is inside, so there is none apart, and ``"auto"`` means float32.
+    """Read a graph. It includes its head, so there is no separate one, and ``"auto"`` means float32.
 
     :param path: An ``.xml`` or ``.onnx`` file.
-    :param labels: How many logits ``config.json`` promises.
-    :param precision: As asked for.
+    :param labels: The number of logits according to ``config.json``.
+    :param precision: The requested precision.
     :returns: The graph, and the precision to run it in.
-    :raises CheckpointError: If the file is damaged, or gives another number of logits.
-    :raises UnsupportedModelError: If it wants inputs that a pair of texts doesn't have, or gives no logits.
-    :raises InputError: If ``precision`` is ``"int8"``: the weights are what they are.
+    :raises CheckpointError: If the file is damaged, or has another number of logits.
+    :raises UnsupportedModelError: If it needs inputs that a pair of texts doesn't have, or returns no logits.
+    :raises InputError: If ``precision`` is ``"int8"``, because exported weights can't be converted.
     """
     if precision == "int8":
         raise InputError(
@@ -75,7 +75,7 @@ def load_exported(path: Path, labels: int, precision: str) -> tuple[Graphs, str]
         )
     fixed = [f"{node.get_any_name()} {node.get_partial_shape()}" for node in model.inputs if _is_fixed(node)]
     if fixed:
-        # Reshaping would not do: an export for one shape has that shape in the middle of the graph as well.
+        # Reshaping doesn't help, because an export for one shape has that shape inside the graph too.
         raise UnsupportedModelError(
             f"{path} was exported for one batch shape only ({', '.join(fixed)}). Export it again with dynamic "
             "axes, or take the model's safetensors."

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from crossrank.architectures.ops import Graphs
     from crossrank.engines.embedding_engine import EmbeddingEngine
 
-# Language models, whose attention looks back only: they run on torch, on any device.
+# Language models with causal attention. They run on torch, on any device.
 DECODERS = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3"})
 _TYPES = "token_type_ids"
 
@@ -70,7 +70,7 @@ def load_model(
 ) -> LoadedModel:
     """Open a model folder.
 
-    :param known: For a model that reads documents separately: documents read before.
+    :param known: For a model that encodes documents separately: documents encoded before.
     :raises ModelError: If the files can't be used.
     :raises InputError: If a setting does not fit the model.
     """
@@ -119,7 +119,7 @@ def load_model(
     graphs, precision = _graphs(folder, config, precision, modules, skipped)
     length = usable_length(config, max_length)
 
-    # 3) Models that read query and document apart, such as the bundled one.
+    # 3) Models that encode query and document separately, such as the bundled one.
     if config.model_type == "split_bert":
         split = SplitEncoder(tokenizer, template, length, config.need("max_query_length"), known)
         engine = SplitEngine(graphs, length, precision=precision, num_threads=num_threads, known=known)
@@ -148,13 +148,13 @@ def _pools_prompt(modules: Modules | None) -> bool:
 def _graphs(
     folder: Path, config: ModelConfig, precision: str, modules: Modules | None, skipped: int
 ) -> tuple[Graphs, str]:
-    """The graphs of a folder, of its weights or as they were exported, and the precision to run them in."""
+    """The graphs of a folder, built from its weights or exported, and the precision to run them in."""
     from crossrank.architectures import modular, registry
     from crossrank.engines.exported import find_exported, load_exported
     from crossrank.engines.openvino_engine import native_precision
 
     head = modules.head if modules else ()
-    # What was exported of a modular checkpoint is its body alone.
+    # An export of a modular checkpoint has only its body.
     exported = None if head else find_exported(folder)
     if exported is not None:
         return load_exported(exported, len(config.labels), precision)
@@ -166,7 +166,7 @@ def _graphs(
 
 
 def _gives_types(folder: Path) -> bool:
-    """Whether the checkpoint's tokenizer gives token types; if not, all tokens have type 0."""
+    """Whether the checkpoint's tokenizer returns token types; if not, all tokens have type 0."""
     names = read_json(folder / "tokenizer_config.json").get("model_input_names")
     return not isinstance(names, list) or _TYPES in names
 
@@ -176,7 +176,7 @@ def load_bi_encoder(
 ) -> LoadedBiEncoder:
     """Open the folder of a bi-encoder.
 
-    :raises ModelError: If the files can't be used, or are not of a bi-encoder.
+    :raises ModelError: If the files can't be used, or are not those of a bi-encoder.
     :raises InputError: If a setting does not fit the model.
     """
     from crossrank.architectures.registry import build_states
@@ -193,6 +193,6 @@ def load_bi_encoder(
         usable_length(config, max_length),
         config.get("pad_token_id", 0),
     )
-    size = int(config.get("hidden_size", None) or config.need("dim"))  # the latter is DistilBERT's word
+    size = int(config.get("hidden_size", None) or config.need("dim"))  # the latter is DistilBERT's name for it
     engine = EmbeddingEngine(graph, size, embedding.pooling, precision=precision, num_threads=num_threads)
     return LoadedBiEncoder(config, embedding, encoder, engine)

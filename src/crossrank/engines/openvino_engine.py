@@ -22,12 +22,12 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "bfloat16": {"INFERENCE_PRECISION_HINT": "bf16"},
 }
 # "int8": matrices are stored in eight bits, and activations are rounded to eight bits in groups with a scale each.
-# Groups of 32 are more exact, but slower than bfloat16 where the processor has it.
+# Groups of 32 are more accurate, but slower than bfloat16 on processors that have it.
 _INT8_GROUP = 128
 
-# OpenVINO, and oneDNN inside it, each keep the kernels that they prepare for a shape of batch, by default thousands.
-# Under mixed traffic that is a gigabyte. Keep the last few of each kind: preparing them again takes at most a few per
-# cent of the time. oneDNN's limit holds for the whole process, and only an environment variable sets it.
+# OpenVINO, and oneDNN inside it, each cache the kernels for every shape of batch, by default thousands.
+# With mixed traffic, that takes a gigabyte. Keep only the last few of each kind: preparing them again takes at most a
+# few percent of the time. oneDNN's limit is for the whole process and can be set only by an environment variable.
 _KEPT_KERNELS = 32
 _ONEDNN_KEPT = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
@@ -36,7 +36,7 @@ _core_lock = threading.Lock()
 
 
 def shared_core() -> Any:
-    """The core of this process, made once: it takes time to make, and is thread-safe."""
+    """The OpenVINO core of this process. It is thread-safe, and created once because that takes time."""
     global _core
     with _core_lock:
         if _core is None:
@@ -48,19 +48,19 @@ def shared_core() -> Any:
 
 @before_fork
 def _drop_idle_threads() -> None:
-    """Drop the threads of released models. OpenVINO would give them to the next model, but a child has no threads.
+    """Drop the threads of released models. OpenVINO would reuse them, but a child process has no threads.
 
-    OpenVINO keeps them for the whole process, and drops those that are idle whenever a CPU plugin goes (1 ms).
+    OpenVINO keeps them for the whole process, and drops idle ones whenever a CPU plugin is released (1 ms).
     """
     if _core is not None:
         ov.Core().get_property("CPU", "FULL_DEVICE_NAME")
 
 
 def native_precision(requested: str) -> str:
-    """Replace ``"auto"`` by what is fastest on this processor.
+    """Replace ``"auto"`` by the fastest precision on this processor.
 
-    bfloat16 where the processor multiplies it natively (AMX or AVX512-BF16: OpenVINO lists it among its optimization
-    capabilities just there), else float32.
+    bfloat16 if the processor multiplies it natively (AMX or AVX512-BF16; only then does OpenVINO list it among its
+    optimization capabilities), else float32.
     """
     if requested != "auto":
         return requested
@@ -69,14 +69,14 @@ def native_precision(requested: str) -> str:
 
 
 def _settings(precision: str) -> Mapping[str, Any]:
-    """OpenVINO's settings. What is between the products of ``"int8"`` runs in what is fastest on this processor."""
+    """OpenVINO's settings. With ``"int8"``, all but the matrix products runs in the processor's fastest precision."""
     if precision != "int8":
         return _SETTINGS[precision]
     return {**_SETTINGS[native_precision("auto")], "DYNAMIC_QUANTIZATION_GROUP_SIZE": _INT8_GROUP}
 
 
 class CompiledGraph:
-    """A graph made ready to run; safe to call from many threads.
+    """A compiled graph; safe to call from many threads.
 
     :param graph: An ``openvino.Model`` whose inputs are named.
     :param precision: One of ``float32``, ``bfloat16``, ``int8``.
@@ -96,7 +96,7 @@ class CompiledGraph:
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_KERNELS,
-            # Pinned threads of two processes would share a core while another idles.
+            # Pinned threads of two processes would share one core while another is idle.
             "ENABLE_CPU_PINNING": False,
         }
         try:
@@ -112,11 +112,11 @@ class CompiledGraph:
         never_release_after_fork(self)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        """The outputs in order; inputs that the graph does not have are left out.
+        """The outputs in order. Inputs that the graph does not have are ignored.
 
         :raises CrossRankError: If OpenVINO fails.
         """
-        # A request holds its own buffers, so each thread takes one and gives it back.
+        # A request has its own buffers, so each thread takes one and returns it.
         try:
             try:
                 request = self._idle.pop()
@@ -126,7 +126,7 @@ class CompiledGraph:
             outputs = [request.get_output_tensor(i).data.astype(np.float32, copy=True) for i in range(self._outputs)]
         except (RuntimeError, MemoryError) as error:
             raise self._failed(inputs, str(error) or "out of memory") from error
-        # Where an allocation fails, OpenVINO may give an empty output instead of an error.
+        # If an allocation fails, OpenVINO may return an empty output instead of an error.
         if not all(output.size for output in outputs):
             raise self._failed(inputs, "it gave an empty result, as it does when memory is short")
         self._idle.append(request)
@@ -144,7 +144,7 @@ class OpenVinoEngine:
     """An engine for graphs from :mod:`crossrank.architectures`.
 
     :param graphs: The model.
-    :param precision: One of ``float32``, ``bfloat16``, ``int8``; a head of its own runs in float32 in any case.
+    :param precision: One of ``float32``, ``bfloat16``, ``int8``; a separate head always runs in float32.
     :param num_threads: Threads of one forward pass; ``None`` for all that the process may use.
     """
 
@@ -157,7 +157,7 @@ class OpenVinoEngine:
 
     @property
     def facts(self) -> Mapping[str, str | int]:
-        """What it runs with."""
+        """The settings it runs with."""
         return self._body.facts
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Device, precision and length: what the caller may ask for, and what is used."""
+"""Device, precision and length: check the caller's values, and choose the values to use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRECISION_VARIABLE = "CROSSRANK_PRECISION"
 
 
 def check_settings(device: str | None, precision: str, max_length: int | None) -> None:
-    """Refuse what can't be used before anything is loaded.
+    """Check the values before anything is loaded.
 
     :raises InputError: If a value is not known.
     """
@@ -29,7 +29,7 @@ def check_settings(device: str | None, precision: str, max_length: int | None) -
 
 
 def choose_precision(precision: str) -> str:
-    """Replace ``"auto"`` by what the environment variable ``CROSSRANK_PRECISION`` says, if it is set.
+    """Replace ``"auto"`` by the value of the environment variable ``CROSSRANK_PRECISION``, if it is set.
 
     :raises InputError: If the variable has an unknown value.
     """
@@ -40,7 +40,7 @@ def choose_precision(precision: str) -> str:
 
 
 def usable_length(config: ModelConfig, max_length: int | None) -> int:
-    """What the caller asked for, or what the model can do if that is less; the caller is warned then."""
+    """The requested length, or the model's limit if that is less, with a warning."""
     if max_length is None:
         return config.usable_length
     if max_length > config.usable_length:

@@ -1,4 +1,4 @@
-"""The engine of split models: queries and documents through the lower layers apart, then the pairs through the head."""
+"""The engine of split models: the body encodes queries and documents separately, then the head scores the pairs."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from crossrank.tokenization.batching import Batch, fill, padded_length, plan
 from crossrank.tokenization.split_encoder import KnownTexts, ReadText, SplitBatch, Text
 from crossrank.tokenization.text_cache import TextCache
 
-# Padded tokens that the lower layers read in one pass, as for other models.
+# Padded tokens that the body encodes in one pass, as for other models.
 _TOKENS_READ = 2048
-# Memory of one pass through the head: it multiplies each query's tokens with all of a document's.
+# Memory of one pass through the head, which multiplies each query's tokens with all of a document's.
 _HEAD_BYTES = 64_000_000
-# Memory for the states of queries: some thousand usual ones.
+# Memory for the states of queries: enough for several thousand typical ones.
 _QUERY_BYTES = 32_000_000
-# Where the upper half of each float32 stands among halves.
+# Index of the upper half of each float32 among 16-bit halves.
 _UPPER = slice(1 if sys.byteorder == "little" else 0, None, 2)
 
 
 class SplitEngine:
     """An engine for :mod:`crossrank.architectures.split_bert`.
 
-    The body (token ids to hidden states of one text) runs in the precision asked for. So does the head (a query's and a
-    document's hidden states to a logit), except that it runs in float32 where int8 is asked for.
+    The body (token ids to hidden states of one text) runs in the requested precision. So does the head (a query's and a
+    document's hidden states to a logit), except that it runs in float32 for int8.
 
     :param graphs: The model.
     :param max_length: The most tokens of a text.
     :param precision: One of ``float32``, ``bfloat16``, ``int8``.
     :param num_threads: Threads of one forward pass; ``None`` for all that the process may use.
-    :param known: Documents that were read before; those that are read now are added.
+    :param known: Documents that were encoded before; newly encoded documents are added.
     """
 
     def __init__(
@@ -48,23 +48,23 @@ class SplitEngine:
         num_threads: int | None = None,
         known: KnownTexts | None = None,
     ) -> None:
-        # OpenVINO keeps what follows the last product in float32, so logits are not rounded and make no ties.
+        # OpenVINO computes everything after the last product in float32, so logits are not rounded to ties.
         head_precision = "bfloat16" if precision == "bfloat16" else "float32"
-        # Compiling is most of the time to load, and OpenVINO does one graph on one core.
+        # Compiling takes most of the loading time, and OpenVINO compiles one graph on one core.
         with ThreadPoolExecutor(1) as beside:
             head = beside.submit(CompiledGraph, graphs.head, head_precision, num_threads)
             self._body = CompiledGraph(graphs.body, precision, num_threads)
             self._head = head.result()
         self._hidden = graphs.head.input("query_states").get_partial_shape()[2].get_length()
         self._max_length = max_length
-        # States of a body that rounds to bfloat16 are kept in it.
+        # States of a body that runs in bfloat16 are kept in bfloat16.
         self._rounds = precision != "float32"
         self._queries = TextCache(_QUERY_BYTES)
         self._known = known
 
     @property
     def facts(self) -> Mapping[str, str | int]:
-        """What it runs with."""
+        """The settings it runs with."""
         return self._body.facts
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
@@ -72,7 +72,7 @@ class SplitEngine:
         assert isinstance(batch, SplitBatch)
         documents = self.read(batch.documents, self._known)
         logits = np.empty((len(batch.rows), 1), np.float32)
-        # Queries of one length stand together, so that little is padded.
+        # Queries of the same length are adjacent, to keep padding small.
         lengths = np.fromiter(map(len, batch.queries), np.int64, len(batch.queries))
         order = np.argsort(-lengths[batch.query_index], kind="stable")
         queries = self.read(batch.queries, self._queries)
@@ -83,9 +83,9 @@ class SplitEngine:
         return logits
 
     def read(self, texts: Sequence[Text], known: KnownTexts | None, *, exact: bool = False) -> list[ReadText]:
-        """States of texts, out of ``known`` where they are there.
+        """States of texts, from ``known`` if it has them.
 
-        :param exact: Leave them in float32.
+        :param exact: Keep them in float32.
         """
         read = [text.read or (None if known is None else known.find(text.key)) for text in texts]
         missing = [i for i, found in enumerate(read) if found is None]
@@ -96,7 +96,7 @@ class SplitEngine:
             (states,) = self._body.run({"input_ids": ids, "attention_mask": mask})
             for i, row in zip(some, states, strict=True):
                 text = texts[i]
-                # A copy, so that what is kept does not hold the whole batch.
+                # A copy, so that the cache does not keep the whole batch in memory.
                 kept = _to_bfloat16(row[: len(text)]) if self._rounds and not exact else row[: len(text)].copy()
                 found = ReadText(text.ids, text.tokens_cut, kept)
                 read[i] = found
@@ -105,10 +105,10 @@ class SplitEngine:
         return [found for found in read if found is not None]
 
     def _passes(self, query_lengths: NDArray[np.int64], document_length: int) -> Iterator[slice]:
-        """Cut pairs, the longest query first, into passes of bounded memory."""
+        """Divide pairs, longest query first, into passes with bounded memory."""
         start = 0
         while start < len(query_lengths):
-            # Largest are what each of some heads of attention has of a query's tokens: a state, and a product with each
+            # The largest arrays are, for each attention head and query token, a state and a product with each
             # token of the document; and the document's states.
             products = int(query_lengths[start]) * 8 * (2 * self._hidden + 2 * document_length)
             rows = max(1, _HEAD_BYTES // (4 * (products + 3 * document_length * self._hidden)))
@@ -143,14 +143,14 @@ def _padded(rows: Sequence[NDArray[np.int32]], most: int) -> tuple[NDArray[np.in
 
 
 def _to_bfloat16(states: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Round to bfloat16, which NumPy has not: the upper half of float32's bits."""
+    """Round to bfloat16, which NumPy doesn't have: the upper half of float32's bits."""
     return np.ascontiguousarray((states.view(np.uint32) + np.uint32(0x8000)).view(np.uint16)[:, _UPPER])
 
 
 def _fill(row: NDArray[np.float32], text: ReadText) -> None:
-    """Write a text's states to zeros ``[L, H]``."""
+    """Write a text's states into an array of zeros, ``[L, H]``."""
     if text.scales is not None:
-        # The scales first: a product of int8 and float16 is calculated a hundred times slower.
+        # The scales first, because a product of int8 and float16 is a hundred times slower.
         np.multiply(text.states, text.scales.astype(np.float32)[:, None], out=row)
     elif text.states.dtype == np.uint16:
         row.view(np.uint16)[:, _UPPER] = text.states

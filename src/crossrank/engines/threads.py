@@ -1,4 +1,4 @@
-"""How many threads this process may use."""
+"""The number of threads that this process may use."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from crossrank.errors import InputError
 
 _VARIABLE = "CROSSRANK_NUM_THREADS"
-# More than any machine has. OpenVINO can't read numbers above 32 bits.
+# More than any machine has. OpenVINO can't handle numbers above 32 bits.
 _MOST = 4096
 
 
 def available_threads(requested: int | None = None, *, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """The requested number; else ``CROSSRANK_NUM_THREADS``; else the processors that this process may use.
+    """The requested number, else ``CROSSRANK_NUM_THREADS``, else the number of processors that this process may use.
 
-    A container's processor quota counts: threads beyond it only wait for each other.
+    A container's CPU quota counts, because threads beyond it only wait for each other.
 
-    :param requested: What the caller asked for.
-    :param cgroup: Where the kernel shows the quota.
+    :param requested: The number that the caller requested.
+    :param cgroup: The folder in which the kernel shows the quota.
     :raises InputError: If the number is not a positive integer, or above 4096.
     """
     if requested is not None:
@@ -46,7 +46,7 @@ def _within(name: str, threads: int) -> int:
 
 
 def _quota(cgroup: Path) -> float | None:
-    """Processors that the control group grants, from version 2's ``cpu.max`` or version 1's pair of files."""
+    """Processors that the control group allows, from version 2's ``cpu.max`` or version 1's two files."""
     try:
         if (cgroup / "cpu.max").is_file():
             quota, period = (cgroup / "cpu.max").read_text().split()

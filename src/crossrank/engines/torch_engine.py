@@ -33,7 +33,7 @@ _DTYPES: Mapping[str, Any] = {"float32": torch.float32, "bfloat16": torch.bfloat
 
 
 class TorchEngine:
-    """An engine for sequence classifiers that read query and document as one sequence.
+    """An engine for sequence classifiers that take query and document as one sequence.
 
     :param folder: A checkpoint with safetensors weights.
     :param device: ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``"cpu"``.
@@ -52,7 +52,7 @@ class TorchEngine:
 
     @property
     def token_types(self) -> bool:
-        """Whether the model tells query and document apart by token types."""
+        """Whether the model has token types."""
         return int(getattr(self._model.config, "type_vocab_size", 0) or 0) > 1
 
     @property
@@ -66,15 +66,15 @@ class TorchEngine:
 
 
 class TorchDecoderEngine:
-    """An engine for decoders: rows padded on the left in, scores from their last positions out.
+    """An engine for decoders: takes rows padded on the left, and scores their last positions.
 
     Only the last position goes through the head, and of a language model's output layer only the rows of the tokens
     that are compared: the logits of a whole vocabulary at every position would take hundreds of times the memory.
 
     :param folder: A checkpoint with safetensors weights.
-    :param kind: What it holds: ``"text-generation"``, ``"sequence-classification"`` or ``"feature-extraction"``.
-    :param tokens: For text generation: the token for yes and the token for no, or only the one for yes.
-    :param layers: For feature extraction: the layers behind the last hidden state.
+    :param kind: Its task: ``"text-generation"``, ``"sequence-classification"`` or ``"feature-extraction"``.
+    :param tokens: For text generation: the tokens for yes and no, or only the one for yes.
+    :param layers: For feature extraction: the layers after the last hidden state.
     :param device: As for :class:`TorchEngine`.
     :param precision: As for :class:`TorchEngine`.
     :param num_threads: As for :class:`TorchEngine`.
@@ -114,20 +114,20 @@ class TorchDecoderEngine:
         return self._place.run(self._score, batch)
 
     def _score(self, inputs: Mapping[str, Any]) -> Any:
-        # Positions are counted from the first token: were padding counted, rounding would tell how much there is.
+        # Positions are counted from the first token. If padding counted, rounding would depend on its amount.
         positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         hidden = self._body(**inputs, position_ids=positions, use_cache=False).last_hidden_state
         return self._head(hidden[:, -1].float())
 
 
 def chat_renderer(folder: Path, prompt: str, settings: Mapping[str, Any]) -> Callable[[bool, str, str], str] | None:
-    """Make what turns query and document into text by the checkpoint's chat template; ``None`` if it has none.
+    """Make a function that renders query and document with the checkpoint's chat template; ``None`` if it has none.
 
-    As sentence-transformers does it: one message for each, with the roles ``query`` and ``document``.
+    As in sentence-transformers: one message for each, with the roles ``query`` and ``document``.
 
     :param prompt: A system message before them; empty for none.
-    :param settings: What the template is given besides the messages.
-    :returns: A function of whether a message's content is a list of parts rather than a string, query and document.
+    :param settings: Arguments of the template besides the messages.
+    :returns: A function of three arguments: whether contents are lists of parts (not strings), query, and document.
     """
     with _quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -148,7 +148,7 @@ _forked = False
 
 
 def _after_fork_in_child() -> None:
-    """Compute with one thread: OpenMP's others did not come along, and it would wait for them for ever."""
+    """Compute with one thread: a child process has no other OpenMP threads, and would wait for them forever."""
     global _forked
     _forked = True
     torch.set_num_threads(1)
@@ -159,7 +159,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Place:
-    """Device, precision and threads, checked, and how a batch gets there and back."""
+    """Checked device, precision and threads, and the transfer of batches to the device and back."""
 
     def __init__(self, device: str, precision: str, num_threads: int | None) -> None:
         self.device = _check_device(device)
@@ -213,7 +213,7 @@ def _check_device(device: str) -> Any:
 
 def _check_precision(precision: str, device: Any) -> str:
     if precision == "auto":
-        # bfloat16 came with compute capability 8.0 (Ampere). float16 is never taken: its range overflows in decoders.
+        # bfloat16 needs compute capability 8.0 (Ampere). float16 is never used, because it overflows in decoders.
         fast = device.type == "cuda" and (torch.version.hip or torch.cuda.get_device_capability(device) >= (8, 0))
         return "bfloat16" if fast else "float32"
     if precision not in _DTYPES:
@@ -226,7 +226,7 @@ def _check_precision(precision: str, device: Any) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence transformers' progress bars and loading reports, which would go to the user's terminal."""
+    """Silence transformers' progress bars and loading reports."""
     log = transformers.utils.logging
     bars, level = log.is_progress_bar_enabled(), log.get_verbosity()
     log.disable_progress_bar()
@@ -240,13 +240,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _load(kind: str, folder: Path, place: _Place) -> Any:
-    # For its errors: on pickled, missing, truncated or damaged weights.
+    # For its errors about pickled, missing, truncated or damaged weights.
     load_weights(folder)
     try:
         with _quiet():
             model, report = getattr(transformers, kind).from_pretrained(
                 folder,
-                # `dtype` is the newer name; this one is known to all versions from 4.51 on.
+                # `dtype` is the newer name; all versions from 4.51 on accept this one.
                 torch_dtype=_DTYPES[place.precision],
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -295,7 +295,7 @@ def _linear(weight: Any, bias: Any = None) -> Head:
 
 
 def _token_head(model: Any, tokens: Sequence[int]) -> Head:
-    """Take the first token's logit, less the second's if there is one: ``[batch, hidden]`` to ``[batch, 1]``."""
+    """Return the first token's logit, minus the second's if there is one: ``[batch, hidden]`` to ``[batch, 1]``."""
     output = model.get_output_embeddings()
     if not all(0 <= token < len(output.weight) for token in tokens):
         raise CheckpointError(f"Of the tokens {tuple(tokens)}, one is outside the vocabulary of {len(output.weight)}.")
