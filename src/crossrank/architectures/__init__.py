@@ -1,1 +1,1 @@
-"""A config and arrays in, OpenVINO graphs out: one file for each ``model_type``, one ``build`` in each."""
+"""From a config and arrays to OpenVINO graphs. Each ``model_type`` has one file with a function ``build``."""

@@ -28,7 +28,7 @@ class Args:
 
     @classmethod
     def of(cls, config: ModelConfig) -> Args:
-        """Read them, with transformers' defaults where a key may be missing."""
+        """Read them, with transformers' defaults for missing keys."""
         config.only("position_embedding_type", "absolute")
         config.only("is_decoder", False)
         return cls(
@@ -45,7 +45,7 @@ class Args:
 
 
 def attention(x: Node, context: Node, bias: Node, weights: Weights, args: Args) -> Node:
-    """``x`` attends to ``context``, which is ``x`` itself but in the last layer."""
+    """``x`` attends to ``context``, which is ``x`` except in the last layer."""
     size = args.hidden // args.heads
     # Three separate products: faster here than one joined one.
     q, k, v = (
@@ -57,7 +57,7 @@ def attention(x: Node, context: Node, bias: Node, weights: Weights, args: Args) 
 
 
 def layer(x: Node, bias: Node, weights: Weights, args: Args, *, first_only: bool = False) -> Node:
-    """One block. With ``first_only`` just the first token's row is computed: all that a head on it needs."""
+    """One block. With ``first_only``, compute only the first token's row, for heads that need no other."""
     rows = ops.first_token(x) if first_only else x
     attended = attention(rows, x, bias, weights.under("attention."), args)
     rows = ops.layer_norm(opset.add(attended, rows), weights, "attention.output.LayerNorm", args.hidden, args.eps)
@@ -82,7 +82,7 @@ def body(
     """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
 
     :param weights: Named as in the bare body, without ``bert.``.
-    :param typed: Whether token types are read; without, all tokens are of type 0.
+    :param typed: Read token types; otherwise all tokens have type 0.
     :returns: The graph's inputs and the states.
     """
     args = Args.of(config)

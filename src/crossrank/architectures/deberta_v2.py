@@ -21,12 +21,12 @@ from crossrank.checkpoint.weights import Weights
 class Args:
     """What the graph needs of ``config.json``.
 
-    :param terms: The positional terms of the scores, of ``"c2p"`` and ``"p2c"``.
-    :param relative: Whether distances count at all; without it the terms only enlarge the scale.
+    :param terms: The positional terms of the scores: ``"c2p"``, ``"p2c"`` or both.
+    :param relative: Whether distances are used; without, the terms only change the scale.
     :param span: Distances, or buckets of them, to each side.
     :param buckets: Whether far distances share buckets.
     :param most_apart: The distance at which the buckets end.
-    :param share_key: Whether positions are projected as contents are, and not by matrices of their own.
+    :param share_key: Whether positions use the projections of contents, not separate matrices.
     :param normed: Whether the distances' embeddings are normalised.
     :param absolute: Whether absolute positions are added to the input.
     """
@@ -53,7 +53,7 @@ class Args:
 
     @classmethod
     def of(cls, config: ModelConfig) -> Args:
-        """Read them, with transformers' defaults where a key may be missing."""
+        """Read them, with transformers' defaults for missing keys."""
         hidden, count = config.need("hidden_size"), config.need("num_attention_heads")
         config.only("conv_kernel_size", 0)
         config.only("attention_head_size", hidden // count)
@@ -88,12 +88,12 @@ class Args:
 
 @dataclass(frozen=True)
 class Distances:
-    """What all layers know of distances.
+    """Distances, shared by all layers.
 
     :param table: An embedding for each bucket, ``[2 span, H]``.
     :param rising: The bucket of each distance from ``1 - L`` to ``L - 1``, ``[2 L - 1]``.
     :param falling: The same, from ``L - 1`` to ``1 - L``.
-    :param behind: The bucket of each distance from ``0`` to ``1 - L``: those of the first token to all, ``[L]``.
+    :param behind: The bucket of each distance from ``0`` to ``1 - L``: from the first token to all others, ``[L]``.
     :param length: ``L`` as a vector of one.
     """
 
@@ -107,12 +107,12 @@ class Distances:
 def bucket_of(args: Args) -> NDArray[np.int64]:
     """The row of the embedding table for each distance from ``1 - positions`` to ``positions - 1``.
 
-    Near distances have a bucket each, the far ones share buckets of equal width in their logarithm.
+    Near distances have their own buckets; far ones share buckets of equal width on a logarithmic scale.
     """
     distance = np.arange(1 - args.positions, args.positions)
     if args.buckets:
         middle = args.span // 2
-        # float32, as transformers computes it: at a bucket's edge the rounding decides.
+        # float32 as in transformers, because rounding matters at the edge of a bucket.
         far = np.maximum(np.abs(distance), middle).astype(np.float32) / np.float32(middle)
         share = np.log(far) / np.log(np.float32((args.most_apart - 1) / middle))
         log = np.ceil(share * np.float32(middle - 1)).astype(np.int64) + middle
@@ -122,7 +122,7 @@ def bucket_of(args: Args) -> NDArray[np.int64]:
 
 
 def distances(ids: Node, weights: Weights, args: Args) -> Distances:
-    """Tables that hold for any length are made here, once; the graph cuts out what its batch's length needs."""
+    """Tables for the maximum length are made once, here; the graph slices them for each batch."""
     table = weights("rel_embeddings.weight", 2 * args.span, args.hidden)
     if args.normed:
         mean, variance = table.mean(1, keepdims=True), table.var(1, keepdims=True)
@@ -144,14 +144,14 @@ def distances(ids: Node, weights: Weights, args: Args) -> Distances:
 
 
 def project(name: str, known: Distances, weights: Weights, args: Args) -> Node:
-    """The buckets' embeddings by one of the layer's matrices, as heads: ``[N, 2 span, D]``; computed once, here."""
+    """The buckets' embeddings times one of the layer's matrices, as heads: ``[N, 2 span, D]``. Computed once, here."""
     matrix, bias = weights(f"{name}.weight", args.hidden, args.hidden), weights(f"{name}.bias", args.hidden)
     rows = (known.table @ matrix.T + bias).reshape(2 * args.span, args.heads, -1)
     return ops.constant(np.ascontiguousarray(rows.transpose(1, 0, 2)))
 
 
 def align(scores: Node, length: Node) -> Node:
-    """From scores by distance to scores by place: ``[B, N, L, 2 L - 1]`` to ``[B, N, L, L]``.
+    """From scores by distance to scores by position: ``[B, N, L, 2 L - 1]`` to ``[B, N, L, L]``.
 
     ``out[i, j] = scores[i, j - i + L - 1]``. Read as one row of numbers, each line of that starts ``2 L - 2`` after
     the one before it, so two slices and two reshapes do it (Dai et al. 2019, https://arxiv.org/abs/1901.02860,
@@ -186,7 +186,7 @@ def position_scores(
         queries = opset.multiply(project(names[1], known, weights, args), ops.scalar(scale(args)))
         queries = opset.gather(queries, known.behind if first_only else known.rising, axis)
         if first_only:
-            # One query for each key: the products that a matrix product would have on its diagonal.
+            # One query for each key: the diagonal of a matrix product.
             scores = opset.reduce_sum(opset.multiply(k, queries), ops.ints(3))
             terms.append(opset.unsqueeze(scores, ops.ints(2)))
         else:
@@ -196,14 +196,14 @@ def position_scores(
 
 
 def scale(args: Args) -> float:
-    """``1 / sqrt(D (1 + terms))``: the scores are a sum of that many products."""
+    """``1 / sqrt(D (1 + terms))``, because the scores are a sum of ``1 + terms`` products."""
     return float((args.hidden // args.heads * (1 + len(args.terms))) ** -0.5)
 
 
 def attention(
     x: Node, context: Node, bias: Node, known: Distances | None, weights: Weights, args: Args, *, first_only: bool
 ) -> Node:
-    """``x`` attends to ``context``, which is ``x`` itself but in the last layer."""
+    """``x`` attends to ``context``, which is ``x`` except in the last layer."""
     size = args.hidden // args.heads
     inner = weights.under("self.")
     q, k, v = (
@@ -221,7 +221,7 @@ def attention(
 def layer(
     x: Node, bias: Node, known: Distances | None, weights: Weights, args: Args, *, first_only: bool = False
 ) -> Node:
-    """One block. With ``first_only`` just the first token's row is computed: all that the head needs."""
+    """One block. With ``first_only``, compute only the first token's row, for heads that need no other."""
     rows = ops.first_token(x) if first_only else x
     attended = attention(rows, x, bias, known, weights.under("attention."), args, first_only=first_only)
     rows = ops.layer_norm(opset.add(attended, rows), weights, "attention.output.LayerNorm", args.hidden, args.eps)
@@ -233,7 +233,7 @@ def layer(
 
 
 def embed(ids: Node, types: Node | None, weights: Weights, args: Args) -> Node:
-    """Words and, where the model has them, positions and token types, normalised: ``[B, L]`` to ``[B, L, H]``."""
+    """Words and, if the model has them, positions and token types, normalised: ``[B, L]`` to ``[B, L, H]``."""
     x = ops.embedding(weights, "word_embeddings", args.vocab, args.embedding, ids)
     if args.absolute:
         x = opset.add(x, ops.positions(weights, "position_embeddings", args.positions, args.embedding, ids))
@@ -250,7 +250,7 @@ def body(
     """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
 
     :param weights: Named as in the bare body, without ``deberta.``.
-    :param typed: Whether token types are read; without, all tokens are of type 0.
+    :param typed: Read token types; otherwise all tokens have type 0.
     :returns: The graph's inputs and the states.
     """
     args = Args.of(config)

@@ -1,4 +1,4 @@
-"""DistilBERT: Sanh et al. 2019, https://arxiv.org/abs/1910.01108. BERT without token types, in words of its own."""
+"""DistilBERT: Sanh et al. 2019, https://arxiv.org/abs/1910.01108. BERT without token types, and with other names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Args:
 
     @classmethod
     def of(cls, config: ModelConfig) -> Args:
-        """Read them, with transformers' defaults where a key may be missing."""
+        """Read them, with transformers' defaults for missing keys."""
         return cls(
             vocab=config.need("vocab_size"),
             hidden=config.need("dim"),
@@ -41,7 +41,7 @@ class Args:
 
 
 def attention(x: Node, context: Node, bias: Node, weights: Weights, args: Args) -> Node:
-    """``x`` attends to ``context``, which is ``x`` itself but in the last layer."""
+    """``x`` attends to ``context``, which is ``x`` except in the last layer."""
     size = args.hidden // args.heads
     q, k, v = (
         ops.split_heads(ops.linear(source, weights, name, args.hidden, args.hidden), args.heads, size)
@@ -52,7 +52,7 @@ def attention(x: Node, context: Node, bias: Node, weights: Weights, args: Args) 
 
 
 def layer(x: Node, bias: Node, weights: Weights, args: Args, *, first_only: bool = False) -> Node:
-    """One block. With ``first_only`` just the first token's row is computed: all that the head needs."""
+    """One block. With ``first_only``, compute only the first token's row, for heads that need no other."""
     rows = ops.first_token(x) if first_only else x
     attended = attention(rows, x, bias, weights.under("attention."), args)
     rows = ops.layer_norm(opset.add(attended, rows), weights, "sa_layer_norm", args.hidden, _EPS)

@@ -18,7 +18,7 @@ def body(
     """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
 
     :param weights: Named as in the bare body, without ``electra.``.
-    :param typed: Whether token types are read; without, all tokens are of type 0.
+    :param typed: Read token types; otherwise all tokens have type 0.
     :returns: The graph's inputs and the states.
     """
     args = bert.Args.of(config)
@@ -40,7 +40,7 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     args = bert.Args.of(config)
     inputs, x = body(config, weights.under("electra."), first_only=True, typed=True)
     first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
-    # GELU whatever hidden_act says, where BERT has tanh: ELECTRA's authors trained it so.
+    # Always GELU, as ELECTRA was trained, whatever hidden_act is; BERT has tanh here.
     logits = ops.dense_head(
         first, weights, "classifier.dense", "classifier.out_proj", args.hidden, len(config.labels), activation="gelu"
     )

@@ -1,8 +1,8 @@
 """GTE: Zhang et al. 2024, https://arxiv.org/abs/2407.19669, such as gte-multilingual-reranker-base.
 
-BERT's order of blocks and norms, with rotary positions and a gated feed-forward. Its ``model_type`` is ``new`` where
-the checkpoint brings its own code (``Alibaba-NLP/new-impl``, which is not run), and ``gte`` in transformers from 5 on;
-both name the weights alike.
+BERT's order of blocks and norms, with rotary positions and a gated feed-forward. Its ``model_type`` is ``new`` if the
+checkpoint has its own code (``Alibaba-NLP/new-impl``, which is not run), and ``gte`` in transformers from 5 on. The
+weights have the same names.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DEFAULT_THETAS: Mapping[str, float] = {"new": 10_000.0, "gte": 160_000.0}
 class Args:
     """What the graph needs of ``config.json``.
 
-    :param speeds: By how much each pair of coordinates turns from one position to the next, ``[D / 2]``.
+    :param speeds: The rotation of each pair of coordinates per position, ``[D / 2]``.
     """
 
     vocab: int
@@ -44,7 +44,7 @@ class Args:
 
     @classmethod
     def of(cls, config: ModelConfig) -> Args:
-        """Read them, with the published code's defaults where a key may be missing."""
+        """Read them, with the published code's defaults for missing keys."""
         config.only("position_embedding_type", "rope")
         config.only("layer_norm_type", "layer_norm")
         config.only("logn_attention_scale", False)
@@ -88,7 +88,7 @@ def speeds(config: ModelConfig, size: int) -> NDArray[np.float32]:
 
 
 def attention(x: Node, context: Node, kind: Kind, weights: Weights, args: Args) -> Node:
-    """``x`` attends to ``context``, which is ``x`` itself but in the last layer, where ``x`` is the first token."""
+    """``x`` attends to ``context``, which is ``x`` except in the last layer, where ``x`` is the first token."""
     size = args.hidden // args.heads
     packed = "qkv_proj.weight" in weights
 
@@ -100,7 +100,7 @@ def attention(x: Node, context: Node, kind: Kind, weights: Weights, args: Args) 
         return ops.split_heads(y, args.heads, size)
 
     q, k, v = project(x, 0), project(context, 1), project(context, 2)
-    if x is context:  # position 0 is turned by nothing
+    if x is context:  # position 0 is not rotated
         q = rotate(q, kind, size)
     merged = ops.merge_heads(ops.attention(q, rotate(k, kind, size), v, kind.bias, size), args.heads, size)
     return ops.linear(merged, weights, "o_proj", args.hidden, args.hidden)
@@ -117,7 +117,7 @@ def feed_forward(x: Node, weights: Weights, args: Args) -> Node:
 
 
 def layer(x: Node, kind: Kind, weights: Weights, args: Args, *, first_only: bool) -> Node:
-    """One block. With ``first_only`` just the first token's row is computed: all that a head on it needs."""
+    """One block. With ``first_only``, compute only the first token's row, for heads that need no other."""
     rows = ops.first_token(x) if first_only else x
     attended = attention(rows, x, kind, weights.under("attention."), args)
     rows = ops.layer_norm(opset.add(rows, attended), weights, "attn_ln", args.hidden, args.eps)
@@ -131,7 +131,7 @@ def body(
     """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
 
     :param weights: Named as in the bare body, without ``new.`` or ``gte.``.
-    :param typed: Whether token types are read; without, all tokens are of type 0.
+    :param typed: Read token types; otherwise all tokens have type 0.
     :returns: The graph's inputs and the states.
     """
     args = Args.of(config)

@@ -1,8 +1,8 @@
 """JinaBERT: Günther et al. 2023, https://arxiv.org/abs/2310.19923, such as jina-reranker-v1-turbo-en.
 
-BERT without a position table: attention scores fall with the distance of two tokens (ALiBi, Press et al. 2022,
-https://arxiv.org/abs/2108.12409, here to both sides), and the feed-forward is gated. The published checkpoints bring
-their own code (``jinaai/jina-bert-implementation``), which is not run.
+BERT without a position table: attention scores decrease with the distance of two tokens (ALiBi, Press et al. 2022,
+https://arxiv.org/abs/2108.12409, here in both directions), and the feed-forward is gated. The published checkpoints
+have their own code (``jinaai/jina-bert-implementation``), which is not run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _GATES = {"geglu": "gelu", "reglu": "relu"}  # feed_forward_type: its activation
 
 
 def args_of(config: ModelConfig) -> bert.Args:
-    """Read what the graph needs of ``config.json``; its activation is the gate's."""
+    """Read what the graph needs of ``config.json``. Its activation is that of the gate."""
     config.only("position_embedding_type", "alibi")
     config.only("feed_forward_type", *_GATES)
     return bert.Args(
@@ -31,16 +31,16 @@ def args_of(config: ModelConfig) -> bert.Args:
         intermediate=config.need("intermediate_size"),
         activation=_GATES[config.need("feed_forward_type")],
         eps=config.get("layer_norm_eps", 1e-12),
-        positions=0,  # it has no table of them
+        positions=0,  # it has no position table
         types=config.get("type_vocab_size", 2),
     )
 
 
 def slopes(heads: int) -> list[float]:
-    """By how much each head's scores fall with every token of distance.
+    """The slope of each head: how much its scores decrease per token of distance.
 
-    For a power of two a geometric row from ``2^(-8 / heads)``; for another number that of the power below it, and then
-    every second one of the power above.
+    For a power of two, a geometric sequence from ``2^(-8 / heads)``. For another number, the sequence of the power
+    below it, then every second value of the sequence of the power above.
     """
     power = 2 ** math.floor(math.log2(heads))
     row = [2.0 ** (-8 * (i + 1) / power) for i in range(power)]
@@ -48,7 +48,7 @@ def slopes(heads: int) -> list[float]:
 
 
 def distance_bias(ids: Node, heads: int) -> Node:
-    """What is added to the scores of two positions for their distance: ``[1, N, L, L]``."""
+    """The bias on attention scores for the distance of two positions: ``[1, N, L, L]``."""
     length = opset.gather(opset.shape_of(ids), ops.integer(1), ops.integer(0))
     places = opset.range(ops.integer(0), length, ops.integer(1), "i64")
     apart = opset.abs(opset.subtract(opset.unsqueeze(places, ops.ints(1)), opset.unsqueeze(places, ops.ints(0))))
@@ -57,7 +57,7 @@ def distance_bias(ids: Node, heads: int) -> Node:
 
 
 def layer(x: Node, bias: Node, weights: Weights, args: bert.Args, *, first_only: bool) -> Node:
-    """One block. With ``first_only`` just the first token's row is computed: all that a head on it needs."""
+    """One block. With ``first_only``, compute only the first token's row, for heads that need no other."""
     rows = ops.first_token(x) if first_only else x
     if first_only:
         bias = opset.slice(bias, ops.ints(0), ops.ints(1), ops.ints(1), ops.ints(2))
@@ -79,7 +79,7 @@ def body(
     """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
 
     :param weights: Named as in the bare body, without ``bert.``.
-    :param typed: Whether token types are read; without, all tokens are of type 0.
+    :param typed: Read token types; otherwise all tokens have type 0.
     :returns: The graph's inputs and the states.
     """
     args = args_of(config)

@@ -1,6 +1,6 @@
 """ModernBERT: Warner et al. 2024, https://arxiv.org/abs/2412.13663.
 
-Rotary positions, gated feed-forward, norms before the blocks, and most layers attending only to their neighbourhood.
+Rotary positions, gated feed-forward, norms before the blocks, and local attention in most layers.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _THETAS: Mapping[str, tuple[str, float]] = {
 class Args:
     """What the graph needs of ``config.json``.
 
-    :param kinds: For each layer, whether it attends to everything or to its neighbourhood.
-    :param window: How far a neighbourhood reaches, in tokens to each side.
+    :param kinds: The kind of each layer: global or local attention.
+    :param window: The reach of local attention, in tokens to each side.
     :param thetas: The rotary base of each kind of layer.
     :param pooling: ``"cls"`` or ``"mean"``.
     """
@@ -55,7 +55,7 @@ class Args:
 
     @classmethod
     def of(cls, config: ModelConfig) -> Args:
-        """Read them, with transformers' defaults where a key may be missing."""
+        """Read them, with transformers' defaults for missing keys."""
         config.only("classifier_pooling", "cls", "mean")
         every, layers = config.get("global_attn_every_n_layers", 3), config.need("num_hidden_layers")
         kinds = tuple(config.get("layer_types", [_LOCAL if i % every else _GLOBAL for i in range(layers)]))
@@ -108,7 +108,7 @@ class Kind:
 
 def kind_of(speeds: NDArray[np.float32], positions: int, bias: Node, ids: Node) -> Kind:
     """Su et al. 2021, https://arxiv.org/abs/2104.09864: position ``p`` turns the pair ``i`` by ``p speeds[i]``."""
-    # float32 as transformers computes them: in float64 far positions would differ by more than rounding.
+    # float32 as in transformers; in float64, far positions would differ by more than rounding.
     angles = np.arange(positions, dtype=np.float32)[:, None] * speeds
     cos, sin = (ops.first_rows(ops.constant(table), ids) for table in (np.cos(angles), np.sin(angles)))
     return Kind(cos, sin, bias)
@@ -121,7 +121,7 @@ def speeds_of(theta: float, size: int) -> NDArray[np.float32]:
 
 
 def rotate(x: Node, kind: Kind, size: int) -> Node:
-    """Turn the pairs of coordinates ``(i, i + D / 2)`` of heads ``[B, N, L, D]`` by their position's angles."""
+    """Rotate the pairs of coordinates ``(i, i + D / 2)`` of heads ``[B, N, L, D]`` by the angles of their position."""
     left, right = opset.split(x, ops.integer(3), 2).outputs()
     turned = (
         opset.subtract(opset.multiply(left, kind.cos), opset.multiply(right, kind.sin)),
@@ -153,7 +153,7 @@ def attention(x: Node, kind: Kind, weights: Weights, args: Args, *, first_only: 
     )
     bias = kind.bias
     if first_only:
-        # Position 0 is turned by nothing, and of a local layer's bias only its row counts.
+        # Position 0 is not rotated, and only its row of a local layer's bias is needed.
         bias = opset.slice(bias, ops.ints(0), ops.ints(1), ops.ints(1), ops.ints(2))
     else:
         q = rotate(q, kind, size)
@@ -174,8 +174,8 @@ def feed_forward(x: Node, weights: Weights, args: Args) -> Node:
 def layer(x: Node, kind: Kind, weights: Weights, args: Args, *, first: bool, first_only: bool) -> Node:
     """One block.
 
-    :param first: It is the first layer, whose input the embedding has normalised already.
-    :param first_only: Just the first token's row is computed: all that a head on it needs.
+    :param first: Whether it is the first layer, whose input is already normalised by the embedding.
+    :param first_only: Compute only the first token's row, if the head needs no other.
     """
     normed = x if first else ops.layer_norm(x, weights, "attn_norm", args.hidden, args.eps, bias=args.norm_bias)
     rows = ops.first_token(x) if first_only else x

@@ -1,4 +1,4 @@
-"""Modular cross-encoders: the body of an architecture, and behind it modules of sentence-transformers.
+"""Modular cross-encoders: the body of an architecture, followed by modules of sentence-transformers.
 
 Read from sentence_transformers 6.2: sentence_transformer/modules/{pooling,layer_norm}.py and base/modules/{dense,
 normalize}.py. Everything after the body is in the head, so it runs in float32, including pooling over many tokens.
@@ -20,8 +20,8 @@ from crossrank.checkpoint.weights import Weights, load_weights
 from crossrank.errors import CheckpointError, UnsupportedModelError
 
 _LAYER_NORM_EPS = 1e-5  # torch's default, which sentence-transformers' LayerNorm keeps
-_LEAST_WEIGHT = 1e-9  # what pooling divides by at least
-_LEAST_LENGTH = 1e-12  # what normalising divides by at least
+_LEAST_WEIGHT = 1e-9  # the smallest divisor in pooling
+_LEAST_LENGTH = 1e-12  # the smallest divisor in normalising
 _ACTIVATIONS: Mapping[str, Callable[[Node], Node]] = {
     "Identity": lambda x: x,
     "Tanh": lambda x: opset.tanh(x),
@@ -41,12 +41,12 @@ _ACTIVATIONS: Mapping[str, Callable[[Node], Node]] = {
 def build(config: ModelConfig, weights: Weights, head: Sequence[Module], *, skipped: int = 0) -> Graphs:
     """Build the graphs of a modular checkpoint.
 
-    :param head: The modules behind the body; one of them is a ``Pooling``, and one puts out the scores.
+    :param head: The modules after the body; one of them is a ``Pooling``, and one outputs the scores.
     :param skipped: How many tokens at the beginning of each pair are left out of the pooling.
-    :raises UnsupportedModelError: If the architecture of the body is not known.
-    :raises CheckpointError: If config and weights don't fit each other.
+    :raises UnsupportedModelError: If the architecture of the body is unknown.
+    :raises CheckpointError: If config and weights don't match.
     """
-    # Where nothing but the first token counts, the last layer computes no other.
+    # If only the first token is used, the last layer computes only that one.
     first_only = not skipped and all(
         module.modes == ("cls",) if isinstance(module, Pooling) else getattr(module, "source", POOLED) != TOKENS
         for module in head
@@ -60,12 +60,12 @@ def build(config: ModelConfig, weights: Weights, head: Sequence[Module], *, skip
         known = None if first_only else ops.parameter("mask", -1, -1, dtype=np.float32)
         scores = _run(head, tokens, known, skipped)
         return Graphs(body, ov.Model([scores], [tokens] if known is None else [tokens, known], f"{name}_modules"))
-    except RuntimeError as error:  # OpenVINO's, for shapes that don't fit together
+    except RuntimeError as error:  # OpenVINO's error for shapes that don't match
         raise CheckpointError(f"The modules in {weights.folder} don't fit each other: {error}") from error
 
 
 def _run(head: Sequence[Module], tokens: Node, mask: Node | None, skipped: int) -> Node:
-    """Run the modules as sentence-transformers does: each reads what an earlier one has put out under a name."""
+    """Run the modules as sentence-transformers does: each reads the named output of an earlier one."""
     known = {TOKENS: tokens}
     for module in head:
         if isinstance(module, Pooling):
@@ -88,7 +88,7 @@ def _run(head: Sequence[Module], tokens: Node, mask: Node | None, skipped: int) 
 
 def _pool(x: Node, mask: Node | None, modes: Sequence[str], skipped: int) -> Node:
     """``[B, L, H]`` and ``[B, L]`` to ``[B, H * modes]``."""
-    if mask is None:  # then the first token is all there is
+    if mask is None:  # the states have only the first token then
         return opset.squeeze(x, ops.ints(1))
     length = opset.gather(opset.shape_of(mask), ops.integer(1), ops.integer(0))
     places = opset.range(ops.integer(0), length, ops.integer(1), "i64")
@@ -107,7 +107,7 @@ def _max(x: Node, mask: Node) -> Node:
 
 
 def _weighted(x: Node, mask: Node, mode: str, places: Node, skipped: int) -> Node:
-    """All the other modes are sums of the states, each with a weight."""
+    """All other modes are weighted sums of the states."""
     total = None
     if mode == "cls":
         weight = opset.multiply(mask, opset.convert(opset.equal(places, ops.scalar(skipped)), np.float32))
@@ -115,7 +115,7 @@ def _weighted(x: Node, mask: Node, mode: str, places: Node, skipped: int) -> Nod
         last = opset.reduce_max(opset.multiply(mask, places), ops.ints(1), keep_dims=True)
         weight = opset.multiply(mask, opset.convert(opset.equal(places, last), np.float32))
     else:
-        # "weightedmean": later tokens count more, the first as 1.
+        # "weightedmean": later tokens have a larger weight; the first has 1.
         weight = opset.multiply(mask, opset.add(places, ops.scalar(1.0))) if mode == "weightedmean" else mask
         total = opset.maximum(opset.reduce_sum(weight, ops.ints(1), keep_dims=True), ops.scalar(_LEAST_WEIGHT))
         total = opset.sqrt(total) if mode == "mean_sqrt_len_tokens" else total

@@ -1,9 +1,9 @@
 """Import OpenVINO without its converter, which reports each import over the network.
 
-``openvino/__init__.py`` imports ``openvino.tools.ovc`` for ``convert_model`` where it can, and that module sends a
-telemetry event when it is imported. crossrank builds its graphs itself and needs none of it, so the module is hidden
-for the moment of the import: nothing is sent, and the import takes half the time. Whoever needs ``ovc`` in the same
-process can still import it afterwards; only then does OpenVINO's own telemetry setting count.
+``openvino/__init__.py`` imports ``openvino.tools.ovc`` for ``convert_model`` if it can, and that module sends a
+telemetry event when it is imported. crossrank builds its graphs itself and doesn't need it, so the module is hidden
+during the import. Nothing is sent, and the import takes half the time. Other code in the same process can still import
+``ovc`` afterwards; OpenVINO's own telemetry setting applies then.
 """
 
 from __future__ import annotations

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossrank.architectures.openvino_import import opset as opset  # for the architectures, which speak through here
+from crossrank.architectures.openvino_import import opset as opset  # for the architectures, which import it from here
 from crossrank.architectures.openvino_import import ov
 from crossrank.checkpoint.weights import Weights
 from crossrank.errors import UnsupportedModelError
 
 Node = Any  # openvino's nodes and outputs have no type stubs
 
-# What is added to the score of a masked position: far below any real score, and finite, so that a row without any
-# unmasked position gives an even distribution and no NaN.
+# Added to the score of a masked position: far below any real score, but finite, so that a row without any unmasked
+# position gives a uniform distribution and not NaN.
 MASKED = -1e9
 
 
@@ -28,10 +28,10 @@ MASKED = -1e9
 class Graphs:
     """A model as two graphs.
 
-    :param body: Token ids to hidden states; runs in the precision asked for. Its outputs, in order, are the inputs
+    :param body: Token ids to hidden states; runs in the requested precision. Its outputs, in order, are the inputs
         of ``head``.
     :param head: Hidden states to logits ``[B, labels]``; runs in float32, because rounded logits make ties.
-        ``None`` for a graph that was exported whole: then ``body`` gives the logits.
+        ``None`` for an exported graph, whose ``body`` returns the logits.
     """
 
     body: Any
@@ -39,7 +39,7 @@ class Graphs:
 
     @property
     def input_names(self) -> frozenset[str]:
-        """What ``body`` reads."""
+        """The inputs of ``body``."""
         return frozenset(node.get_any_name() for node in self.body.inputs)
 
 
@@ -64,7 +64,7 @@ def ints(*values: int) -> Node:
 
 
 def parameter(name: str, *shape: int, dtype: Any = np.int64) -> Node:
-    """An input of a graph; ``-1`` stands for any size."""
+    """An input of a graph; ``-1`` means any size."""
     node = opset.parameter(list(shape), dtype, name=name)
     node.output(0).set_names({name})
     return node
@@ -83,8 +83,8 @@ def linear(
 ) -> Node:
     """``x W^T + b``: ``[..., inputs]`` to ``[..., outputs]``.
 
-    :param part: Which of several projections that a checkpoint stores joined, one below the other.
-    :param parts: How many are joined.
+    :param part: Which one, if the checkpoint stores several projections stacked in one matrix.
+    :param parts: How many are stacked.
     """
     rows = slice(part * outputs, (part + 1) * outputs)
     y = opset.matmul(x, _matrix(weights, f"{name}.weight", (parts * outputs, inputs), rows), False, True)
@@ -94,7 +94,7 @@ def linear(
 def _matrix(weights: Weights, name: str, shape: tuple[int, int], rows: slice) -> Node:
     if not weights.as_int8:
         return constant(weights(name, *shape)[rows])
-    # The CPU plugin knows these three nodes as compressed weights and multiplies in int8 where the processor can.
+    # The CPU plugin recognizes these three nodes as compressed weights, and multiplies in int8 if the processor can.
     stored, scale = weights.int8(name, *shape)
     return opset.multiply(opset.convert(constant(stored[rows]), np.float32), constant(scale[rows]))
 
@@ -109,7 +109,7 @@ def layer_norm(x: Node, weights: Weights, name: str, size: int, eps: float, *, b
 def embedding(weights: Weights, name: str, rows: int, size: int, ids: Node) -> Node:
     """Look up ids ``[B, L]`` in a table: ``[B, L, size]``. A table stored as int8 rows stays int8.
 
-    Other tables stay float32 in every precision: a batch reads only a few rows.
+    Other tables stay float32 in every precision, because a batch reads only a few rows.
     """
     table = f"{name}.weight"
     if table in weights and weights.dtype(table) == "I8":
@@ -125,7 +125,7 @@ def positions(weights: Weights, name: str, rows: int, size: int, ids: Node) -> N
 
 
 def token_types(weights: Weights, name: str, rows: int, size: int, types: Node | None) -> Node:
-    """What token types add: ``[B, L, size]``; for a model that has but one, given as ``None``, its row ``[size]``."""
+    """Embeddings of token types: ``[B, L, size]``; the single row ``[size]`` if the model has only one (``None``)."""
     if types is None:
         return constant(weights(f"{name}.weight", rows, size)[0])
     return embedding(weights, name, rows, size, types)
@@ -138,7 +138,7 @@ def first_rows(table: Node, ids: Node) -> Node:
 
 
 def attention_bias(mask: Node) -> Node:
-    """A 0/1 mask ``[B, L]`` as what is added to attention scores: ``[B, 1, 1, L]``."""
+    """Turn a 0/1 mask ``[B, L]`` into a bias on attention scores: ``[B, 1, 1, L]``."""
     blocked = opset.multiply(opset.subtract(scalar(1.0), opset.convert(mask, np.float32)), scalar(MASKED))
     return opset.unsqueeze(blocked, ints(1, 2))
 
@@ -155,7 +155,7 @@ def merge_heads(x: Node, heads: int, size: int) -> Node:
 
 def attention(q: Node, k: Node, v: Node, bias: Node, size: int, *, scale: float | None = None) -> Node:
     """Softmax attention on heads ``[B, N, L, D]``, with ``bias`` added to the scores."""
-    # Scaling q rather than the scores: L D numbers instead of L L.
+    # Scale q rather than the scores: L D numbers instead of L L.
     q = opset.multiply(q, scalar(size**-0.5 if scale is None else scale))
     scores = opset.add(opset.matmul(q, k, False, True), bias)
     return opset.matmul(opset.softmax(scores, -1), v, False, False)
@@ -197,7 +197,7 @@ ACTIVATIONS: dict[str, Callable[[Node], Node]] = {
 def activate(x: Node, name: str) -> Node:
     """Apply an activation by its name in ``config.json``.
 
-    :raises UnsupportedModelError: If the name is not known.
+    :raises UnsupportedModelError: If the name is unknown.
     """
     if name not in ACTIVATIONS:
         raise UnsupportedModelError(
@@ -207,7 +207,7 @@ def activate(x: Node, name: str) -> Node:
 
 
 def graphs(inputs: list[Node], hidden: list[Node], head_inputs: list[Node], logits: Node, name: str) -> Graphs:
-    """Close body and head into models."""
+    """Make models of body and head."""
     return Graphs(ov.Model(hidden, inputs, name), ov.Model([logits], head_inputs, f"{name}_head"))
 
 

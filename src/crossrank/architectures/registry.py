@@ -1,4 +1,4 @@
-"""``model_type`` -> the module that builds its graphs: of a whole classifier, or of its body alone."""
+"""``model_type`` -> the module that builds its graphs, for a whole classifier or only its body."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "xlm-roberta": "roberta",
     "xlm_roberta_flash": "xlm_roberta_flash",
 }
-# What the names of a body's tensors begin with in a checkpoint that was saved with a head. A bare body has no prefix.
+# Prefixes of a body's tensors in a checkpoint that was saved with a head. A bare body has no prefix.
 _PREFIXES: Mapping[str, tuple[str, ...]] = {
     "bert": ("bert.",),
     "deberta_v2": ("deberta.",),
@@ -42,9 +42,9 @@ _PREFIXES: Mapping[str, tuple[str, ...]] = {
     "xlm_roberta_flash": ("roberta.",),
 }
 BODIES = frozenset(kind for kind, module in ARCHITECTURES.items() if module in _PREFIXES)
-# What transformers calls a bare body, or one with a head for another task; some of these heads would fit a graph here.
+# transformers' names for a bare body, or one with a head for another task. Some of these heads would fit a graph here.
 _OTHER_TASK = re.compile(r"\w*(Model|For(?!SequenceClassification)\w+)")
-# Where transformers' classifiers of the architectures above have their last layer.
+# The last layer of transformers' classifiers for the architectures above.
 _CLASSIFIER = "classifier."
 _OF_TRANSFORMERS = ARCHITECTURES.keys() - {"split_bert"}
 
@@ -52,8 +52,8 @@ _OF_TRANSFORMERS = ARCHITECTURES.keys() - {"split_bert"}
 def build(config: ModelConfig, weights: Weights) -> Graphs:
     """Build the graphs of a checkpoint.
 
-    :raises UnsupportedModelError: If the architecture is not known, or the checkpoint is not a classifier.
-    :raises CheckpointError: If config and weights don't fit each other.
+    :raises UnsupportedModelError: If the architecture is unknown, or the checkpoint is not a classifier.
+    :raises CheckpointError: If config and weights don't match.
     """
     if config.model_type not in ARCHITECTURES:
         raise UnsupportedModelError(
@@ -78,8 +78,8 @@ def build_states(config: ModelConfig, weights: Weights, *, first_only: bool) -> 
 
     :param first_only: The first token's states alone, ``[B, 1, H]``; else all, ``[B, L, H]``.
     :returns: An ``openvino.Model``.
-    :raises UnsupportedModelError: If the architecture is not known.
-    :raises CheckpointError: If config and weights don't fit each other.
+    :raises UnsupportedModelError: If the architecture is unknown.
+    :raises CheckpointError: If config and weights don't match.
     """
     inputs, states, name = build_body(config, weights, first_only=first_only)
     return ov.Model([states], inputs, f"{name}_states")
@@ -91,10 +91,10 @@ def build_body(
     """Build the nodes of a body.
 
     :param first_only: The first token's states alone, ``[B, 1, H]``; else all, ``[B, L, H]``.
-    :param typed: Whether token types are read, by a model that has them; without, all tokens are of type 0.
+    :param typed: Read token types, if the model has them; otherwise all tokens have type 0.
     :returns: The inputs, ``input_ids`` and ``attention_mask`` first, the states, and the architecture's name.
-    :raises UnsupportedModelError: If the architecture is not known.
-    :raises CheckpointError: If config and weights don't fit each other.
+    :raises UnsupportedModelError: If the architecture is unknown.
+    :raises CheckpointError: If config and weights don't match.
     """
     if config.model_type not in BODIES:
         raise UnsupportedModelError(
@@ -114,7 +114,7 @@ def build_body(
 def _contradictions(weights: Weights) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # OpenVINO's, for shapes that don't fit together
+    except RuntimeError as error:  # OpenVINO's error for shapes that don't match
         raise CheckpointError(
             f"config.json in {weights.folder} contradicts itself, so no graph can be built from it: {error}"
         ) from error

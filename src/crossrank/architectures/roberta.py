@@ -1,6 +1,6 @@
 """RoBERTa: Liu et al. 2019, https://arxiv.org/abs/1907.11692; XLM-R and CamemBERT have the same structure.
 
-BERT's layers; positions are counted from behind the padding id, and the head reads the first token without a pooler.
+BERT's layers, but positions start after the padding id, and the head reads the first token without a pooler.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from crossrank.checkpoint.weights import Weights
 
 
 def position_ids(ids: Node, padding: int) -> Node:
-    """Count the tokens that are not padding, from ``padding + 1`` on; padding itself is at ``padding``: ``[B, L]``."""
+    """Positions ``[B, L]``: tokens are counted from ``padding + 1`` on, and padding is at ``padding``."""
     real = opset.convert(opset.not_equal(ids, ops.integer(padding)), np.int64)
     counted = opset.multiply(opset.cumsum(real, ops.integer(1)), real)
     return opset.add(counted, ops.integer(padding))
@@ -35,7 +35,7 @@ def body(
     """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
 
     :param weights: Named as in the bare body, without ``roberta.``.
-    :param typed: Whether token types are read; without, all tokens are of type 0.
+    :param typed: Read token types; otherwise all tokens have type 0.
     :returns: The graph's inputs and the states.
     """
     args = bert.Args.of(config)
@@ -50,7 +50,7 @@ def body(
 
 
 def build(config: ModelConfig, weights: Weights) -> Graphs:
-    """Graphs of a ``RobertaForSequenceClassification`` checkpoint or one of its kin: all call the body ``roberta``."""
+    """Graphs of a ``RobertaForSequenceClassification`` checkpoint or a related one: all name the body ``roberta``."""
     args = bert.Args.of(config)
     inputs, x = body(config, weights.under("roberta."), first_only=True, typed=True)
     first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)

@@ -1,19 +1,19 @@
-"""The bundled model: a BERT reads query and document separately, then a small head reads the pair.
+"""The bundled model: a BERT encodes query and document separately, then a small head compares them.
 
-The body is a bi-encoder's BERT, run on each text alone, so that a query is read once for all of its documents and a
-document's states could be kept. The head reads the query's and the document's token states together:
+The body is the BERT of a bi-encoder. It runs on each text alone, so that a query is encoded once for all of its
+documents, and a document's states can be stored. The head reads the query's and the document's token states together:
 
 - three match signals: the cosine of the two mean-pooled texts (Reimers and Gurevych 2019, arXiv 1908.10084); the mean,
   over the query's tokens, of the best cosine with a token of the document (late interaction: Khattab and Zaharia 2020,
   arXiv 2004.12832); and a saturated count of the document's exact occurrences of the query's tokens (BM25's form:
-  Robertson and Zaragoza 2009). Tokens are weighed by a learned weight of the word piece and a gate on its state. The
-  three are mixed with weights that depend on the query;
+  Robertson and Zaragoza 2009). A token's weight is learned for its word piece, with a gate on its state.
+  The three signals are mixed with weights that depend on the query;
 - a correction by a few layers over the query's tokens, which attend to the document's states (only the query's tokens
   are updated, as in MORES: Gao et al. 2020; computing the lower layers of each text alone is PreTTR's idea: MacAvaney
-  et al. 2020, arXiv 2004.14255). Attention has a learned bias for equal tokens, and an empty place to look at.
+  et al. 2020, arXiv 2004.14255). Attention has a learned bias for equal tokens, and an empty slot.
 
-Body and head may run in bfloat16; with int8, the head runs in float32. The head's torch twin, which the recipe
-trains, is ``crossrank/training/split_bert_torch.py``; a test holds the two together.
+Body and head may run in bfloat16; with int8, the head runs in float32. The torch version of the head, which
+the recipe trains, is ``crossrank/training/split_bert_torch.py``; a test compares the two.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TINY = 1e-6
 class HeadArgs:
     """What the head needs of ``config.json``.
 
-    :param special: Ids of the tokens that open and close a text; they carry no weight.
+    :param special: Ids of the tokens that open and close a text; they have no weight.
     """
 
     hidden: int
@@ -85,7 +85,7 @@ def unit(x: Node) -> Node:
 
 
 def equal(a: Node, b: Node) -> Node:
-    """Which tokens are the same: ``[B, L]`` and ``[B, M]`` to ``[B, L, M]``, 0 or 1."""
+    """Equal tokens: ``[B, L]`` and ``[B, M]`` to ``[B, L, M]``, 0 or 1."""
     return opset.convert(opset.equal(opset.unsqueeze(a, ints(2)), opset.unsqueeze(b, ints(1))), np.float32)
 
 
@@ -95,23 +95,23 @@ def total(x: Node, axis: int) -> Node:
 
 
 def attend(x: Node, document: Node, match: Node, bias: Node, weights: Weights, args: HeadArgs) -> Node:
-    """Query tokens ``[B, L, H]`` look at document states ``[B, M, H]``.
+    """Query tokens ``[B, L, H]`` attend to document states ``[B, M, H]``.
 
-    Keys and values are never computed for the document: the key projection is applied to the query and the value
-    projection to what was gathered, which is the same product at a fraction of the cost, for queries are short.
+    Keys and values are never computed for the document. The key projection is applied to the query and the value
+    projection to the attended states. That is the same product at a fraction of the cost, because queries are short.
     """
     n, d, h = args.heads, args.head_size, args.hidden
     q = ops.split_heads(ops.linear(x, weights, "query", h, n * d), n, d)  # [B, N, L, D]
     q = opset.multiply(q, scalar(d**-0.5))
     looking = opset.matmul(q, constant(weights("key", n, d, h)), False, False)  # [B, N, L, H]
-    # All heads look at the same states, so their queries go into one product, one below the other.
+    # All heads attend to the same states, so their queries are stacked in one product.
     scores = opset.matmul(opset.reshape(looking, ints(0, -1, h), True), document, False, True)  # [B, N L, M]
     length = opset.gather(opset.shape_of(x), ints(1), ints(0))
     by_head = opset.concat([ints(0, n), length, ints(-1)], 0)
     scores = opset.reshape(scores, by_head, True)  # [B, N, L, M]
     preference = constant(weights("match_bias", n).reshape(1, n, 1, 1))
     scores = opset.add(opset.add(scores, opset.multiply(opset.unsqueeze(match, ints(1)), preference)), bias)
-    # One more score with no value behind it: its share of the attention is dropped.
+    # The empty slot: a score without a value, whose share of the attention is dropped.
     empty = constant(weights("empty", n).reshape(1, n, 1, 1))
     peak = opset.maximum(opset.reduce_max(scores, ints(3), True), empty)
     powers = opset.exp(opset.subtract(scores, peak))
@@ -151,13 +151,13 @@ def score(query: Side, document: Side, weights: Weights, args: HeadArgs) -> Node
         opset.unsqueeze(document.mask, ints(1)),
     )  # [B, L, M]
 
-    # How much each query token counts.
+    # The weight of each query token.
     gate = opset.sigmoid(opset.squeeze(ops.linear(query.states, weights, "gate", h, 1), ints(-1)))
     word = opset.relu(opset.gather(constant(weights("word_weight", args.vocab)), query.ids, ints(0)))
     weight = opset.multiply(opset.multiply(word, opset.multiply(gate, scalar(2.0))), real)  # [B, L]
     share = opset.divide(weight, opset.add(opset.unsqueeze(total(weight, 1), ints(1)), scalar(_TINY)))
 
-    # Exact matches, saturated and normalised by length; a word that the query repeats counts once.
+    # Exact matches, saturated and normalised by length; a repeated word of the query counts once.
     k, base, slope = (float(value) for value in np.exp(weights("saturation", 3)))
     count = total(match, 2)
     length = opset.reduce_sum(document.mask, ints(1), True)
@@ -169,8 +169,8 @@ def score(query: Side, document: Side, weights: Weights, args: HeadArgs) -> Node
     once = opset.multiply(weight, opset.convert(opset.equal(total(earlier, 2), scalar(0.0)), np.float32))
     lexical = opset.divide(total(opset.multiply(once, saturated), 1), opset.add(total(once, 1), scalar(_TINY)))
 
-    # The best partner of each query token in the document.
-    # Document states are divided by their lengths after the product: that is a copy of them less.
+    # The best match of each query token in the document.
+    # Document states are divided by their lengths after the product, which saves a copy of them.
     lengths = opset.maximum(opset.reduce_l2(document.states, ints(2)), scalar(1e-12))  # [B, M]
     likeness = opset.matmul(unit(query.states), document.states, False, True)
     likeness = opset.divide(likeness, opset.unsqueeze(lengths, ints(1)))
@@ -203,7 +203,7 @@ def score(query: Side, document: Side, weights: Weights, args: HeadArgs) -> Node
 
 
 def _strictly_before(ids: Node) -> Node:
-    """``[L, L]``: 1 where the column stands before the row."""
+    """``[L, L]``: 1 if the column is before the row."""
     length = opset.gather(opset.shape_of(ids), ints(1), ints(0))
     steps = opset.range(scalar(0.0), opset.convert(opset.squeeze(length, ints(0)), np.float32), scalar(1.0), "f32")
     before = opset.less(opset.unsqueeze(steps, ints(0)), opset.unsqueeze(steps, ints(1)))

@@ -1,7 +1,7 @@
 """XLM-R under other names, such as jina-reranker-v2-base-multilingual: the layout of flash-attention's BERT.
 
-It computes what :mod:`crossrank.architectures.roberta` does; q, k and v are stored joined. The published checkpoint
-brings its own code (``configuration_xlm_roberta.XLMRobertaFlashConfig``), which is not run.
+It computes the same as :mod:`crossrank.architectures.roberta`; q, k and v are stored in one matrix. The published
+checkpoint has its own code (``configuration_xlm_roberta.XLMRobertaFlashConfig``), which is not run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from crossrank.checkpoint.weights import Weights
 
 
 def attention(x: Node, context: Node, bias: Node, weights: Weights, args: bert.Args) -> Node:
-    """``x`` attends to ``context``, which is ``x`` itself but in the last layer."""
+    """``x`` attends to ``context``, which is ``x`` except in the last layer."""
     size = args.hidden // args.heads
     q, k, v = (
         ops.split_heads(
@@ -29,7 +29,7 @@ def attention(x: Node, context: Node, bias: Node, weights: Weights, args: bert.A
 
 
 def layer(x: Node, bias: Node, weights: Weights, args: bert.Args, *, first_only: bool) -> Node:
-    """One block. With ``first_only`` just the first token's row is computed: all that a head on it needs."""
+    """One block. With ``first_only``, compute only the first token's row, for heads that need no other."""
     rows = ops.first_token(x) if first_only else x
     attended = attention(rows, x, bias, weights.under("mixer."), args)
     rows = ops.layer_norm(opset.add(attended, rows), weights, "norm1", args.hidden, args.eps)
@@ -44,7 +44,7 @@ def body(
     """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
 
     :param weights: Named as in the bare body, without ``roberta.``.
-    :param typed: Whether token types are read; without, all tokens are of type 0.
+    :param typed: Read token types; otherwise all tokens have type 0.
     :returns: The graph's inputs and the states.
     """
     args = bert.Args.of(config)
@@ -64,7 +64,7 @@ def body(
 
 
 def build(config: ModelConfig, weights: Weights) -> Graphs:
-    """Graphs of such a checkpoint, with a head as RoBERTa's."""
+    """Graphs of such a checkpoint, with RoBERTa's head."""
     args = bert.Args.of(config)
     inputs, x = body(config, weights.under("roberta."), first_only=True, typed=True)
     first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
