@@ -45,7 +45,7 @@ class Base:
 
     @property
     def is_split(self) -> bool:
-        """Whether it is a model like the bundled one: a body that reads each text alone, and a small head."""
+        """Whether it is a model like the bundled one: a body that encodes each text alone, and a small head."""
         return self.config.model_type == "split_bert"
 
 
@@ -55,7 +55,7 @@ def find_base(name: str | None, work: Path) -> Base:
     :param name: A name on the hub, a folder, or ``None`` for the bundled model.
     :param work: A folder for a copy.
     :raises ModelError: If it can't be found or read.
-    :raises UnsupportedModelError: If it is no cross-encoder with one score for a pair.
+    :raises UnsupportedModelError: If it is not a cross-encoder with one score per pair.
     """
     files = resolve(name)
     config = load_config(files.folder)
@@ -159,7 +159,7 @@ def freeze(model: CrossEncoder, base: Base, settings: Settings) -> list[torch.nn
         parameter.requires_grad = wanted == "none" or not (in_lower or (wanted == "body" and name.startswith(body)))
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise InputError(f"freeze={settings.freeze!r} leaves nothing to train in this model. Use --freeze embeddings.")
-    # On a GPU, computing the states again is faster than fetching them.
+    # On a GPU, computing the states again is faster than copying them.
     if base.is_split and model.device.type == "cpu" and lower:
         network.kept = KeptStates(lower)
     return [
@@ -170,7 +170,7 @@ def freeze(model: CrossEncoder, base: Base, settings: Settings) -> list[torch.nn
 
 
 def learning_rate(model: CrossEncoder, settings: Settings) -> float:
-    """The learning rate to start from: that of the settings, else 2e-5, or 5e-5 if only the head learns."""
+    """The initial learning rate: that of the settings, else 2e-5, or 5e-5 if only the head is trained."""
     if settings.learning_rate is not None:
         return settings.learning_rate
     body = f"{model.model.base_model_prefix}."

@@ -1,4 +1,4 @@
-"""Check training data before it is used: what is wrong, how often, and what is done about it."""
+"""Check training data before it is used: find problems, count them, and handle them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class DataIssue:
 
     :param what: What was found.
     :param count: How often.
-    :param done: What is done about it.
-    :param examples: The files and lines of the first.
+    :param done: How it was handled.
+    :param examples: Files and lines of the first ones.
     """
 
     what: str
@@ -33,7 +33,7 @@ class DataIssue:
 
 @dataclass
 class DataReport:
-    """What the data contains, and what was found. ``findings`` lists every check, even if it found nothing."""
+    """The contents of the data, and the problems found. ``findings`` lists every check, even if it found nothing."""
 
     rows: int = 0
     pairs: int = 0
@@ -96,7 +96,7 @@ def check(
 def _settled(
     occurrences: Iterable[list[Judgement]],
 ) -> tuple[list[Judgement], list[str], list[str], list[str]]:
-    """Give one judgement for each pair, and the places of the repeated, averaged and undecided ones.
+    """Return one judgement for each pair, and the places of the repeated, averaged and undecided ones.
 
     The labels of a pair are averaged. If some are above a half and some below, and the mean is a half, the pair is
     left out.
@@ -123,12 +123,12 @@ def same_query(query: str) -> str:
 
 
 def digest_of_query(query: str) -> str:
-    """Give the digest that a model keeps of a query it learnt from, see :func:`same_query`."""
+    """Return the digest of a query that a model stores if it was trained on the query, see :func:`same_query`."""
     return hashlib.blake2b(same_query(query).encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def count_cut(report: DataReport, groups: Sequence[Group], lengths: Callable[[Any], Any], most: int, what: str) -> None:
-    """Add how many pairs are longer than the model reads.
+    """Add the number of pairs that are longer than the model reads.
 
     :param lengths: From pairs to their numbers of tokens, including special ones.
     :param most: The most tokens that the model reads.
@@ -164,7 +164,7 @@ def split_by_query(groups: Sequence[Group], share: float, seed: int) -> tuple[li
 def need_pairs(groups: Sequence[Group], report: DataReport) -> None:
     """Refuse data without a usable pair, and say why pairs were left out.
 
-    :raises InputError: If there is no pair.
+    :raises InputError: If there are no pairs.
     """
     if not groups:
         lost = "; ".join(f"{one.count} {one.what}" for one in report.findings if one.count) or "there were none"

@@ -65,7 +65,7 @@ def split_data(
 ) -> DataSplit:
     """Read, check and divide the data.
 
-    :param data: What to train on: a file, a folder in BEIR's layout, a
+    :param data: What to train on: a file, a BEIR folder, a
         :class:`~crossrank.data.dataset.Dataset`, a DataFrame, or an iterable of files, dictionaries or judgements. A
         dictionary has the fields of a line in a file.
     :param evaluation: What to evaluate on, in the same forms; if empty, a part of the data is held out.
@@ -124,7 +124,7 @@ def split_data(
 
 
 def judgements_in(data: Data, reading: ReadSettings, report: ReadReport) -> Iterator[Judgement]:
-    """Give the judgements in whatever :func:`split_data` takes.
+    """Return the judgements in any input that :func:`split_data` accepts.
 
     :raises InputError: If something can't be used.
     """
@@ -159,7 +159,7 @@ def count_long(split: DataSplit, folder: Path, settings: Settings) -> None:
 
 
 def lengths(config: ModelConfig, settings: Settings) -> tuple[int, int]:
-    """Give the most tokens of a pair that the model reads, and that it reads while training.
+    """Return the most tokens of a pair that the model reads, and that it reads during training.
 
     For a model like the bundled one, these are tokens of a document alone.
 
@@ -167,7 +167,7 @@ def lengths(config: ModelConfig, settings: Settings) -> tuple[int, int]:
     """
     limit, of = config.usable_length, "tokens"
     if config.model_type == "split_bert":
-        # What SplitBertConfig.cut_pairs_at leaves of a pair.
+        # The tokens of a pair that SplitBertConfig.cut_pairs_at keeps.
         documents = int(config.need("max_position_embeddings") - config.need("max_query_length")) + 1
         limit, of = min(limit, documents), "tokens of a document"
     full = settings.max_length or limit
@@ -185,7 +185,7 @@ def _teacher_scores(path: str) -> dict[tuple[str, str], float]:
         if isinstance(row, RowError):
             raise row
         roles = roles_of(row.fields, {})
-        # A label that is not among the columns: what looks like one is the teacher's score.
+        # The columns have no label: what looks like one is the teacher's score.
         column = (roles.get("teacher") or roles.get("label") or [""])[0]
         if "query" not in roles or "document" not in roles or not column:
             raise row.bad("it does not have query, document and teacher_score", "Give these three columns.")
@@ -202,7 +202,7 @@ def _with_scores(judgements: Iterator[Judgement], scores: dict[tuple[str, str], 
 def _general(
     general: Data, settings: Settings, reading: ReadSettings, train: Sequence[Group], not_these: set[str]
 ) -> list[Group]:
-    """Sample general pairs, all pairs of a query together, up to their share."""
+    """Sample general pairs up to their share, always all pairs of a query."""
     read = ReadReport()
     groups, _ = check(judgements_in(general, reading, read), read, not_to_train_on=not_these)
     random.Random(f"{settings.seed}\ngeneral").shuffle(groups)

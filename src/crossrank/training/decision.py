@@ -1,9 +1,9 @@
-"""Decide whether a candidate replaces the model in use, and keep the figures behind the decision.
+"""Decide whether a candidate replaces the model in use, and record the figures.
 
 - Better on the data: a two-sided paired permutation test, see :mod:`crossrank.evaluation.significance`.
 - Not worse on the guard: non-inferiority, as in clinical trials (G. Piaggio et al., Reporting of noninferiority and
   equivalence randomized trials: extension of the CONSORT 2010 statement, JAMA 2012): the lower end of the 95 % interval
-  of the mean paired difference lies above ``-margin``.
+  of the mean paired difference is above ``-margin``.
 - Queries needed: ``n = ((z(1 - alpha / 2) + z(power)) * s / d) ** 2`` for a mean paired difference d with standard
   deviation s (J. Cohen, Statistical Power Analysis, 1988, section 2; for retrieval T. Sakai, Topic set size design,
   Information Retrieval Journal 2016). With the observed d this is a rough estimate, and tends to be too low.
@@ -39,7 +39,7 @@ class Criteria:
         probability.
     :param margin: How much of the measure it may lose on the guard: the interval must lie above ``-margin``.
     :param power: The probability with which the needed number of queries shows the difference.
-    :param measure: Its name in ir-measures.
+    :param measure: The measure's name in ir-measures.
     :param depth: How many candidates of each query are ranked.
     :param seed: Seed of the permutation test and the bootstrap.
     :raises InputError: If a value is out of range.
@@ -109,14 +109,14 @@ def compare_models(
 
 
 def queries_needed(found: PairedComparison, criteria: Criteria) -> int | None:
-    """How many queries it would take to show a difference as large as this; ``None`` if the candidate is not better."""
+    """How many queries are needed to show a difference of this size; ``None`` if the candidate is not better."""
     if found.difference <= 0:
         return None
     return max(math.ceil((_z(criteria) * found.deviation / found.difference) ** 2), fewest_queries(criteria.alpha))
 
 
 def detectable(found: PairedComparison, criteria: Criteria) -> float:
-    """The smallest difference that this many queries would show, with the power of the criteria."""
+    """The smallest difference that this many queries can show, with the power of the criteria."""
     return _z(criteria) * found.deviation / math.sqrt(found.queries)
 
 
@@ -136,7 +136,7 @@ class Decision:
     :param version: The candidate's version in the registry; ``None`` if it was not promoted or there is no registry.
     :param candidate: Name and digest of the candidate; ``against`` those of the model in use.
     :param trained_on: How many queries of the data the candidate was trained on.
-    :param budget: For a round of :func:`.learning.learn`: what it may spend of alpha.
+    :param budget: For a round of :func:`.learning.learn`: its share of alpha.
     """
 
     promoted: bool
@@ -170,7 +170,7 @@ def judge(
 ) -> tuple[bool, tuple[str, ...], int | None]:
     """Decide from the comparisons on the held-out data and on the guard set.
 
-    :returns: Whether to promote, why, and about how many queries it would take if these are too few.
+    :returns: Whether to promote, why, and about how many queries are needed if these are too few.
     """
     better, reason, needed = _judge_data(data, criteria)
     if guard is None:

@@ -1,4 +1,4 @@
-"""The guard set that comes with crossrank: general queries that show whether a model has forgotten how to rank."""
+"""The bundled guard set: general queries that show whether a model got worse outside its training data."""
 
 from __future__ import annotations
 

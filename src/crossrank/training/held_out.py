@@ -1,4 +1,4 @@
-"""Measure a model on queries that it does not learn from, and compare it with its base and BM25, paired by query."""
+"""Measure a model on held-out queries, and compare it with its base and BM25, paired by query."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST = 30.0
 class HeldOut:
     """Figures on held-out queries.
 
-    :param ndcg: nDCG@10 with linear gains of each query that ranks, ``[queries]``; ties are averaged.
+    :param ndcg: nDCG@10 with linear gains for each query that can be ranked, ``[queries]``; ties are averaged.
     :param loss: Mean binary cross-entropy of all pairs.
     """
 
@@ -48,7 +48,7 @@ def measure(groups: Sequence[Group], logits_of: Scorer) -> HeldOut:
     labels = np.array([one.label for group in groups for one in group.judged])
     clipped = np.clip(logits, -_MOST, _MOST)
     loss = float(np.mean(np.logaddexp(0, clipped) - labels * clipped))
-    known = np.nan_to_num(logits)  # a model that diverged shows in its loss
+    known = np.nan_to_num(logits)  # the loss shows that a model diverged
     values, start = [], 0
     for group in groups:
         stop = start + len(group.judged)
@@ -72,7 +72,7 @@ def sentence_transformers_logits(model: Any, batch_size: int) -> Scorer:
 
 
 class HeldOutEvaluator(BaseEvaluator):  # type: ignore[misc]
-    """Tells the trainer how good the model is; higher is better.
+    """Scores a model for the trainer; higher is better.
 
     The figure is the mean nDCG@10 minus a hundredth of the loss, which breaks ties and decides if no query has
     documents with different labels.
@@ -98,7 +98,7 @@ class HeldOutEvaluator(BaseEvaluator):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class HeldOutSystem:
-    """How one system does on the held-out queries. Only ``loss`` is there if no query can be ranked well or badly.
+    """One system on the held-out queries. Only ``loss`` is set if no query has documents of different labels.
 
     :param mean: Mean nDCG@10.
     :param interval: Ends of its 95 % interval.
@@ -118,9 +118,9 @@ class HeldOutComparison:
 
     :param queries: Queries with documents of different labels: only these can be ranked well or badly.
     :param pairs: All held-out pairs.
-    :param parts: The base against the result on two kinds of queries. ``"learnt"``: with a relevant document that is
-        also relevant in training, so that a gain may be memory of the document; ``"new"``: the others. A part without
-        queries is missing.
+    :param parts: The base and the result on two kinds of queries. ``"learnt"``: with a relevant document that is
+        also relevant in training, so a gain may come from memorising it; ``"new"``: the others. A part without queries is
+        missing.
     """
 
     queries: int

@@ -1,10 +1,10 @@
 """Turn held-out feedback into a dataset that two models can be compared on.
 
-Judgements that people gave (labels, stars, votes) are used directly: the judged documents of a query are ranked.
+Judgements by users (labels, stars, votes) are used directly: the judged documents of a query are ranked.
 
 Clicks need more care. Among the documents that "click > skip above" judges, the lowest click was always ranked last, so
 any other ranking, even a random one, looks better on them than the model that made the ranking. So here all shown
-documents are ranked, and a click at position k counts 1 / p(k), where p(k) is the probability that somebody looks
+documents are ranked, and a click at position k counts 1 / p(k), where p(k) is the probability that a user looks
 there (inverse propensity scoring: T. Joachims, A. Swaminathan, T. Schnabel, Unbiased learning-to-rank
 with biased feedback, WSDM 2017; their model p(k) = k ** -eta). p is at least 0.1, which limits the variance
 (E. Ionides, Truncated importance sampling, 2008) and leaves a bias in favour of the model in use.
@@ -38,7 +38,7 @@ class Held:
     """The feedback on held-out queries.
 
     :param queries: Normalized query -> its first text.
-    :param judged: Normalized query -> document -> labels that people gave.
+    :param judged: Normalized query -> document -> labels by users.
     :param clicks: Normalized query -> rankings with recorded clicks.
     """
 
@@ -59,7 +59,7 @@ class Held:
 
 
 def split_signals(row: Row, reading: ReadSettings) -> tuple[list[Judgement], Feedback | None]:
-    """Divide a row into judgements that people gave, and a ranking with recorded clicks.
+    """Divide a row into judgements by users, and a ranking with recorded clicks.
 
     :raises RowError: If it can't be used.
     """
@@ -90,17 +90,17 @@ class HeldOutFeedback:
 
 
 def query_of(row: Row, reading: ReadSettings) -> str:
-    """Give the query of a valid row."""
+    """Return the query of a valid row."""
     return str(row.fields[roles_in(row, reading)["query"][0]])
 
 
 def as_dataset(held: Held, source: Path, *, eta: float = ETA) -> HeldOutFeedback | None:
     """Make a dataset; ``None`` if there is no query on which models can differ.
 
-    If people judged enough documents of a query to rank them, its clicks are ignored.
+    If users judged enough documents of a query to rank them, its clicks are ignored.
 
     :param source: For messages.
-    :param eta: How fast attention falls with the position; 0 for not at all.
+    :param eta: How fast attention decreases with the position; 0 for not at all.
     :raises InputError: If ``eta`` is out of range.
     """
     if not 0 <= eta <= 5:
@@ -146,7 +146,7 @@ def as_dataset(held: Held, source: Path, *, eta: float = ETA) -> HeldOutFeedback
 
 
 def _by_propensity(sessions: Iterable[Feedback], eta: float) -> tuple[dict[str, float], float]:
-    """Give the gain of each shown document, and the weight that turns nDCG into the weighted clicks of one showing.
+    """Return the gain of each shown document, and the weight that turns nDCG into the weighted clicks of one showing.
 
     Rankings without a click count as showings; otherwise queries with rare clicks would count too much.
     """

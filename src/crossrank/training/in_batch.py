@@ -21,7 +21,7 @@ from crossrank.training.loss_inputs import Columns
 
 
 class SimilarBatches(BatchSampler):  # type: ignore[misc]
-    """Batches of similar queries. Each positive of a query comes once per epoch, each time with other negatives.
+    """Batches of similar queries. Each positive of a query occurs once per epoch, each time with other negatives.
 
     :param columns: Rows of ``query``, ``positive`` and negatives.
     :param batch_size: Rows of a batch.
@@ -73,7 +73,7 @@ class _OnlyIrrelevant:
     _again: torch.Tensor
 
     def get_in_batch_negatives(self, anchors: Sequence[str], candidates: Sequence[list[str]]) -> list[list[str]]:
-        """Give ``num_negatives`` documents for each query; its positive again if there are too few."""
+        """Return ``num_negatives`` documents for each query, and repeat its positive if there are too few."""
         batch = list(dict.fromkeys(text for column in candidates for text in column))
         drawn = []
         for place, query in enumerate(anchors):
@@ -96,7 +96,7 @@ class _OnlyIrrelevant:
 
 
 class InBatchLoss(_OnlyIrrelevant, losses.MultipleNegativesRankingLoss):  # type: ignore[misc]
-    """The loss with all pairs in one pass, so that a model like the bundled one reads each text once."""
+    """The loss with all pairs in one pass, so that a model like the bundled one encodes each text once."""
 
     def forward(self, inputs: list[list[str]], labels: Any, **more: Any) -> torch.Tensor:
         """The loss of a batch.

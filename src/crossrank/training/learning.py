@@ -1,8 +1,8 @@
-"""learn(): turn a folder of feedback into a better model, or say why not. Made to be called by a scheduler.
+"""learn(): train a better model on feedback, or report why not. A scheduler can call it.
 
-A digest of its text decides whether a query is held out or learnt from, in this round and all later ones. A model keeps
-the digests of the queries that it learnt from, so that none of them decides about its successor. Training starts from
-the version in use, with all feedback, old and new.
+A digest of its text decides whether a query is held out or used for training, in this round and all later ones. A
+model stores the digests of its training queries, so that they are not used to decide about its successor. Training
+starts from the version in use, with all feedback, old and new.
 
 In every round a candidate may look better by chance. So all rounds against one version in use share the budget
 ``alpha``: the k-th round may use ``alpha / (k * (k + 1))`` of it (alpha spending: K. K. G. Lan, D. L.
@@ -49,11 +49,11 @@ _SEED = 7919
 
 @dataclass(frozen=True)
 class Rules:
-    """When to learn, and on what to decide.
+    """When to train, and which queries to decide on.
 
     :param min_judgements: Do nothing with fewer new judgements than this.
-    :param eval_share: Share of the queries to decide on, unless the version in use learnt from them.
-    :param eta: How fast attention falls with the position, see :mod:`crossrank.training.held_out_feedback`.
+    :param eval_share: Share of the queries to decide on, except those that the version in use was trained on.
+    :param eta: How fast attention decreases with the position, see :mod:`crossrank.training.held_out_feedback`.
     :raises InputError: If a value is out of range.
     """
 
@@ -70,16 +70,16 @@ class Rules:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a round did.
+    """The result of a round.
 
     :param state: ``"promoted"``, ``"not promoted"``, ``"nothing to do"`` or ``"dry run"``.
     :param reasons: Why, in sentences.
     :param rows: Lines of feedback; ``new_rows`` of them are new since the last round. The same for ``judgements``.
-    :param train_queries: Queries to learn from.
+    :param train_queries: Queries to train on.
     :param decided_on: Held-out queries on which two models can differ; ``by_clicks`` of them are judged by clicks.
     :param notes: What was ignored -> how often.
     :param version: The version in use at the end.
-    :param eta: How fast attention falls with the position, as assumed for clicks.
+    :param eta: How fast attention decreases with the position, as assumed for clicks.
     """
 
     state: str
@@ -304,7 +304,7 @@ def _read(
 
 
 def _why_not(read: _Read, dataset: Dataset | None, rules: Rules, criteria: Criteria, trusted: bool) -> str | None:
-    """Say in a sentence why there is nothing to do; ``None`` if there is."""
+    """Return a sentence that says why there is nothing to do, or ``None`` if there is something."""
     if read.new_judgements < rules.min_judgements:
         return (
             f"{read.new_judgements} new judgements of {read.judgements} are fewer than {rules.min_judgements}. "
@@ -352,7 +352,7 @@ def _digest(row: Row) -> str:
 
 
 class _State:
-    """Which rows were learnt from, and how many rounds were run against each version (``""``: before the first).
+    """Which rows were used, and how many rounds were run against each version (``""``: before the first).
 
     :raises InputError: If the file is damaged.
     """
@@ -376,7 +376,7 @@ class _State:
         self.keep(self.rows)
 
     def keep(self, rows: Counter[str]) -> None:
-        """Write which rows were learnt from, completely or not at all."""
+        """Write which rows were used, completely or not at all."""
         self.rows = rows
         with write_atomically(self.path) as stream:
             json.dump({"rows": dict(rows), "rounds": dict(self.rounds)}, stream)

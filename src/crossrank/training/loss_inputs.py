@@ -66,7 +66,7 @@ def lists(groups: Sequence[Group], settings: Settings) -> Columns:
         order.sort(key=lambda one: -one.label)
         highest = [one for one in order if one.label == order[0].label]
         rest = order[len(highest) :]
-        # Each list takes its share of the best and of the rest.
+        # Each list gets its share of the best documents and of the rest.
         count = -(-len(order) // settings.list_size)
         for i in range(count):
             chosen = (highest[i::count] or highest[:1]) + rest[i::count]
@@ -117,7 +117,7 @@ def margins(groups: Sequence[Group], settings: Settings) -> Columns:
 
 
 def _triplets_of(group: Group, most: int, seed: int) -> list[tuple[Judgement, list[Judgement]]]:
-    """Give positives with ``most`` negatives each, so that every positive and every negative is used.
+    """Return positives with ``most`` negatives each, so that every positive and every negative is used.
 
     If there are too few of either, they are repeated.
     """

@@ -38,7 +38,7 @@ def write_card(
         card.data.metrics = [METRIC]
     sections = [_usage(base), _evaluation(result.comparison), _data(split), _run(settings, base, result, machine)]
     added = "\n\n".join([*sections, _limits(split, settings)])
-    # Before the citations, where readers stop.
+    # Insert them before the citations, where most readers stop.
     text, mark, citations = card.text.partition("\n## Citation")
     card.text = f"{text.rstrip()}\n\n{added}\n{mark}{citations}"
     card.save(path)

@@ -1,6 +1,6 @@
 """Hard negatives: documents that a search ranks high for a query although nobody judged them relevant.
 
-Many of these are relevant all the same, and training on them as negatives makes a model worse. Three usual guards (Qu
+Many of these are relevant, and training on them as negatives makes a model worse. Three common filters (Qu
 et al. 2021, RocketQA, arXiv 2010.08191, for the cross-encoder; Moreira et al. 2024, NV-Retriever, arXiv
 2407.15831, for the margin relative to the positive's score):
 
@@ -32,7 +32,7 @@ METHODS = ("bm25", "bi-encoder", "both")
 
 @dataclass(frozen=True)
 class Mining:
-    """How negatives are chosen.
+    """Settings of mining.
 
     :param method: How the corpus is searched.
     :param count: Negatives per query and method.
@@ -65,7 +65,7 @@ class Mining:
 
 @dataclass
 class MiningReport:
-    """What was mined, and what was left out and why.
+    """The mined negatives, and what was left out and why.
 
     :param beyond: Documents taken from below the window, because too few inside it scored below the positive.
     :param too_near: Documents that the search scored above a positive or too close to it.
@@ -98,7 +98,7 @@ def bi_encoder_ranker(model: Any, corpus: Sequence[str], queries: Sequence[str])
     """Cosines of all documents with a query.
 
     :param model: A :class:`crossrank.scoring.bi_encoder.BiEncoder`.
-    :param queries: All queries that will be asked; they are embedded at once.
+    :param queries: All queries; they are embedded in one call.
     """
     documents = np.asarray(model.encode(corpus, role="document"))
     asked = dict(zip(queries, np.asarray(model.encode(list(queries), role="query")), strict=True))
@@ -164,7 +164,7 @@ def _window(
     settings: Mining,
     report: MiningReport,
 ) -> list[str]:
-    """Give unjudged documents that score clearly below the query's positives, from the window or from below it."""
+    """Return unjudged documents that score clearly below the query's positives, from the window or below it."""
     known = [scores[place[text]] for text in positives if text in place]
     lowest = min(known, default=0.0)
     # A positive that the ranker does not find sets no limit.

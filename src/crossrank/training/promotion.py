@@ -1,4 +1,4 @@
-"""promote(): a candidate replaces the model in use only if it is shown to be better.
+"""promote(): replace the model in use by a candidate only if the candidate is significantly better.
 
 Both models rank the same documents for the same held-out queries. The candidate must be better there, and must not lose
 more than a margin on a guard set of general queries. :mod:`crossrank.training.decision` has the formulas.
@@ -53,7 +53,7 @@ def promote(
     """Decide whether a candidate is better than the model in use. With a registry, put it into use if it is.
 
     :param candidate: A checkpoint's folder.
-    :param data: Held-out queries that the candidate did not learn from: what
+    :param data: Held-out queries that the candidate was not trained on: anything that
         :func:`crossrank.data.open_dataset.open_dataset` reads, or a dataset.
     :param against: A name on the hub or a folder; by default the registry's version in use, else the bundled model.
     :param guard: General queries: ``"bundled"`` for those that come with crossrank, ``"none"``, or a dataset.
@@ -62,7 +62,7 @@ def promote(
     :param split: The split of ``data`` and ``guard``, if they are folders.
     :param weights: Query -> how much it counts in ``data``.
     :param settings: How both models run, as :class:`~crossrank.scoring.cross_encoder.CrossEncoder` takes it.
-    :param budget: If several rounds share one alpha: the part of this round. It is only reported; ``criteria`` has it.
+    :param budget: If several rounds share one alpha: the share of this round, for the report. ``criteria`` has it too.
     :param decision_file: Where to write the decision as JSON. Until then the scores are kept in the same folder, so
         that an interrupted comparison can continue.
     :raises InputError: If something can't be used.
@@ -120,7 +120,7 @@ def promote(
             registry.switch(version, instead_of=in_use, record={"decision": decision.as_dict()})
         except BaseException:
             if decision_file is not None:
-                decision_file.unlink(missing_ok=True)  # the promotion it describes did not happen
+                decision_file.unlink(missing_ok=True)  # because the promotion that it describes did not happen
             raise
     return decision
 
@@ -154,7 +154,7 @@ def _compare(
     scores: Path | None,
     show_progress: bool | None,
 ) -> PairedComparison:
-    # Other models or other data get another folder and start again.
+    # Other models or other data get another folder and start from the beginning.
     key = hashlib.sha256(f"{dataset.fingerprint()} {criteria.depth}".encode())
     for model in models:
         key.update(json.dumps(model.info(), default=str).encode())

@@ -32,7 +32,7 @@ _MESSAGES = (
 
 
 def check_output(output: Path) -> None:
-    """Check that a model may be written there, and repair what an interruption between two renames left.
+    """Check that a model can be written there, and clean up after an interruption between two renames.
 
     :raises InputError: If it is a file, or a folder with other contents.
     """
@@ -59,7 +59,7 @@ def check_output(output: Path) -> None:
 
 
 def queries_learnt(folder: Path) -> set[str]:
-    """Give the digests of the queries that a model and its base learnt from, see :func:`.checks.digest_of_query`.
+    """Return the digests of the queries that a model and its base were trained on, see :func:`.checks.digest_of_query`.
 
     :returns: An empty set for a model that :func:`.trainer.train` did not make.
     """
@@ -81,7 +81,7 @@ def only_one(output: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # Windows does not delete an open file; the empty file remains then.
+            # Windows can't delete an open file; the empty file remains then.
             with suppress(OSError):
                 path.unlink()
 
@@ -142,7 +142,7 @@ def _sibling(output: Path, what: str) -> Path:
 
 
 def _readable(folder: Path) -> None:
-    """Give all files the permissions of the configuration: some writers make weights readable only by the owner."""
+    """Give all files the permissions of config.json, because some writers make weights readable only by the owner."""
     mode = (folder / "config.json").stat().st_mode
     for file in folder.iterdir():
         if file.is_file():

@@ -22,7 +22,7 @@ def _of(
     choices: tuple[str, ...] = (),
     option: str | None = None,
 ) -> Any:
-    """Make a field.
+    """Make a field of the settings.
 
     :param text: What the setting does, for ``--help``.
     :param least: The smallest value; ``most`` is the largest.

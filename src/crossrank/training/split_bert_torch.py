@@ -1,4 +1,4 @@
-"""The torch twin of :mod:`crossrank.architectures.split_bert`: the same weights under the same names.
+"""The torch version of :mod:`crossrank.architectures.split_bert`: the same weights under the same names.
 
 Importing this module registers it with transformers' Auto classes, so that transformers and sentence-transformers load
 and train it like any other cross-encoder, from pairs tokenized in the usual way.
@@ -54,10 +54,10 @@ class SplitBertConfig(BertConfig):  # type: ignore[misc]
         self.max_document_length = max_document_length
 
     def cut_pairs_at(self, length: int) -> int:
-        """Limit documents to a number of tokens, and give the limit of pairs for the tokenizer.
+        """Limit documents to a number of tokens, and return the limit of pairs for the tokenizer.
 
         Without its own limit, a document would be cut by the tokenizer at a place that depends on the query, and
-        :class:`~crossrank.CrossEncoder`, which reads query and document separately, would read more of it.
+        :class:`~crossrank.CrossEncoder`, which encodes query and document separately, would read more of it.
         """
         # The opening token of a document belongs to the query in a pair.
         room = self.max_query_length - 1
@@ -66,10 +66,10 @@ class SplitBertConfig(BertConfig):  # type: ignore[misc]
 
 
 class KeptStates:
-    """A cache of the states of texts after the frozen layers, so that each text is read once.
+    """A cache of the states of texts after the frozen layers, so that each text is encoded once.
 
-    Each text is read alone, so that its states don't depend on the rest of the batch and a resumed run computes with
-    the same numbers. When the cache is full, other texts are read again each time.
+    Each text is encoded alone, so that its states don't depend on the rest of the batch and a resumed run gets the
+    same numbers. When the cache is full, other texts are encoded again each time.
 
     :param layers: How many of the lowest layers are frozen.
     :param most_bytes: Size of the cache; a text of 200 tokens and size 384 takes 0.3 MB.
@@ -138,7 +138,7 @@ class HeadLayer(nn.Module):  # type: ignore[misc]
 
 
 class SplitHead(nn.Module):  # type: ignore[misc]
-    """From the states of both texts to a logit."""
+    """Turns the states of both texts into a logit."""
 
     def __init__(self, config: SplitBertConfig) -> None:
         super().__init__()
@@ -227,7 +227,7 @@ def _pooled(states: Tensor, mask: Tensor) -> Tensor:
 
 
 class SplitBertForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
-    """The whole model, on pairs tokenized as one sequence with token types, as every cross-encoder gets them."""
+    """The whole model, on pairs tokenized as one sequence with token types, as for every cross-encoder."""
 
     config_class = SplitBertConfig
     base_model_prefix = "bert"
@@ -247,9 +247,9 @@ class SplitBertForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
         """The head sets its own start, and the body's weights are always loaded."""
 
     def states(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """States of texts that are each read alone: ``[B, L]`` to ``[B, L, H]``.
+        """States of texts that are each encoded alone: ``[B, L]`` to ``[B, L, H]``.
 
-        A text that occurs more than once in the batch, as a query with several documents, is read once.
+        A text that occurs more than once in the batch, such as a query with several documents, is encoded once.
         """
         ids, place = torch.unique(ids * mask, dim=0, return_inverse=True)
         mask = torch.zeros_like(ids).index_put((place,), mask.to(ids.dtype))
@@ -306,7 +306,7 @@ class SplitBertForSequenceClassification(PreTrainedModel):  # type: ignore[misc]
 
 
 def _only(out: Any) -> Tensor:
-    """The states from what a layer gives: transformers before 5 puts them in a tuple."""
+    """The states from a layer's output, which is a tuple in transformers before 5."""
     states: Tensor = out[0] if isinstance(out, tuple) else out
     return states
 

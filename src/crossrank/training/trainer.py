@@ -73,7 +73,7 @@ def train(
     :param tell: Called with a sentence that the user should read.
     :param changes: Fields of :class:`.settings.Settings`, such as ``epochs=1``.
     :raises InputError: If something can't be used.
-    :raises ModelError: If the base can't be loaded or is no cross-encoder.
+    :raises ModelError: If the base can't be loaded or is not a cross-encoder.
     :raises MissingExtraError: If a package is not installed.
     :raises OSError: If the disk is full. An existing model is kept.
     :raises CrossRankError: If another process trains a model in the same folder.
@@ -94,7 +94,7 @@ def train(
         try:
             return _train(split, folder, settings, name, resume, progress, tell, work, started)
         except CrossRankError:
-            # Refused before there was a save point to continue from.
+            # Refused before there was a save point.
             if not any(work.glob("checkpoint-*")):
                 shutil.rmtree(work, ignore_errors=True)
             raise
@@ -102,7 +102,7 @@ def train(
 
 @contextmanager
 def _own_threads() -> Iterator[None]:
-    """Use all threads that the process may use, whatever it set before.
+    """Use all threads that the process may use, even if it set another number before.
 
     The last bits of sums depend on the number of threads, and a resumed run must give the same result in a new process.
     """
@@ -253,7 +253,7 @@ def _trainer(
         save_strategy="steps",
         save_steps=interval,
         save_total_limit=2,
-        # So that a resumed run knows how long there has been no improvement.
+        # A resumed run must know how long there has been no improvement.
         restore_callback_states_from_checkpoint=True,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=interval if evaluates else None,
