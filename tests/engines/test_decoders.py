@@ -226,7 +226,7 @@ def test_a_language_model_without_a_known_prompt(tmp_path: Path) -> None:
 def test_an_unknown_prompt(tmp_path: Path) -> None:
     folder = make_decoder(tmp_path, "llama")
     edit_json(folder / "config.json", crossrank_prompt="mine")
-    with pytest.raises(CheckpointError, match=r"'mine'; known are qwen3-reranker, mxbai"):
+    with pytest.raises(CheckpointError, match=r"'mine'\. Known prompts: qwen3-reranker, mxbai"):
         CrossEncoder(folder).load()
 
 

@@ -75,7 +75,7 @@ def speeds(config: ModelConfig, size: int) -> NDArray[np.float32]:
     kind = scaling.get("type") or scaling.get("rope_type") or rope.get("rope_type") or "default"
     if kind not in ("default", "ntk"):
         raise UnsupportedModelError(
-            f"config.json has rotary positions of the kind {kind!r}; known are 'default' and 'ntk'. "
+            f"config.json has rotary positions of the kind {kind!r}; only 'default' and 'ntk' are supported. "
             "Take another checkpoint."
         )
     factor, mixed = float(scaling.get("factor", 1.0)), scaling.get("mixed_b")

@@ -201,7 +201,7 @@ def activate(x: Node, name: str) -> Node:
     """
     if name not in ACTIVATIONS:
         raise UnsupportedModelError(
-            f"The activation {name!r} in config.json is not known; known are {', '.join(ACTIVATIONS)}."
+            f"The activation {name!r} in config.json is unknown. Known activations: {', '.join(ACTIVATIONS)}."
         )
     return ACTIVATIONS[name](x)
 

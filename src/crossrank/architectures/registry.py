@@ -57,7 +57,7 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     """
     if config.model_type not in ARCHITECTURES:
         raise UnsupportedModelError(
-            f"The architecture {config.model_type!r} is not supported; known are {', '.join(sorted(ARCHITECTURES))}."
+            f"The architecture {config.model_type!r} is not supported. Use one of {', '.join(sorted(ARCHITECTURES))}."
         )
     if _OTHER_TASK.fullmatch(config.architecture):
         raise _not_a_reranker(weights, f"config.json names the architecture {config.architecture!r}")
@@ -98,7 +98,7 @@ def build_body(
     """
     if config.model_type not in BODIES:
         raise UnsupportedModelError(
-            f"The architecture {config.model_type!r} is not supported as a body without a head; known are "
+            f"The architecture {config.model_type!r} is not supported as a body without a head. Supported are "
             f"{', '.join(sorted(BODIES))}. Use a model of one of these."
         )
     name = ARCHITECTURES[config.model_type]

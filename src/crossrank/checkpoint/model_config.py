@@ -113,7 +113,7 @@ class ModelConfig:
         if value is not None and value not in known:
             raise UnsupportedModelError(
                 f"config.json of this {self.model_type!r} checkpoint has {key}={value!r}, which is not "
-                f"supported; supported are {' and '.join(map(repr, known))}. Use another checkpoint."
+                f"supported. Supported values: {', '.join(map(repr, known))}. Use another checkpoint."
             )
 
 

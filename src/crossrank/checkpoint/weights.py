@@ -279,7 +279,7 @@ def _read_header(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{damaged}: its header's entry for {name!r} is malformed. {remedy}") from error
         if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise UnsupportedModelError(
-                f"{path} stores {name!r} as {dtype}; known are {', '.join(_DTYPES)}. "
+                f"{path} stores {name!r} as {dtype}; supported types are {', '.join(_DTYPES)}. "
                 "Save the checkpoint again in float32, float16 or bfloat16."
             )
         fits = end - begin == prod(shape) * np.dtype(_DTYPES[dtype]).itemsize

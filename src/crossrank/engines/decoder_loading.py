@@ -142,7 +142,9 @@ def _prompt(folder: Path, config: ModelConfig, modules: Modules | None, kind: st
         name = FAMILIES.get(config.model_type)
     if name is not None:
         if name not in PROMPTS:
-            raise CheckpointError(f"config.json names the crossrank_prompt {name!r}; known are {', '.join(PROMPTS)}.")
+            raise CheckpointError(
+                f"config.json has an unknown crossrank_prompt, {name!r}. Known prompts: {', '.join(PROMPTS)}."
+            )
         return PROMPTS[name]
     chat = _chat(folder, None)
     if chat is None and kind == "text-generation":

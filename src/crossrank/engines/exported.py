@@ -58,7 +58,7 @@ def load_exported(path: Path, labels: int, precision: str) -> tuple[Graphs, str]
     names = [node.get_any_name() for node in model.inputs]
     if unknown := [name for name in names if name not in _INPUTS]:
         raise UnsupportedModelError(
-            f"{path} has the inputs {', '.join(names)}; known are {', '.join(_INPUTS)}. "
+            f"{path} has the inputs {', '.join(names)}; supported inputs are {', '.join(_INPUTS)}. "
             f"Export it again without {', '.join(unknown)}, or take the model's safetensors."
         )
     outputs = [node for node in model.outputs if "logits" in node.get_names()] or list(model.outputs)

@@ -119,8 +119,8 @@ class HeldOutComparison:
     :param queries: Queries with documents of different labels: only these can be ranked well or badly.
     :param pairs: All held-out pairs.
     :param parts: The base and the result on two kinds of queries. ``"learnt"``: with a relevant document that is
-        also relevant in training, so a gain may come from memorising it; ``"new"``: the others. A part without queries is
-        missing.
+        also relevant in training, so a gain may come from memorising it; ``"new"``: the others. A part without
+        queries is missing.
     """
 
     queries: int
