@@ -79,7 +79,7 @@ def test_enter_ranks_and_an_empty_question_is_told(page: Page, server: Server) -
 
 def test_the_example_ranks_at_a_click(page: Page, server: Server) -> None:
     go(page, server)
-    page.get_by_role("button", name="Take an example").click()
+    page.get_by_role("button", name="Try an example").click()
     expect(page.locator("li.document").first).to_be_visible()
     assert len(texts_of(page)) == 7
 
@@ -202,7 +202,7 @@ def test_what_was_cut_is_shown(page: Page, server: Server) -> None:
 
 def test_two_models_side_by_side(page: Page, server: Server, tiny_bert: Path, second: Path) -> None:
     go(page, server)
-    page.get_by_label("Beside it").select_option("second")
+    page.get_by_label("Compare with").select_option("second")
     rank(page, QUERY, DOCUMENTS)
     expect(page.locator(".ranking")).to_have_count(2)
     for number, folder in enumerate((tiny_bert, second)):
@@ -239,7 +239,7 @@ def test_errors_of_the_server_are_told(page: Page, server: Server) -> None:
     expect(page.locator("#wrong")).to_contain_text("max_query_characters")
     page.route("**/v1/rerank", lambda route: route.abort())
     page.get_by_role("button", name="Rank", exact=True).click()
-    expect(page.locator("#wrong")).to_contain_text("The server does not answer")
+    expect(page.locator("#wrong")).to_contain_text("The server does not respond")
 
 
 # ---- everyone ------------------------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def test_move_with_the_keyboard(page: Page, judging: Server, tmp_path: Path) -> 
 
 def test_a_ranking_that_is_not_to_be_kept_is_not(page: Page, judging: Server, tmp_path: Path) -> None:
     go(page, judging)
-    page.get_by_label("Keep this ranking").uncheck()
+    page.get_by_label("Store this ranking").uncheck()
     rank(page, QUERY, DOCUMENTS)
     expect(page.get_by_label("It helps")).to_have_count(0)
     with closing(sqlite3.connect(tmp_path / "feedback.db")) as connection:

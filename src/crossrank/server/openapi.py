@@ -43,15 +43,15 @@ RANK = {
     },
     "responses": _responses(
         {
-            200: "The answer, in the format of the body",
+            200: "The ranking, in the format of the request",
             400: "Not JSON",
-            401: "No known API key",
+            401: "The API key is missing or unknown",
             404: "An unknown model, with --strict-models",
-            408: "The body came too slowly",
+            408: "The body arrived too slowly",
             413: "Too many documents or bytes",
             422: "A field can't be used",
             424: "The model can't be loaded",
-            429: "Too much waits; Retry-After says how long",
+            429: "Too many tokens are waiting; Retry-After says how long to wait",
             503: "A model's files can't be downloaded, or a pipeline's stage failed",
         }
     ),
@@ -75,11 +75,11 @@ FEEDBACK = {
     },
     "responses": _responses(
         {
-            201: "It is written",
+            201: "The feedback is stored",
             400: "Not JSON",
-            401: "No known API key",
-            404: "No such ranking is stored, or the server keeps no feedback",
-            408: "The body came too slowly",
+            401: "The API key is missing or unknown",
+            404: "The ranking is not stored, or feedback is off",
+            408: "The body arrived too slowly",
             413: "More than 1 MiB",
             422: "A field can't be used",
             503: "The database can't be written; Retry-After says when to try again",

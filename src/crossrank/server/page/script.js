@@ -88,7 +88,7 @@ async function ask(path, body, headers = {}, key = state.key) {
     answer = await fetch(path, options);
     content = await answer.json();
   } catch {
-    throw new Error(answer ? `The server's answer is not JSON (status ${answer.status}).` : "The server does not answer. Does it still run?");
+    throw new Error(answer ? `The server's response is not JSON (status ${answer.status}).` : "The server does not respond. Is it still running?");
   }
   if (!answer.ok) {
     const wait = answer.headers.get("retry-after");
@@ -197,7 +197,7 @@ function cells(whole) {
     rows.at(-1).push(found[1] !== undefined ? found[1].replaceAll('""', '"') : found[2]);
     if (found[3] && found[3] !== ",") rows.push([]);
   }
-  if (pattern.lastIndex < whole.length) throw new Error(`Row ${rows.length} is not CSV: a quotation mark stands alone.`);
+  if (pattern.lastIndex < whole.length) throw new Error(`Row ${rows.length} is not CSV: a quotation mark is not closed.`);
   return rows.filter((row) => row.length > 1 || row[0]);
 }
 
@@ -231,7 +231,7 @@ async function rank() {
   let documents = state.documents;
   if (!query.trim()) return complain("Write a query.", $("query"));
   if (!documents) ({ documents } = parse($("documents").value));
-  if (!documents.length) return complain("Paste some documents, or take the example.", $("documents"));
+  if (!documents.length) return complain("Paste some documents, or try the example.", $("documents"));
   const { facts } = state;
   const store = Boolean(facts?.feedback && $("store").checked);
   const sent = documents.map((one) => (one.id === undefined ? one.text : one));
@@ -331,7 +331,7 @@ function section(ranking, number) {
   }
   if (ranking.stored) made.append(remark(ranking));
   else if (state.facts && !state.facts.feedback && number === 0) {
-    made.append(make("p", { class: "soft" }, "Feedback is off, so nothing can be judged here. ", make("code", {}, "crossrank serve --feedback sqlite:///feedback.db"), " switches it on."));
+    made.append(make("p", { class: "soft" }, "Feedback is off. To turn it on, start ", make("code", {}, "crossrank serve --feedback sqlite:///feedback.db"), "."));
   }
   return made;
 }
@@ -389,7 +389,7 @@ function movement(up, index) {
   const sign = up > 0 ? `▲ ${up}` : up < 0 ? `▼ ${-up}` : "=";
   return make(
     "span",
-    { class: `moved ${up > 0 ? "up" : up < 0 ? "down" : ""}`, title: `It was number ${index + 1} of the input` },
+    { class: `moved ${up > 0 ? "up" : up < 0 ? "down" : ""}`, title: `Number ${index + 1} in the input` },
     make("span", { "aria-hidden": "true" }, sign),
     make("span", { class: "unseen" }, `, ${words}`),
   );
@@ -469,8 +469,8 @@ function drawWhy(found, box) {
   paintInto(query, Array.from(found.query), weighted(found.query_spans), Infinity);
   box.replaceChildren(
     make("p", {}, "In the query: ", query),
-    make("p", {}, pro ? `For it: ${pro}.` : "No part of the document speaks for it.", con ? ` Against it: ${con}.` : ""),
-    make("p", { class: "soft" }, `Raw score ${found.logit.toFixed(2).replace("-", "−")}. Each figure is what it loses without that part alone; they don't add up. ${many(found.pairs, "pair")} scored in ${found.seconds.toFixed(2)} s.`),
+    make("p", {}, pro ? `For it: ${pro}.` : "No part of the document raises the score.", con ? ` Against it: ${con}.` : ""),
+    make("p", { class: "soft" }, `Raw score ${found.logit.toFixed(2).replace("-", "−")}. Each number is how much it falls without that part; they don't add up. ${many(found.pairs, "pair")} scored in ${found.seconds.toFixed(2)} s.`),
   );
 }
 
@@ -532,7 +532,7 @@ function movers(ranking, index, place) {
   const up = icon("up", "Move up", { "data-move": "up", disabled: place === 0, onclick: () => move(ranking, index, place - 1, "up") });
   const last = Math.min(ranking.order.length, ranking.most) - 1;
   const down = icon("up", "Move down", { class: "down", "data-move": "down", disabled: place === last, onclick: () => move(ranking, index, place + 1, "down") });
-  const handle = icon("handle", "Drag to its right place, or press an arrow key", { class: "handle", "data-move": "handle" });
+  const handle = icon("handle", "Drag to the right place, or press an arrow key", { class: "handle", "data-move": "handle" });
   handle.addEventListener("pointerdown", (event) => drag(event, ranking, index, handle));
   handle.addEventListener("keydown", (event) => {
     const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
@@ -668,7 +668,7 @@ function code(text) {
       say("Copied");
     } catch {
       getSelection().selectAllChildren(block);
-      say("Selected: copy it with the keyboard");
+      say("Selected. Copy it with the keyboard");
     }
   } }, "Copy");
   const block = make("pre", { tabindex: 0, role: "region", "aria-label": "Code" }, text);
@@ -697,7 +697,7 @@ async function drawLearning() {
   const followed = models.some((model) => model.registry);
   const none = followed
     ? ["Nothing yet. ", make("code", {}, "crossrank learn"), " trains on the feedback and decides whether the new model is better."]
-    : ["No model here comes from a registry, so none is replaced. ", make("code", {}, "crossrank serve --model live=registry:FOLDER"), " follows one."];
+    : ["No model is from a registry, so none will be replaced. To follow a registry, start ", make("code", {}, "crossrank serve --model live=registry:FOLDER"), "."];
   $("decisions").replaceChildren(...(decided.length ? decided.map(decision) : [make("p", { class: "soft" }, ...none)]));
   await drawFeedback();
 }
@@ -769,7 +769,7 @@ function comparison(name, figures, span) {
 
 async function drawFeedback() {
   if (!state.facts.feedback) {
-    $("feedback").replaceChildren(make("p", { class: "soft" }, "Feedback is off. ", make("code", {}, "crossrank serve --feedback sqlite:///feedback.db"), " keeps what people say of rankings, and ", make("code", {}, "crossrank learn"), " trains on it."));
+    $("feedback").replaceChildren(make("p", { class: "soft" }, "Feedback is off. ", make("code", {}, "crossrank serve --feedback sqlite:///feedback.db"), " stores feedback on rankings, and ", make("code", {}, "crossrank learn"), " trains on it."));
     return;
   }
   try {
@@ -786,9 +786,9 @@ const size = (bytes) => (bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(by
 function statistics(stats) {
   const kinds = Object.entries(SIGNALS).filter(([name]) => stats.signals[name]).map(([name, words]) => `${stats.signals[name]} with ${words}`);
   const figures = [
-    ["Rankings kept", stats.rankings, stats.with_texts < stats.rankings ? `${stats.rankings - stats.with_texts} without texts` : ""],
+    ["Stored rankings", stats.rankings, stats.with_texts < stats.rankings ? `${stats.rankings - stats.with_texts} without texts` : ""],
     ["Judgements", stats.judgements, kinds.join(", ")],
-    ["People", stats.users, "with a key of their own"],
+    ["People", stats.users, "with a user key"],
     ["Texts", size(stats.bytes), stats.newest ? `latest ${when(1000 * stats.newest)}` : ""],
   ];
   const made = [make("dl", { class: "figures" }, ...figures.map(([name, value, more]) => make("div", {}, make("dt", {}, name), make("dd", {}, value.toLocaleString("en"), make("small", {}, more)))))];
@@ -796,10 +796,10 @@ function statistics(stats) {
   if (versions.length) {
     const share = (some, all) => (all ? `${some} of ${all}` : "–");
     const rows = versions.map(([name, counts]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, String(counts.judgements)), make("td", {}, share(counts.votes_up, counts.votes)), make("td", {}, share(counts.clicked_first, counts.with_known_clicks))));
-    made.push(tableOf("What people said, by model and version", ["Model and version", "Judgements", "Thumbs up", "Clicked the first"], rows));
+    made.push(tableOf("Feedback by model and version", ["Model and version", "Judgements", "Thumbs up", "Top result clicked"], rows));
   }
   const { eta, clicks, rankings } = stats.propensities;
-  if (eta) made.push(make("p", { class: "soft" }, `Where people look: one in k^${eta.value.toFixed(2)} (95 %: ${eta.low.toFixed(2)} to ${eta.high.toFixed(2)}) looks at place k, from ${many(clicks, "click")} in ${many(rankings, "shuffled ranking")}.`));
+  if (eta) made.push(make("p", { class: "soft" }, `Position bias: users look at place k with probability 1/k^${eta.value.toFixed(2)} (95 %: ${eta.low.toFixed(2)} to ${eta.high.toFixed(2)}), from ${many(clicks, "click")} in ${many(rankings, "shuffled ranking")}.`));
   return made;
 }
 
@@ -812,7 +812,7 @@ function tableOf(caption, names, rows) {
 let goingBack = null;
 function askRollback(model, to) {
   goingBack = { model: model.name, to };
-  $("rollback-what").textContent = `${model.name} serves ${model.version ?? model.registry.current} now. All requests will be answered by ${to}, at once.`;
+  $("rollback-what").textContent = `${model.name} uses ${model.version ?? model.registry.current} now. After the rollback, all requests use ${to}.`;
   $("rollback-key").value = state.key;
   show($("rollback-wrong"), "");
   $("rollback").showModal();
