@@ -65,7 +65,7 @@ def test_calibrate_then_rerank_and_score(crossrank: Callable, collection: Path, 
 
     ran = crossrank("rerank", query, "docs.txt", *calibrated, "--max-length", "64")
     assert ran.code == 1
-    assert "another max_length" in ran.err
+    assert "They differ in max_length" in ran.err
     assert crossrank("rerank", query, "docs.txt", "--calibration", "c.json", "--raw").code == 2
 
 
