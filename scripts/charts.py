@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,25 @@ def growth_table(scale: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", f"Uneven rows cost {skewed} more time a token than even ones."])
 
 
+def startup_table(startup: Mapping[str, Any]) -> str:
+    """From the start of Python to the first score, and the memory of a hundred documents."""
+    lines = ["| | wall time | processor time | peak memory | with 100 documents |", "|---|---:|---:|---:|---:|"]
+    for name, first in startup["first_score"].items():
+        most = startup["peak_mb"][name]["100"]
+        cells = f"{first['wall']:.2f} s | {first['cpu']:.2f} s | {number(first['peak_mb'])} MB | {number(most)} MB"
+        lines.append(f"| {name} | {cells} |")
+    return "\n".join(lines)
+
+
+def prepared_table(prepared: Mapping[str, Any]) -> str:
+    """What a query with a hundred documents costs."""
+    lines = ["| | median | best | pairs/s |", "|---|---:|---:|---:|"]
+    for name, times in prepared["milliseconds"].items():
+        rate = number(prepared["pairs_per_second"][name])
+        lines.append(f"| {name} | {statistics.median(times):.0f} ms | {min(times):.0f} ms | {rate} |")
+    return "\n".join(lines)
+
+
 def share(value: float) -> str:
     """A measure between 0 and 1, with three digits."""
     return f"{value:.3f}".lstrip("0")
@@ -207,7 +227,14 @@ def main() -> None:
         "python -m benchmarks.throughput and benchmarks.prepared; details in docs/benchmarks.md.",
     ]
     quality = read("quality") if (RESULTS / "quality.json").is_file() else None
-    write_tables("benchmarks", {"throughput": throughput_table(throughput)})
+    write_tables(
+        "benchmarks",
+        {
+            "throughput": throughput_table(throughput),
+            "startup": startup_table(read("startup")),
+            "prepared": prepared_table(prepared),
+        },
+    )
     if quality is not None:
         write_tables("benchmarks", {"quality": quality_table(quality["collections"])})
     tables = {"planning": planning_table(throughput, prepared), "gpus": gpu_table()}

@@ -20,6 +20,13 @@ def test_charts_and_tables_are_those_of_the_results() -> None:
     assert [path.read_text(encoding="utf-8") for path in made] == before
 
 
+def test_readmes_gain_of_prepared_documents_is_that_of_the_results() -> None:
+    rates = json.loads((ROOT / "benchmarks/results/prepared.json").read_text(encoding="utf-8"))["pairs_per_second"]
+    claimed = re.search(r"is then (\d+) times as fast", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert claimed is not None
+    assert int(claimed[1]) == round(rates["prepared, pages warm"] / rates["unprepared"])
+
+
 def test_readmes_ratios_are_those_of_the_results() -> None:
     systems = json.loads((ROOT / "benchmarks/results/throughput.json").read_text(encoding="utf-8"))["workloads"]
     ratios = [systems[name]["systems"]["sentence-transformers"]["ratio"] for name in ("cranfield", "wikiqa")]
