@@ -198,12 +198,6 @@ def memory(folder: Path) -> dict[str, Any]:
     return {"pairs": 200_000, "peak_mb": answer["peak_mb"], "seconds": answer["seconds"]}
 
 
-def commit() -> str:
-    """Name the commit, with a mark if files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=(*DEFAULT, "memory"), default=DEFAULT)
@@ -215,7 +209,7 @@ def main() -> None:
 
     facts = machine()
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    results: dict[str, Any] = {"machine": facts, "versions": versions, "commit": commit()}
+    results: dict[str, Any] = {"machine": facts, "versions": versions}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         if "engines" in args.parts:

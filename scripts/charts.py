@@ -120,8 +120,9 @@ def growth_table(scale: Mapping[str, Any]) -> str:
     lines = ["| rows | microseconds a row | peak memory |", "|---:|---:|---:|"]
     for size, row in scale["growth"].items():
         lines.append(f"| {int(size):,} | {row['us_a_row']:.0f} | {row['peak_mb']:.0f} MB |")
-    skewed = f"{100 * scale['skew']['skewed_costs']:.0f} %"
-    return "\n".join([*lines, "", f"Uneven rows cost {skewed} more time a token than even ones."])
+    costs = scale["skew"]["skewed_costs"]
+    more = f"{abs(100 * costs):.0f} % {'more' if costs > 0 else 'less'}"
+    return "\n".join([*lines, "", f"The uneven input took {more} time per token than the even one."])
 
 
 def startup_table(startup: Mapping[str, Any]) -> str:
@@ -240,7 +241,8 @@ def main() -> None:
     tables = {"planning": planning_table(throughput, prepared), "gpus": gpu_table()}
     if (RESULTS / "scale.json").is_file():
         scale = read("scale")
-        tables["engines"] = f"{engines_table(scale)}\n\n{processor(scale['machine'])}, commit {scale['commit']}."
+        where = f"{processor(scale['machine'])}, commit {scale['machine']['commit']}."
+        tables["engines"] = f"{engines_table(scale)}\n\n{where}"
         tables["growth"] = growth_table(scale)
     write_tables("scale", tables)
     for name, theme in THEMES.items():
