@@ -25,8 +25,8 @@ class CrossRankCompressor(BaseDocumentCompressor):
     It returns copies with their metadata and id, and with ``relevance_score`` in the metadata (missing if no stage
     scored the document). The original documents do not change.
 
-    :param reranker: A :class:`~crossrank.ranking.reranker.Reranker`; by default the bundled model.
-    :param top_k: How many documents to return; by default all that the reranker keeps.
+    :ivar reranker: A :class:`~crossrank.ranking.reranker.Reranker`; by default the bundled model.
+    :ivar top_k: How many documents to return; by default all that the reranker keeps.
     """
 
     reranker: Any = None

@@ -25,9 +25,9 @@ class CrossRankPostprocessor(BaseNodePostprocessor):
     It returns new ``NodeWithScore`` objects around the same nodes, with the score of the last stage (``None`` if no
     stage scored it). The model reads the text that an embedding model would read, with metadata.
 
-    :param reranker: A :class:`~crossrank.ranking.reranker.Reranker`; by default the bundled model. The ``text=`` of
+    :ivar reranker: A :class:`~crossrank.ranking.reranker.Reranker`; by default the bundled model. The ``text=`` of
         your own reranker decides what it reads of a node.
-    :param top_k: How many nodes to return; by default all that the reranker keeps.
+    :ivar top_k: How many nodes to return; by default all that the reranker keeps.
     """
 
     reranker: Any = None

@@ -73,8 +73,6 @@ class CrossEncoder(CrossEncoderModel):
     :param token: Token for the hub; by default the one that ``hf auth login`` stored.
     :param cache_folder: Where downloads are kept; by default the hub's usual cache.
     :param local_files_only: Never ask the hub.
-    :param trust_remote_code: Accepted so that existing code runs. Code out of checkpoints is never run; a model that
-        needs it is refused when it is loaded.
     :param calibration: A file of ``crossrank calibrate``, or a :class:`~crossrank.scoring.calibration.Calibration`.
         Scores are then its probabilities; raw ones are had with ``activation_fn="identity"`` in a call.
     :param document_cache: Memory for what a model that reads documents apart (the bundled one, or one trained from it)
@@ -85,7 +83,8 @@ class CrossEncoder(CrossEncoderModel):
         as ever, and counted.
     :param lazy: Find and check the files at the first use instead.
     :param old_arguments: Older names and keyword dictionaries of sentence-transformers (``model_kwargs``,
-        ``tokenizer_kwargs``, ``backend``, ...), see docs/migrate.md.
+        ``tokenizer_kwargs``, ``backend``, ...), see docs/migrate.md. ``trust_remote_code`` has no effect: code
+        from checkpoints is never run.
     :raises InputError: If a setting can't be used.
     :raises ModelError: If there is no such model, or its files can't be used.
     """
