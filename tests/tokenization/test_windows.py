@@ -14,7 +14,7 @@ from checkpoints import save_tokenizer
 from crossrank.tokenization.pair_encoder import Encoder, PairEncoder
 from crossrank.tokenization.split_encoder import SplitEncoder
 from crossrank.tokenization.tokenizer import load_tokenizer, pair_template
-from crossrank.tokenization.windows import Window, covered, cut_documents, locate, plan
+from crossrank.tokenization.windows import Window, covered, cut_documents, locate, window_ranges
 
 few = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -71,7 +71,7 @@ def test_a_plan_covers_the_text_with_the_overlap_asked_for(
     kind: str, text: str, room: int, overlap: int, tokenizers: dict[str, tuple]
 ) -> None:
     (located,) = locate(tokenizers[kind][0], [text])
-    ranges = plan(located, room, overlap)
+    ranges = window_ranges(located, room, overlap)
     assert ranges[0][0] == 0
     assert ranges[-1][1] == len(located)
     # Tokens of the same character are never parted, so the room and the overlap count characters' first tokens.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crossrank.architectures.ops import Graphs
 from crossrank.engines.openvino_engine import CompiledGraph
-from crossrank.tokenization.batching import Batch, fill, padded_length, plan
+from crossrank.tokenization.batching import Batch, fill, group_rows, padded_length
 from crossrank.tokenization.split_encoder import KnownTexts, ReadText, SplitBatch, Text
 from crossrank.tokenization.text_cache import TextCache
 
@@ -90,7 +90,7 @@ class SplitEngine:
         read = [text.read or (None if known is None else known.find(text.key)) for text in texts]
         missing = [i for i, found in enumerate(read) if found is None]
         lengths = np.fromiter((len(texts[i]) for i in missing), np.int64, len(missing))
-        for group in plan(lengths, np.arange(len(missing)), _TOKENS_READ):
+        for group in group_rows(lengths, np.arange(len(missing)), _TOKENS_READ):
             some = [missing[i] for i in group]
             ids, mask = _padded([texts[i].ids for i in some], self._max_length)
             (states,) = self._body.run({"input_ids": ids, "attention_mask": mask})

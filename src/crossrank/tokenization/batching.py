@@ -39,7 +39,7 @@ def padded_length(length: int, most: int) -> int:
     return max(length, min(-(-length // step) * step, most))
 
 
-def plan(
+def group_rows(
     lengths: NDArray[np.int64],
     documents: NDArray[np.int64],
     token_budget: int,
@@ -92,4 +92,4 @@ def make_batches(
     apart: bool = False,
 ) -> Iterator[Batch]:
     """Plan the batches and assemble each when it is asked for, so that only a few exist at a time."""
-    return (assemble(rows) for rows in plan(lengths, documents, token_budget, most_rows, apart=apart))
+    return (assemble(rows) for rows in group_rows(lengths, documents, token_budget, most_rows, apart=apart))

@@ -88,7 +88,7 @@ def locate(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[LocatedText]:
             yield LocatedText(text, starts, np.isin(starts, sentences), np.isin(starts, spaces[:, 1]))
 
 
-def plan(
+def window_ranges(
     located: LocatedText, room: int, overlap: int, first: int = 0, last: int | None = None
 ) -> list[tuple[int, int]]:
     """Cut the tokens ``[first, last)`` into overlapping ranges, which together hold all of them.
@@ -201,14 +201,16 @@ def _cut_some(encoder: Encoder, pairs: Sequence[tuple[str, str]], overlap: int, 
 def _fitting(encoder: Encoder, query: str, located: LocatedText, room: int, overlap: int) -> list[Window]:
     """Plan windows, and split those again that the encoder would truncate."""
     settled: list[Window] = []
-    ranges = plan(located, room, overlap)
+    ranges = window_ranges(located, room, overlap)
     while ranges:
         windows = [located.window(*tokens) for tokens in ranges]
         encoded = encoder.encode([(query, located.text[window.start : window.end]) for window in windows])
         ranges = []
         for window, lost in zip(windows, encoded.document_cut[encoded.inverse], strict=True):
             length = window.last - window.first
-            pieces = plan(located, max(1, length - int(lost)), overlap, window.first, window.last) if lost else []
+            pieces = (
+                window_ranges(located, max(1, length - int(lost)), overlap, window.first, window.last) if lost else []
+            )
             # A single character can't be split.
             if len(pieces) < 2:
                 settled.append(window)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import texts
 from crossrank import CrossEncoder
-from crossrank.tokenization.batching import padded_length, plan
+from crossrank.tokenization.batching import group_rows, padded_length
 from crossrank.tokenization.pair_encoder import concatenate
 
 
@@ -26,7 +26,7 @@ def test_each_pair_is_in_one_batch_within_the_budget(
 ) -> None:
     of = np.array(documents)
     tokens = np.array(lengths)[of]
-    batches = list(plan(tokens, of, budget, apart=apart))
+    batches = list(group_rows(tokens, of, budget, apart=apart))
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(of)))
     for batch in batches:
         units = len(set(of[batch])) if apart else len(batch)
@@ -36,9 +36,9 @@ def test_each_pair_is_in_one_batch_within_the_budget(
 def test_a_document_that_is_read_apart_counts_once() -> None:
     documents = np.repeat([0, 1, 2, 3], 5)
     lengths = np.full(20, 8)
-    assert [len(batch) for batch in plan(lengths, documents, 20)] == [2] * 10
-    assert [len(batch) for batch in plan(lengths, documents, 20, apart=True)] == [8, 7, 5]
-    assert [len(batch) for batch in plan(lengths, documents, 20, 4, apart=True)] == [4] * 5
+    assert [len(batch) for batch in group_rows(lengths, documents, 20)] == [2] * 10
+    assert [len(batch) for batch in group_rows(lengths, documents, 20, apart=True)] == [8, 7, 5]
+    assert [len(batch) for batch in group_rows(lengths, documents, 20, 4, apart=True)] == [4] * 5
 
 
 def test_the_budget_counts_padding() -> None:
@@ -46,7 +46,7 @@ def test_the_budget_counts_padding() -> None:
     lengths = np.full(100, 65)
     padded = padded_length(65, 512)
     assert padded == 80
-    assert [len(batch) for batch in plan(lengths, np.arange(100), 2400)] == [30, 30, 30, 10]
+    assert [len(batch) for batch in group_rows(lengths, np.arange(100), 2400)] == [30, 30, 30, 10]
 
 
 @given(length=st.integers(1, 600), most=st.integers(1, 600))
