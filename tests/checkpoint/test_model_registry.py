@@ -254,7 +254,7 @@ def test_a_lock_left_behind_by_a_killed_process_is_free_and_told(tmp_path: Path)
 
 
 def test_what_is_no_registry_is_told_and_left_alone(registry: ModelRegistry, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no registry"):
+    with pytest.raises(InputError, match="not a registry"):
         ModelRegistry(tmp_path / "typo").rollback()
     assert not (tmp_path / "typo").exists()
     (tmp_path / "file").touch()

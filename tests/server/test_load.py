@@ -126,10 +126,14 @@ def test_the_place_of_a_shared_pair_survives_its_first_request(server: Server) -
 
 def test_a_deadline_gives_what_was_scored(server: Server) -> None:
     request = body(1000, 200_000)
-    answer = server.post(request, x_request_timeout_ms="1000")
-    assert answer.status_code == 200
-    found = answer.json()
-    facts = found["crossrank"]
+    # The first deadline within which this machine scores some of them.
+    for milliseconds in (500, 1000, 2000, 4000, 8000):
+        answer = server.post(request, x_request_timeout_ms=str(milliseconds))
+        assert answer.status_code == 200
+        found = answer.json()
+        facts = found["crossrank"]
+        if len(facts["skipped"]) < 1000:
+            break
     scored = [row["index"] for row in found["results"] if row["index"] not in set(facts["skipped"])]
     assert 0 < len(facts["skipped"]) < 1000
     assert [row["index"] for row in found["results"]] == scored + sorted(facts["skipped"])
