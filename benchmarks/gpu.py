@@ -104,10 +104,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all figures here")
     args = parser.parse_args()
 
-    if args.synthetic:
-        texts = {"synthetic": workloads.synthetic(args.pairs)}
-    else:
-        texts = {name: workloads.collection(name, args.pairs, args.data) for name in workloads.COLLECTIONS}
+    texts = workloads.workloads(args.synthetic, args.pairs, args.data)
     folder = prepared("minilm", args.folder)
     ways, precision = systems(folder, args)
     facts = machine()

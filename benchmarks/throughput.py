@@ -204,10 +204,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all figures here")
     args = parser.parse_args()
 
-    if args.synthetic:
-        texts = {"synthetic": workloads.synthetic(args.pairs)}
-    else:
-        texts = {name: workloads.collection(name, args.pairs, args.data) for name in workloads.COLLECTIONS}
+    texts = workloads.workloads(args.synthetic, args.pairs, args.data)
     loaded: list[Worker] = []
     left_out: dict[str, str] = {}
     results: dict[str, dict[str, Any]] = {}

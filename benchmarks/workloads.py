@@ -72,6 +72,13 @@ def collection(name: str, pairs: int, data: Path = DATA) -> list[Pair]:
     return list(found)[:pairs]
 
 
+def workloads(made_up: bool, pairs: int, data: Path) -> dict[str, list[Pair]]:
+    """The pairs of each workload, by name: made up, or of the collections."""
+    if made_up:
+        return {"synthetic": synthetic(pairs)}
+    return {name: collection(name, pairs, data) for name in COLLECTIONS}
+
+
 def synthetic(pairs: int, *, queries: int = 4, words: int = 60, seed: int = 0) -> list[Pair]:
     """Made-up pairs: documents of ``words / 4`` to ``words * 7 / 4`` words, as many for each query."""
     chosen, vocabulary = random.Random(seed), _TEXT.split()

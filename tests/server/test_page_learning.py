@@ -33,6 +33,17 @@ def judging(tmp_path: Path, tiny_bert: Path) -> Iterator[Server]:
         yield running
 
 
+def rank_until_served_by(page: Page, name: str) -> None:
+    """Rank again and again until this version answers."""
+    for _ in range(100):
+        page.get_by_role("button", name="Rank", exact=True).click()
+        expect(page.get_by_role("button", name="Rank", exact=True)).to_be_enabled()
+        if name in (page.locator(".about").text_content() or ""):
+            break
+        page.wait_for_timeout(100)
+    expect(page.locator(".about")).to_contain_text(name)
+
+
 def test_thumbs_stars_and_words_are_in_the_database(page: Page, judging: Server, tmp_path: Path) -> None:
     database = tmp_path / "feedback.db"
     go(page, judging)
@@ -171,13 +182,7 @@ def test_from_typing_to_a_new_version_that_serves(page: Page, tmp_path: Path, ti
         second = registry.current()
         assert second is not None
         assert second.name == outcome["version"] != first.name
-        for _ in range(100):
-            page.get_by_role("button", name="Rank", exact=True).click()
-            expect(page.get_by_role("button", name="Rank", exact=True)).to_be_enabled()
-            if second.name in (page.locator(".about").text_content() or ""):
-                break
-            page.wait_for_timeout(100)
-        expect(page.locator(".about")).to_contain_text(second.name)
+        rank_until_served_by(page, second.name)
         # Why it serves: the decision, with the figures that learn printed.
         page.get_by_role("link", name="What it learns").click()
         article = page.locator(".decision")
@@ -224,10 +229,4 @@ def test_what_was_decided_and_rolling_back(page: Page, learning: Server, registr
     page.get_by_role("link", name="Try it").click()
     page.get_by_label("Query").fill(QUERY)
     page.get_by_label("Documents", exact=True).fill("\n".join(DOCUMENTS))
-    for _ in range(100):
-        page.get_by_role("button", name="Rank", exact=True).click()
-        expect(page.get_by_role("button", name="Rank", exact=True)).to_be_enabled()
-        if second.name in (page.locator(".about").text_content() or ""):
-            break
-        page.wait_for_timeout(100)
-    expect(page.locator(".about")).to_contain_text(second.name)
+    rank_until_served_by(page, second.name)
