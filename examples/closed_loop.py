@@ -41,6 +41,7 @@ LEARN = [
     *("--loss", "mnrl", "--freeze", "4", "--lr", "1e-4", "--epochs", "4", "--held-out", "0"),
     *("--alpha", "0.2", "--eval-share", "0.3"),
 ]
+CACHE = ["--document-cache", "1GB"]  # all documents of the collection, so that a model reads each of them once
 LONGEST_WAIT = 3600.0
 
 
@@ -182,8 +183,12 @@ class Process:
         """The next line that it prints."""
         line = self._lines.get(timeout=LONGEST_WAIT)
         if line is None:
-            raise SystemExit(f"crossrank {self.name} has ended. It said: {self._log.read_text(encoding='utf-8')}")
+            raise SystemExit(f"crossrank {self.name} has ended. It said: {self.said()}")
         return line
+
+    def said(self) -> str:
+        """What it has printed to standard error."""
+        return self._log.read_text(encoding="utf-8")
 
     def next_line(self) -> str:
         """A line that it has not printed yet."""
@@ -213,10 +218,12 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rounds: list[dict[str, Any]] = []
     with ExitStack() as stack:
         model = f"live=registry:{registry.folder}"
-        serve = Process(folder / "serve.log", "serve", "--port", "0", "--model", model, "--feedback", store)
+        serve = Process(folder / "serve.log", "serve", "--port", "0", "--model", model, "--feedback", store, *CACHE)
         stack.callback(serve.stop)
         engine = Engine(serve.line().split()[-1])
         rounds.append({"round": 0, "ndcg": engine.ndcg(unasked)})
+        if engine.failures:
+            raise SystemExit(f"the server does not rank: {engine.failures[0]}\n{serve.said()}")
         _tell(f"before: nDCG@10 {rounds[0]['ndcg']:.4f}")
         stack.enter_context(engine.passers_by(unasked))
         where = ["--feedback", store, "--registry", str(registry.folder)]

@@ -81,3 +81,9 @@ def test_prepared_documents_that_can_not_be_used(
         refused = server.post({"query": QUERY, "documents": TEXTS})
         assert refused.status_code == 424
         assert "were prepared with max_length=" in refused.json()["message"]
+
+
+def test_document_cache_off(tmp_path: Path) -> None:
+    with serve(tmp_path / "log", "--document-cache", "0") as server:
+        answers = [server.post({"query": QUERY, "documents": TEXTS}).json() for _ in range(2)]
+    assert [answer["crossrank"]["documents_cached"] for answer in answers] == [0, 0]

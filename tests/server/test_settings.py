@@ -57,6 +57,7 @@ def test_models_may_go_without_a_name() -> None:
     [
         ({"port": "many"}, r"port='many' \(flag\) can't be used"),
         ({"max_documents": "0"}, "greater than 0"),
+        ({"document_cache": "-1"}, r"document_cache='-1' \(flag\) .* or 0\.$"),
         ({"keys_file": "no-such-file"}, "there is no file 'no-such-file'"),
         ({"max_body_bytes": "lots"}, "max_body_bytes='lots'"),
     ],

@@ -91,7 +91,7 @@ class ModelStore:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        common = {name: getattr(settings, name) for name in ("precision", "max_length", "num_threads")}
+        common = {name: getattr(settings, name) for name in ("precision", "max_length", "num_threads", "document_cache")}
         self.entries: dict[str, Entry] = {}
         for name, given in settings.models.items():
             options = {"model": given} if isinstance(given, str) else dict(given)

@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from crossrank.errors import InputError
 from crossrank.prepared.known_documents import parse_bytes
+from crossrank.scoring.cross_encoder import DOCUMENT_CACHE
 
 PREFIX = "CROSSRANK_"
 
@@ -42,7 +43,8 @@ def _file(path: Path) -> Path:
 
 
 Named = Annotated[dict[str, str | dict[str, Any]], NoDecode, BeforeValidator(_named)]
-Bytes = Annotated[int, BeforeValidator(partial(parse_bytes, "value")), Field(gt=0)]
+Memory = Annotated[int, BeforeValidator(partial(parse_bytes, "value"))]
+Bytes = Annotated[Memory, Field(gt=0)]
 ExistingFile = Annotated[Path, AfterValidator(_file)]
 Count = Annotated[int, Field(gt=0)]
 
@@ -72,6 +74,10 @@ class Settings(BaseSettings):
         None, description="maximum tokens of a query and a document together; by default the model's limit"
     )
     num_threads: Count | None = Field(None, description="number of threads; by default one per core")
+    document_cache: Memory = Field(
+        parse_bytes("document_cache", DOCUMENT_CACHE),
+        description="memory per model for documents that it has encoded, such as 1GB; 0 for none",
+    )
     max_documents: Count = Field(10_000, description="maximum documents per request")
     max_body_bytes: Bytes = Field(32_000_000, description="largest request body, such as 64MB")
     max_query_characters: Count = Field(32_768, description="maximum characters of a query")
@@ -169,4 +175,4 @@ def _complaint(detail: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     if detail["type"] == "extra_forbidden":
         return f"{name} is not a setting ({origins.get(name)}). Settings are: {', '.join(Settings.model_fields)}."
     message = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{name}={detail['input']!r} ({origins.get(name.partition('.')[0], 'default')}) can't be used: {message}."
+    return f"{name}={detail['input']!r} ({origins.get(name.partition('.')[0], 'default')}) can't be used: {message.removesuffix('.')}."
