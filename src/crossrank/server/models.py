@@ -91,7 +91,8 @@ class ModelStore:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        common = {name: getattr(settings, name) for name in ("precision", "max_length", "num_threads", "document_cache")}
+        names = ("precision", "max_length", "num_threads", "document_cache")
+        common = {name: getattr(settings, name) for name in names}
         self.entries: dict[str, Entry] = {}
         for name, given in settings.models.items():
             options = {"model": given} if isinstance(given, str) else dict(given)

@@ -174,5 +174,5 @@ def _complaint(detail: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     name = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
         return f"{name} is not a setting ({origins.get(name)}). Settings are: {', '.join(Settings.model_fields)}."
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{name}={detail['input']!r} ({origins.get(name.partition('.')[0], 'default')}) can't be used: {message.removesuffix('.')}."
+    message = str(detail["msg"]).removeprefix("Value error, ").removesuffix(".")
+    return f"{name}={detail['input']!r} ({origins.get(name.partition('.')[0], 'default')}) can't be used: {message}."
