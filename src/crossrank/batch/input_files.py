@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import io
 import posixpath
 import re
 from collections.abc import Iterator
@@ -36,6 +37,11 @@ class InputFile:
     size: int
     changed: int
 
+    @classmethod
+    def of(cls, info: Any) -> InputFile:
+        """Read what pyarrow knows of a file."""
+        return cls(info.path, info.size, 0 if info.mtime_ns is None else int(info.mtime_ns))
+
     @property
     def compressed(self) -> bool:
         """Whether it is a gzip file."""
@@ -68,11 +74,6 @@ class Part:
     def name(self) -> str:
         """The name of its files."""
         return f"part-{self.number:05d}"
-
-    @property
-    def weight(self) -> int:
-        """Its size in bytes or rows."""
-        return max(1, self.end - self.start)
 
 
 def file_system(address: str) -> tuple[Any, str]:
@@ -122,13 +123,12 @@ def find_files(address: str) -> tuple[Any, list[InputFile]]:
     if info.type == pa.fs.FileType.NotFound:
         raise InputError(f"{address!r} does not exist. Check the path.")
     if info.type == pa.fs.FileType.File:
-        files = [_input_file(info)]
         if not _is_read(info.path):
             raise InputError(
                 f"{address!r} has an unknown format. Give a file that ends in {', '.join(FORMATS)} "
                 "(all but Parquet also with .gz)."
             )
-        return system, files
+        return system, [InputFile.of(info)]
     inside = system.get_file_info(pa.fs.FileSelector(base, recursive=True))
     names = [one for one in inside if one.type == pa.fs.FileType.File and _is_read(one.path)]
     if magic:
@@ -137,7 +137,7 @@ def find_files(address: str) -> tuple[Any, list[InputFile]]:
         names = [one for one in names if not re.search(r"(^|/)[_.]", one.path[len(base) :])]
     if not names:
         raise InputError(f"{address!r} has no file that ends in {', '.join(FORMATS)}.")
-    files = sorted((_input_file(one) for one in names), key=lambda file: file.path)
+    files = sorted((InputFile.of(one) for one in names), key=lambda file: file.path)
     formats = {file.format for file in files}
     if len(formats) > 1:
         raise InputError(f"{address!r} has files of several formats: {', '.join(sorted(formats))}. Give one at a time.")
@@ -184,59 +184,37 @@ def _row_ranges(system: Any, file: InputFile, pairs: int) -> Iterator[tuple[int,
 
 def _byte_ranges(system: Any, file: InputFile, size: int, *, quoted: bool) -> Iterator[tuple[int, int]]:
     """Ranges of bytes that start and end with a row. In CSV a line end within quotes does not end a row."""
-    with system.open_input_file(file.path) as source:
+    with system.open_input_file(file.path) as raw:
+        source = io.BufferedReader(raw, _READ)
         start = 0
         if not quoted:
             while start < file.size:
-                end = _next_line(source, min(start + size, file.size), file.size)
+                end = _end_of_line(source, min(start + size, file.size))
                 yield start, end
                 start = end
             return
         # Quotes are doubled within quotes, so a row ends where their number is even.
         odd, position, header = False, 0, True
-        while block := source.read(_READ):
-            for line in block.split(b"\n")[:-1] if block.endswith(b"\n") else _lines(block, source):
-                odd ^= line.count(b'"') % 2 == 1
-                position = min(position + len(line) + 1, file.size)
-                if odd:
-                    continue
-                if header:
-                    header, start = False, position
-                elif position - start >= size:
-                    yield start, position
-                    start = position
+        for line in source:
+            odd ^= line.count(b'"') % 2 == 1
+            position += len(line)
+            if odd:
+                continue
+            if header:
+                header, start = False, position
+            elif position - start >= size:
+                yield start, position
+                start = position
         if start < file.size:
             yield start, file.size
 
 
-def _lines(block: bytes, source: Any) -> list[bytes]:
-    """The lines of a block; the last one is read to its end."""
-    rest = bytearray()
-    while not rest.endswith(b"\n"):
-        more = source.read(_READ)
-        if not more:
-            break
-        end = more.find(b"\n")
-        rest += more if end < 0 else more[: end + 1]
-        if end >= 0:
-            source.seek(source.tell() - (len(more) - end - 1))
-    return (block + bytes(rest)).removesuffix(b"\n").split(b"\n")
-
-
-def _next_line(source: Any, position: int, size: int) -> int:
+def _end_of_line(source: io.BufferedReader, position: int) -> int:
     """The first byte after the line that contains ``position - 1``."""
-    if position >= size:
-        return size
     source.seek(position - 1)
-    while block := source.read(_READ):
-        end = block.find(b"\n")
-        if end >= 0:
-            return int(source.tell() - len(block) + end + 1)
-    return size
-
-
-def _input_file(info: Any) -> InputFile:
-    return InputFile(info.path, info.size, 0 if info.mtime_ns is None else int(info.mtime_ns))
+    while (piece := source.readline(_READ)) and not piece.endswith(b"\n"):
+        pass
+    return source.tell()
 
 
 def _is_read(path: str) -> bool:

@@ -123,10 +123,8 @@ class PartRunner:
         return record
 
     def _check_unchanged(self, source: Any, part: Part) -> None:
-        was = self.files[part.path]
         info = source.get_file_info(part.path)
-        now = (info.size, 0 if info.mtime_ns is None else int(info.mtime_ns))
-        if info.type == pa.fs.FileType.NotFound or now != (was.size, was.changed):
+        if info.type == pa.fs.FileType.NotFound or InputFile.of(info) != self.files[part.path]:
             raise InputError(
                 f"{part.path!r} changed while the job ran, and finished parts are from the old file. Start again with "
                 "another output."
@@ -269,17 +267,18 @@ class BatchJob:
         todo = []
         for part in self._parts:
             record = self._read_json(f"{self._folder}/_parts/{part.name}.json")
+            if record is None:
+                todo.append(part)
+                continue
             path = f"{self._folder}/{part.name}.parquet"
-            done = None if record is None else (record["size"], record["crc32"])
-            if record is not None and self._exists(path) and _checksum(self._target, path) == done:
+            if self._exists(path) and _checksum(self._target, path) == (record["size"], record["crc32"]):
                 self._summary.add(record)
                 self._summary.resumed += 1
                 advance(self._weight(part))
-                continue
-            if record is not None:
+            else:
                 self._summary.redone.append(part.name)
                 _delete(self._target, f"{self._folder}/_parts/{part.name}.json")
-            todo.append(part)
+                todo.append(part)
         return todo
 
     def _join(self) -> None:
@@ -303,7 +302,9 @@ class BatchJob:
         self._target.move(unfinished, self._output_path)
 
     def _weight(self, part: Part) -> int:
-        return part.weight if part.end >= 0 else next(file.size for file in self._files if file.path == part.path)
+        if part.end >= 0:
+            return max(1, part.end - part.start)
+        return next(file.size for file in self._files if file.path == part.path)
 
     def _exists(self, path: str) -> bool:
         return bool(self._target.get_file_info(path).type == pa.fs.FileType.File)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -238,9 +240,7 @@ def _csv(system: Any, part: Part, schema: pa.Schema) -> Iterator[_Row]:
     reader = csv.reader(text(), delimiter="\t" if part.format == "tsv" else ",")
     if part.end < 0:
         next(reader, None)  # the header; other parts start after it
-    number = 0
-    while True:
-        number += 1
+    for number in itertools.count(1):
         try:
             values = next(reader)
         except StopIteration:
@@ -270,42 +270,16 @@ def _header(system: Any, path: str, kind: str) -> list[str]:
 def _lines(system: Any, part: Part) -> Iterator[tuple[bytes, int]]:
     """The lines of a part and their lengths. A line that is too long is cut, so it is not valid JSON."""
     with system.open_input_file(part.path) as source:
-        if part.end < 0 and part.path.endswith(".gz"):
-            reader: Any = gzip.GzipFile(fileobj=source)
-            left = None
-        else:
-            source.seek(part.start)
-            reader, left = io.BufferedReader(_Raw(source), 1 << 20), None if part.end < 0 else part.end - part.start
-        while left is None or left > 0:
-            line = reader.readline(LONGEST_ROW)
-            if not line:
-                break
-            length = len(line)
-            while not line.endswith(b"\n") and length % LONGEST_ROW == 0:
-                more = reader.readline(LONGEST_ROW)
-                if not more:
-                    break
-                length += len(more)
-                if more.endswith(b"\n"):
-                    break
-            if left is not None:
-                left -= length
+        source.seek(part.start)
+        reader: Any = gzip.GzipFile(fileobj=source) if part.path.endswith(".gz") else io.BufferedReader(source, 1 << 20)
+        left = math.inf if part.end < 0 else part.end - part.start
+        while left > 0 and (line := reader.readline(LONGEST_ROW)):
+            length, last = len(line), line
+            while last and not last.endswith(b"\n"):
+                last = reader.readline(LONGEST_ROW)
+                length += len(last)
+            left -= length
             yield line, length
-
-
-class _Raw(io.RawIOBase):
-    """A file of pyarrow as a raw stream of Python."""
-
-    def __init__(self, source: Any) -> None:
-        self._source = source
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._source.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
 
 def _difference(schema: pa.Schema, own: pa.Schema) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,27 @@ class Counts:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Add the counts of a part's record."""
-        for field in fields(Counts):
-            setattr(self, field.name, getattr(self, field.name) + record[field.name])
+        for one in fields(Counts):
+            setattr(self, one.name, getattr(self, one.name) + record[one.name])
+
+
+@dataclass
+class _Row:
+    """A row of a table; of a pair, ``documents`` has one."""
+
+    query: Any
+    documents: Any
+    texts: list[str] = field(default_factory=list)
+    error: str | None = None
+    scores: list[float | None] = field(default_factory=list)
+    ranks: list[int | None] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+
+    def keep_best(self, top_k: int) -> None:
+        placed = sorted((rank, place) for place, rank in enumerate(self.ranks) if rank is not None)
+        self.positions = [place for _, place in placed[:top_k]]
+        self.documents = [self.documents[place] for place in self.positions]
+        self.scores = [self.scores[place] for place in self.positions]
 
 
 class RankBatch:
@@ -201,54 +220,43 @@ class RankBatch:
         """Score a table; see :meth:`__call__`. Adds to ``counts``."""
         started = time.perf_counter()
         query_column, document_column = self.columns(table.schema)
-        queries = table[query_column].to_pylist()
-        documents = table[document_column].to_pylist()
         lists = _is_list(table.schema.field(document_column).type)
-        texts, errors = self._texts(queries, documents, lists)
-        good = [i for i, error in enumerate(errors) if error is None]
-        if self._reranker is None:
-            scores, ranks = self._scores(queries, texts, good)
-        else:
-            scores, ranks = self._rankings(queries, documents, good, errors)
-        self.counts.rows += len(queries)
-        self.counts.pairs += sum(len(texts[i]) for i in good)
-        self.counts.bad += sum(error is not None for error in errors)
+        columns = (table[query_column].to_pylist(), table[document_column].to_pylist())
+        rows = [self._row(query, given, lists) for query, given in zip(*columns, strict=True)]
+        good = [row for row in rows if row.error is None]
+        if self._model is not None:
+            self._score(self._model, good)
+        elif self._reranker is not None:
+            self._rank(self._reranker, good)
+        for row in rows:
+            if self.top_k is not None and row.error is None:
+                row.keep_best(self.top_k)
+        self.counts.rows += len(rows)
+        self.counts.pairs += sum(len(row.texts) for row in good)
+        self.counts.bad += sum(row.error is not None for row in rows)
         self.counts.seconds += time.perf_counter() - started
-        return self._table(table, document_column, lists, documents, scores, ranks, errors)
+        return self._table(table, document_column, lists, rows)
 
-    def _texts(self, queries: list[Any], documents: list[Any], lists: bool) -> tuple[list[list[str]], list[str | None]]:
-        """The texts of each row's documents, and the error of a row without them."""
-        texts: list[list[str]] = []
-        errors: list[str | None] = []
-        for query, given in zip(queries, documents, strict=True):
-            row: list[str] = []
-            error = None
-            if query is None:
-                error = "the query is null"
-            elif given is None:
-                error = "the documents are null" if lists else "the document is null"
-            else:
-                try:
-                    row = [candidate.text for candidate in self._reader.read(given if lists else [given])]
-                    if self._prepared is not None:
-                        self._prepared.stored([text for text in row if isinstance(text, PreparedId)])
-                except (InputError, PreparedError) as problem:
-                    error = str(problem)
-            texts.append(row)
-            errors.append(error)
-        return texts, errors
+    def _row(self, query: Any, given: Any, lists: bool) -> _Row:
+        if query is None:
+            return _Row(query, given, error="the query is null")
+        if given is None:
+            return _Row(query, given, error="the documents are null" if lists else "the document is null")
+        documents = given if lists else [given]
+        try:
+            texts = [candidate.text for candidate in self._reader.read(documents)]
+            if self._prepared is not None:
+                self._prepared.stored([text for text in texts if isinstance(text, PreparedId)])
+        except (InputError, PreparedError) as problem:
+            return _Row(query, documents, error=str(problem))
+        return _Row(query, documents, texts)
 
-    def _scores(
-        self, queries: list[Any], texts: list[list[str]], good: list[int]
-    ) -> tuple[list[list[float | None]], list[list[int | None]]]:
-        """Scores and ranks of each row, all pairs of the table in one call."""
-        assert self._model is not None
-        scores: list[list[float | None]] = [[] for _ in queries]
-        ranks: list[list[int | None]] = [[] for _ in queries]
-        pairs = [(queries[i], text) for i in good for text in texts[i]]
+    def _score(self, model: CrossEncoder, rows: list[_Row]) -> None:
+        """Score all pairs in one call."""
+        pairs = [(row.query, text) for row in rows for text in row.texts]
         if not pairs:
-            return scores, ranks
-        result = self._model.score(pairs, show_progress_bar=False)
+            return
+        result = model.score(pairs, show_progress_bar=False)
         if result.relevance is None:
             raise InputError(
                 f"The model has {result.logits.shape[1]} labels. Choose the one that means relevant: label= (--label)."
@@ -258,77 +266,48 @@ class RankBatch:
         self.counts.documents += result.documents
         self.counts.documents_prepared += result.documents_prepared
         start = 0
-        for i in good:
-            here = slice(start, start + len(texts[i]))
-            scores[i] = result.scores[here].tolist()
+        for row in rows:
+            here = slice(start, start + len(row.texts))
+            row.scores = result.scores[here].tolist()
             order = np.argsort(-result.relevance[here], kind="stable")
-            places = np.empty(len(order), np.int64)
-            places[order] = np.arange(1, len(order) + 1)
-            ranks[i] = places.tolist()
+            row.ranks = (np.argsort(order) + 1).tolist()
             start = here.stop
-        return scores, ranks
 
-    def _rankings(
-        self, queries: list[Any], documents: list[Any], good: list[int], errors: list[str | None]
-    ) -> tuple[list[list[float | None]], list[list[int | None]]]:
-        """Scores and ranks of each row from the pipeline; ``None`` for documents that it left out."""
-        assert self._reranker is not None
-        scores: list[list[float | None]] = [[] for _ in queries]
-        ranks: list[list[int | None]] = [[] for _ in queries]
-        for i in good:
-            scores[i], ranks[i] = [None] * len(documents[i]), [None] * len(documents[i])
+    def _rank(self, pipeline: Reranker, rows: list[_Row]) -> None:
+        """Rank each row's documents; those that the pipeline leaves out get ``None``."""
+        for row in rows:
+            row.scores, row.ranks = [None] * len(row.documents), [None] * len(row.documents)
             try:
-                ranking = self._reranker.rank(queries[i], documents[i])
+                ranking = pipeline.rank(row.query, row.documents)
             except CrossRankError as error:
-                errors[i] = str(error)
+                row.error = str(error)
                 continue
             for ranked in ranking:
-                scores[i][ranked.first_stage_position] = ranked.score
-                ranks[i][ranked.first_stage_position] = ranked.rank
+                row.scores[ranked.first_stage_position] = ranked.score
+                row.ranks[ranked.first_stage_position] = ranked.rank
             self.counts.cut += ranking.pairs_cut
             self.counts.tokens += ranking.tokens
-        return scores, ranks
 
-    def _table(
-        self,
-        table: pa.Table,
-        column: str,
-        lists: bool,
-        documents: list[Any],
-        scores: list[list[float | None]],
-        ranks: list[list[int | None]],
-        errors: list[str | None],
-    ) -> pa.Table:
+    def _table(self, table: pa.Table, document_column: str, lists: bool, rows: list[_Row]) -> pa.Table:
         """The table with the added columns."""
         schema = self.schema(table.schema)
         columns = {name: table[name] for name in table.column_names}
-        none = [error is not None for error in errors]
+
+        def add(name: str, value_of: Callable[[_Row], Any]) -> None:
+            values = [value_of(row) if row.error is None else None for row in rows]
+            columns[name] = pa.array(values, schema.field(name).type)
+
         if not lists:
-            firsts = [None if bad else row[0] for bad, row in zip(none, scores, strict=True)]
-            columns[SCORE] = pa.array(firsts, pa.float64())
+            add(SCORE, lambda row: row.scores[0])
         elif self.top_k is None:
-            columns[SCORES] = _lists(scores, none, pa.float64())
-            columns[RANKS] = _lists(ranks, none, pa.int32())
+            add(SCORES, lambda row: row.scores)
+            add(RANKS, lambda row: row.ranks)
         else:
-            best = [_best(row, self.top_k) for row in ranks]
-            rows = zip(none, documents, best, strict=True)
-            cut = [given if bad else [given[j] for j in kept] for bad, given, kept in rows]
-            columns[column] = pa.array(cut, schema.field(column).type)
-            chosen = [[row[j] for j in kept] for row, kept in zip(scores, best, strict=True)]
-            columns[SCORES] = _lists(chosen, none, pa.float64())
-            columns[POSITIONS] = _lists(best, none, pa.int32())
-        columns[ERROR] = pa.array(errors, pa.string())
+            columns[document_column] = pa.array([row.documents for row in rows], schema.field(document_column).type)
+            add(SCORES, lambda row: row.scores)
+            add(POSITIONS, lambda row: row.positions)
+        columns[ERROR] = pa.array([row.error for row in rows], pa.string())
         return pa.table(columns, schema=schema)
-
-
-def _best(ranks: list[int | None], top_k: int) -> list[int]:
-    """Positions of the best documents, best first."""
-    placed = sorted((rank, place) for place, rank in enumerate(ranks) if rank is not None)
-    return [place for _, place in placed[:top_k]]
-
-
-def _lists(rows: list[Any], none: list[bool], kind: pa.DataType) -> pa.Array:
-    return pa.array([None if bad else row for bad, row in zip(none, rows, strict=True)], pa.list_(kind))
 
 
 def _is_list(kind: pa.DataType) -> bool:
