@@ -109,6 +109,26 @@ def test_a_file_is_read(page: Page, server: Server, name: str, content: str, doc
 
 
 @pytest.mark.parametrize(
+    ("pasted", "documents", "words"),
+    [
+        ('text,id\n"a, b",1\nc,2', ["a, b", "c"], "2 documents, from CSV"),
+        ("text\tid\na, b\t1\nc\t2", ["a, b", "c"], "2 documents, from TSV"),
+        # Like a table at first sight only.
+        ("Hand, body\nOne more", ["Hand, body", "One more"], "2 documents, one a line"),
+        ('text,id\n"open', ["text,id", '"open'], "2 documents, one a line"),
+    ],
+)
+def test_a_pasted_table_is_read(page: Page, server: Server, pasted: str, documents: list[str], words: str) -> None:
+    go(page, server)
+    page.get_by_label("Query").fill(QUERY)
+    page.get_by_label("Documents", exact=True).fill(pasted)
+    expect(page.locator("#count")).to_have_text(words)
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.locator("li.document")).to_have_count(len(documents))
+    assert sorted(texts_of(page)) == sorted(documents)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("a.jsonl", '{"text": "a"}\n{"text": ', "Line 2 is not JSON"),

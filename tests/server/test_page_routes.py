@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from pathlib import Path
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+from urllib.parse import urljoin
 
 import pytest
 from transformers import AutoTokenizer
@@ -54,17 +57,27 @@ def guarded(tmp_path: Path, registry: ModelRegistry) -> Iterator[Server]:
 
 
 def test_files_come_without_a_key_and_allow_nothing_foreign(guarded: Server) -> None:
-    kinds = {"/": "text/html", "/page/style.css": "text/css", "/page/script.js": "text/javascript"}
-    for path, kind in {**kinds, "/page/icon.svg": "image/svg+xml"}.items():
+    kinds = {"": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+    wanted, seen = ["/"], {"/"}
+    while wanted:
+        path = wanted.pop()
         answer = guarded.client.get(path)
-        assert answer.status_code == 200
-        assert answer.headers["content-type"].startswith(kind)
+        assert answer.status_code == 200, path
+        assert answer.headers["content-type"].startswith(kinds[PurePosixPath(path).suffix])
+        # What the page loads, and what its scripts import.
+        links = re.findall(r'(?:(?:src|href)=|^import .* from )"([^"#]+)"', answer.text, re.MULTILINE)
+        found = {urljoin(path, link) for link in links}
+        wanted += found - seen
+        seen |= found
         policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
         assert policy["default-src"] == "'none'"
         assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
         assert "unsafe" not in answer.headers["content-security-policy"]
         assert "http://" not in answer.text.replace("http://www.w3.org/", "")
         assert "https://" not in answer.text
+    # Each file beside the page is one that the page loads.
+    folder = files("crossrank.server") / "page"
+    assert {PurePosixPath(path).name or "index.html" for path in seen} == {one.name for one in folder.iterdir()}
 
 
 def test_facts_take_a_key_where_there_are_keys(guarded: Server, server: Server, registry: ModelRegistry) -> None:

@@ -1,4 +1,4 @@
-"""The page at ``/``: its three files, and its data on models, versions and decisions."""
+"""The page at ``/``: its files, and its data on models, versions and decisions."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from crossrank.server.app import State
 
 _FOLDER = Path(__file__).parents[1] / "page"
-# Path -> file. Links in the page are relative, so that it also works under a proxy's prefix.
-FILES = {"/": "index.html"} | {f"/page/{name}": name for name in ("style.css", "script.js", "icon.svg")}
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+# Path -> file. Links in the page are relative, so that it also works under a proxy's prefix.
+FILES = {
+    "/" if one.name == "index.html" else f"/page/{one.name}": one.name
+    for one in _FOLDER.iterdir()
+    if one.suffix in _KINDS
+}
 # Only the page's own files load and run, so scripts in texts can't.
 _HEADERS = {
     "content-security-policy": (
