@@ -77,10 +77,7 @@ def add_options(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If something can't be used.
-    """
+    """Run the command."""
     from crossrank.batch import BatchJob, RankBatch
     from crossrank.progress import progress_of
 
@@ -101,7 +98,7 @@ def execute(args: argparse.Namespace) -> int:
         documents=args.documents_column,
         text=args.text,
         top_k=args.top_k,
-        **{name: value for name, value in settings.items() if value is not None},
+        **settings,
     )
     job = BatchJob(args.input, args.output, rank)
     try:

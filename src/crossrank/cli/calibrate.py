@@ -74,10 +74,7 @@ def add_options(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If something can't be used.
-    """
+    """Run the command."""
     from crossrank.cli.output_files import check_output
     from crossrank.evaluation.calibration.fit import calibrate
 

@@ -34,10 +34,7 @@ def add_options(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If something can't be used.
-    """
+    """Run the command."""
     from crossrank.cli.evaluation_files import check_outputs, write_per_query, write_report
     from crossrank.cli.tables import write_evaluation
     from crossrank.evaluation.compare_runs import compare

@@ -81,10 +81,7 @@ def add_options(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If an argument can't be used or the server can't be reached.
-    """
+    """Run the command."""
     clients = _chosen(args.product)
     server = Server(_base(args.url), args.key or os.environ.get(KEY_VARIABLE), args.model, args.timeout)
     findings = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from contextlib import suppress
@@ -19,7 +18,6 @@ from crossrank.errors import InputError
 if TYPE_CHECKING:
     from crossrank.data.dataset import Dataset
     from crossrank.evaluation.result import Evaluation
-    from crossrank.scoring.cross_encoder import CrossEncoder
 
 WORK = "crossrank-work"
 
@@ -99,24 +97,38 @@ def add_file_options(parser: Any) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If something can't be used.
-    """
+    """Run the command."""
     from crossrank.cli.evaluation_files import check_outputs, write_per_query, write_report, write_runs
     from crossrank.cli.tables import write_evaluation, write_summary
+    from crossrank.evaluation.evaluate_models import evaluate
     from crossrank.evaluation.measures import DEFAULT, parse
+    from crossrank.evaluation.score_store import slug
 
     check_outputs(args, [*args.datasets, args.run, args.qrels, args.topics, args.corpus])
     measures = args.measures or DEFAULT
     parse(measures)  # fail on a misspelt name before anything is scored
     datasets = _open(args)
     models = [open_model(argparse.Namespace(**{**vars(args), "model": name})) for name in args.model or [None]]
+    bi_encoder = None
+    if args.bi_encoder is not None:
+        from crossrank.scoring.bi_encoder import BiEncoder
+
+        bi_encoder = BiEncoder(args.bi_encoder, num_threads=args.num_threads)
     work = Path(args.work or WORK)
     evaluations: list[Evaluation] = []
     try:
         for number, dataset in enumerate(datasets):
-            evaluation = _evaluate(args, dataset, models, measures, work)
+            evaluation = evaluate(
+                dataset,
+                models,
+                bi_encoder=bi_encoder,
+                measures=measures,
+                depth=args.depth,
+                seed=args.seed,
+                work=work,
+                resume=args.resume,
+                runs=work / "runs" / slug(dataset.name) if args.run_out else None,
+            )
             evaluations.append(evaluation)
             if args.json:
                 print(to_json(evaluation.to_dict()))
@@ -158,25 +170,6 @@ def _remove_work(work: Path, evaluations: list[Evaluation]) -> None:
         work.rmdir()
 
 
-def _evaluate(
-    args: argparse.Namespace, dataset: Dataset, models: list[CrossEncoder], measures: Any, work: Path
-) -> Evaluation:
-    from crossrank.evaluation.evaluate_models import evaluate
-    from crossrank.evaluation.score_store import slug
-
-    return evaluate(
-        dataset,
-        models,
-        bi_encoder=_bi_encoder(args),
-        measures=measures,
-        depth=args.depth,
-        seed=args.seed,
-        work=work,
-        resume=args.resume,
-        runs=work / "runs" / slug(dataset.name) if args.run_out else None,
-    )
-
-
 def _open(args: argparse.Namespace) -> list[Dataset]:
     datasets = open_datasets(args.datasets, args)
     if args.first_stage:
@@ -185,11 +178,3 @@ def _open(args: argparse.Namespace) -> list[Dataset]:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"Two datasets are called {twice!r}, so their results would be mixed up. Rename one.")
     return [one if args.queries is None else one.sample(args.queries, args.seed) for one in datasets]
-
-
-def _bi_encoder(args: argparse.Namespace) -> Any:
-    if args.bi_encoder is None:
-        return None
-    from crossrank.scoring.bi_encoder import BiEncoder
-
-    return BiEncoder(os.fspath(args.bi_encoder), num_threads=args.num_threads)

@@ -6,6 +6,7 @@ import argparse
 import csv
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +91,6 @@ def write_report(path: Path, evaluations: Sequence[Evaluation], models: Sequence
 
     :param models: The rerankers in the order of the evaluations, to explain their top documents.
     """
-    from functools import partial
-
     from crossrank.evaluation.explain import explain_pairs
     from crossrank.evaluation.report import write_report as write
 

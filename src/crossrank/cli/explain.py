@@ -65,10 +65,7 @@ def add_options(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If something can't be used.
-    """
+    """Run the command."""
     if args.document == args.other == "-":
         raise InputError("Standard input (-) is named twice. It can be read only once; put the other text into a file.")
     document = _text_of(args.document)

@@ -67,10 +67,7 @@ def add_options(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If the store can't be used, or an option is missing.
-    """
+    """Run the command."""
     from crossrank.feedback.store import Store
 
     actions = {"stats": _stats, "list": _list, "export": _export, "delete": _delete}

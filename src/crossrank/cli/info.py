@@ -32,10 +32,7 @@ def add_options(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If the model can't be loaded, or two are given.
-    """
+    """Run the command."""
     if args.named and args.model:
         raise InputError(f"Two models are given, {args.named!r} and --model {args.model!r}. Give one.")
     args.model = args.model or args.named

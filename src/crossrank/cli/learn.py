@@ -85,10 +85,7 @@ def add_options(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If something can't be used.
-    """
+    """Run the command."""
     if args.every is None:
         return _round(args)
     for number in itertools.count():

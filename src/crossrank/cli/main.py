@@ -23,7 +23,8 @@ from crossrank.cli.terminal import (
 from crossrank.errors import CrossRankError, CrossRankWarning, did_you_mean
 
 # A command is the module of its name in this package, which is imported only when the command is chosen. It has
-# DESCRIPTION, EPILOG (with examples), add_options(parser) and execute(args), which returns the exit code.
+# DESCRIPTION, EPILOG (with examples), add_options(parser) and execute(args), which returns the exit code, or raises
+# CrossRankError if something can't be used.
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "rank": {
         "rerank": "order documents by their relevance to a query",

@@ -34,10 +34,7 @@ def add_options(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command, until the agent closes standard input.
-
-    :raises CrossRankError: If an option can't be used.
-    """
+    """Run the command, until the agent closes standard input."""
     require("mcp", extra="mcp", purpose="crossrank mcp")
     from crossrank.integrations.mcp_server import make_server
 

@@ -131,17 +131,9 @@ def add_scoring_options(parser: argparse.ArgumentParser) -> None:
 
 def model_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of a model as settings of ``CrossEncoder``."""
-    settings = {
-        "max_length": args.max_length,
-        "device": args.device,
-        "precision": args.precision,
-        "num_threads": args.num_threads,
-        "revision": args.revision,
-        "activation_fn": getattr(args, "activation", None),
-        "label": args.label,
-        "calibration": getattr(args, "calibration", None),
-        "prepared": args.prepared,
-    }
+    names = ("max_length", "device", "precision", "num_threads", "revision", "label", "prepared")
+    settings = {name: getattr(args, name) for name in names}
+    settings |= {"activation_fn": getattr(args, "activation", None), "calibration": getattr(args, "calibration", None)}
     return {name: value for name, value in settings.items() if value is not None}
 
 

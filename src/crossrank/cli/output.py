@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from crossrank.cli.terminal import (
     BOLD,
@@ -88,15 +88,8 @@ def write_tabs(rows: Iterable[Row]) -> None:
     for row in rows:
         line = row.document.line
         moved = f"{row.moved:+d}" if row.moved else "0"
-        print(
-            row.ranked.rank,
-            repr(row.score),
-            moved,
-            one_line(line.file),
-            line.number,
-            one_line(row.document.text),
-            sep="\t",
-        )
+        place = (moved, one_line(line.file), line.number)
+        print(row.ranked.rank, repr(row.score), *place, one_line(row.document.text), sep="\t")
 
 
 def write_json(rows: Iterable[Row], pipeline: Ranking | None) -> None:
@@ -106,33 +99,22 @@ def write_json(rows: Iterable[Row], pipeline: Ranking | None) -> None:
     """
     for row in rows:
         line, facts = row.document.line, row.ranked.to_dict()
-        stages = (
-            {}
-            if pipeline is None
-            else {
-                "stage_scores": facts["scores"],
-                "stage_kinds": facts["kinds"],
-                "details": facts["details"],
-                "degraded": pipeline.degraded,
-                "reason": pipeline.reason,
-            }
-        )
-        print(
-            to_json(
-                {
-                    "rank": row.ranked.rank,
-                    "score": facts["score"],
-                    "kind": None if row.ranked.score is None else row.ranked.kind,
-                    "corpus_id": row.ranked.first_stage_position,
-                    "moved": row.moved,
-                    "file": line.file,
-                    "line": line.number,
-                    **({"passage": facts["passage"]} if row.ranked.passage or pipeline is not None else {}),
-                    **stages,
-                    **({"document": json.loads(line.text)} if row.document.is_record else {"text": row.document.text}),
-                }
-            )
-        )
+        shown: dict[str, Any] = {
+            "rank": row.ranked.rank,
+            "score": facts["score"],
+            "kind": None if row.ranked.score is None else row.ranked.kind,
+            "corpus_id": row.ranked.first_stage_position,
+            "moved": row.moved,
+            "file": line.file,
+            "line": line.number,
+        }
+        if row.ranked.passage or pipeline is not None:
+            shown["passage"] = facts["passage"]
+        if pipeline is not None:
+            shown |= {"stage_scores": facts["scores"], "stage_kinds": facts["kinds"], "details": facts["details"]}
+            shown |= {"degraded": pipeline.degraded, "reason": pipeline.reason}
+        shown |= {"document": json.loads(line.text)} if row.document.is_record else {"text": row.document.text}
+        print(to_json(shown))
 
 
 def _moved(places: int, out: TextIO) -> str:

@@ -68,10 +68,7 @@ def add_options(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If something can't be used.
-    """
+    """Run the command."""
     from crossrank.prepared.documents import PreparedDocuments
     from crossrank.progress import progress_of
 

@@ -100,10 +100,7 @@ def running_of(args: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If something can't be used.
-    """
+    """Run the command."""
     from crossrank.checkpoint.model_registry import ModelRegistry
     from crossrank.cli.output_files import check_output
     from crossrank.training.promotion import promote

@@ -41,10 +41,7 @@ def add_options(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If there is no such registry or version.
-    """
+    """Run the command."""
     from crossrank.checkpoint.model_registry import ModelRegistry
 
     registry = ModelRegistry(args.registry)

@@ -85,10 +85,7 @@ def add_options(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If something can't be used.
-    """
+    """Run the command."""
     # 1) Check what can be checked before anything is read or loaded.
     if not args.query.strip():
         raise InputError(

@@ -66,10 +66,7 @@ def add_options(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If something can't be used.
-    """
+    """Run the command."""
     model = open_model(args)
     pairs = read_pairs(args.file, args.format, args.query_field, args.document_field)
     report = Report()

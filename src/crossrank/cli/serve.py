@@ -49,10 +49,7 @@ def add_options(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If a setting or a model can't be used.
-    """
+    """Run the command."""
     from crossrank.server.settings import read_settings
 
     flags = {name: value for name, value in vars(args).items() if name in _settings().model_fields}

@@ -141,10 +141,7 @@ def columns(text: str) -> dict[str, str]:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Run the command.
-
-    :raises CrossRankError: If something can't be used.
-    """
+    """Run the command."""
     from crossrank.checkpoint.source import resolve
     from crossrank.training.data_split import count_long, split_data
     from crossrank.training.push import check_repository, push
