@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from crossrank.architectures import ops
 from crossrank.architectures.ops import Graphs, Node, opset
 from crossrank.checkpoint.model_config import ModelConfig
@@ -79,12 +77,7 @@ def embed(ids: Node, types: Node | None, weights: Weights, args: Args) -> Node:
 def body(
     config: ModelConfig, weights: Weights, *, first_only: bool = False, typed: bool = False
 ) -> tuple[list[Node], Node]:
-    """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
-
-    :param weights: Named as in the bare body, without ``bert.``.
-    :param typed: Read token types; otherwise all tokens have type 0.
-    :returns: The graph's inputs and the states.
-    """
+    """The inputs and the last layer's states; see :func:`.registry.build_body`."""
     args = Args.of(config)
     ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
     types = ops.parameter("token_type_ids", -1, -1) if typed and args.types > 1 else None
@@ -100,8 +93,6 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     """Graphs of a ``BertForSequenceClassification`` checkpoint."""
     args = Args.of(config)
     inputs, x = body(config, weights.under("bert."), first_only=True, typed=True)
-    pooled = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
-    logits = ops.dense_head(
-        pooled, weights, "bert.pooler.dense", "classifier", args.hidden, len(config.labels), activation="tanh"
+    return ops.classifier(
+        config, inputs, x, weights, ("bert.pooler.dense", "classifier"), args.hidden, activation="tanh"
     )
-    return ops.graphs(inputs, [ops.squeeze_first(x)], [pooled], logits, "bert")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from crossrank.architectures import ops
 from crossrank.architectures.ops import Graphs, Node, opset
 from crossrank.checkpoint.model_config import ModelConfig
@@ -71,12 +69,7 @@ def embed(ids: Node, weights: Weights, args: Args) -> Node:
 def body(
     config: ModelConfig, weights: Weights, *, first_only: bool = False, typed: bool = False
 ) -> tuple[list[Node], Node]:
-    """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
-
-    :param weights: Named as in the bare body, without ``distilbert.``.
-    :param typed: Ignored: this architecture has no token types.
-    :returns: The graph's inputs and the states.
-    """
+    """The inputs and the last layer's states; see :func:`.registry.build_body`. There are no token types."""
     args = Args.of(config)
     ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
     bias = ops.attention_bias(mask)
@@ -91,8 +84,4 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     """Graphs of a ``DistilBertForSequenceClassification`` checkpoint."""
     args = Args.of(config)
     inputs, x = body(config, weights.under("distilbert."), first_only=True)
-    first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
-    logits = ops.dense_head(
-        first, weights, "pre_classifier", "classifier", args.hidden, len(config.labels), activation="relu"
-    )
-    return ops.graphs(inputs, [ops.squeeze_first(x)], [first], logits, "distilbert")
+    return ops.classifier(config, inputs, x, weights, ("pre_classifier", "classifier"), args.hidden, activation="relu")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from crossrank.architectures import bert, ops
 from crossrank.architectures.ops import Graphs, Node
 from crossrank.checkpoint.model_config import ModelConfig
@@ -15,12 +13,7 @@ from crossrank.checkpoint.weights import Weights
 def body(
     config: ModelConfig, weights: Weights, *, first_only: bool = False, typed: bool = False
 ) -> tuple[list[Node], Node]:
-    """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
-
-    :param weights: Named as in the bare body, without ``electra.``.
-    :param typed: Read token types; otherwise all tokens have type 0.
-    :returns: The graph's inputs and the states.
-    """
+    """The inputs and the last layer's states; see :func:`.registry.build_body`."""
     args = bert.Args.of(config)
     narrow = replace(args, hidden=config.get("embedding_size", 128))
     ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
@@ -39,9 +32,7 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     """Graphs of an ``ElectraForSequenceClassification`` checkpoint."""
     args = bert.Args.of(config)
     inputs, x = body(config, weights.under("electra."), first_only=True, typed=True)
-    first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
     # Always GELU, as ELECTRA was trained, whatever hidden_act is; BERT has tanh here.
-    logits = ops.dense_head(
-        first, weights, "classifier.dense", "classifier.out_proj", args.hidden, len(config.labels), activation="gelu"
+    return ops.classifier(
+        config, inputs, x, weights, ("classifier.dense", "classifier.out_proj"), args.hidden, activation="gelu"
     )
-    return ops.graphs(inputs, [ops.squeeze_first(x)], [first], logits, "electra")

@@ -76,12 +76,7 @@ def layer(x: Node, bias: Node, weights: Weights, args: bert.Args, *, first_only:
 def body(
     config: ModelConfig, weights: Weights, *, first_only: bool = False, typed: bool = False
 ) -> tuple[list[Node], Node]:
-    """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
-
-    :param weights: Named as in the bare body, without ``bert.``.
-    :param typed: Read token types; otherwise all tokens have type 0.
-    :returns: The graph's inputs and the states.
-    """
+    """The inputs and the last layer's states; see :func:`.registry.build_body`."""
     args = args_of(config)
     ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
     types = ops.parameter("token_type_ids", -1, -1) if typed and args.types > 1 else None
@@ -99,8 +94,6 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     """Graphs of a ``JinaBertForSequenceClassification`` checkpoint."""
     args = args_of(config)
     inputs, x = body(config, weights.under("bert."), first_only=True, typed=True)
-    first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
-    logits = ops.dense_head(
-        first, weights, "bert.pooler.dense", "classifier", args.hidden, len(config.labels), activation="tanh"
+    return ops.classifier(
+        config, inputs, x, weights, ("bert.pooler.dense", "classifier"), args.hidden, activation="tanh"
     )
-    return ops.graphs(inputs, [ops.squeeze_first(x)], [first], logits, "jina_bert")

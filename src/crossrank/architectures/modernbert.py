@@ -187,12 +187,7 @@ def layer(x: Node, kind: Kind, weights: Weights, args: Args, *, first: bool, fir
 def body(
     config: ModelConfig, weights: Weights, *, first_only: bool = False, typed: bool = False
 ) -> tuple[list[Node], Node]:
-    """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
-
-    :param weights: Named as in the bare body, without ``model.``.
-    :param typed: Ignored: this architecture has no token types.
-    :returns: The graph's inputs and the states.
-    """
+    """The inputs and the last layer's states; see :func:`.registry.build_body`. There are no token types."""
     args = Args.of(config)
     ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
     bias = ops.attention_bias(mask)
@@ -231,4 +226,4 @@ def head(x: Node, weights: Weights, args: Args, labels: int) -> Node:
         ops.linear(x, weights, "head.dense", args.hidden, args.hidden, bias=args.head_bias), args.head_activation
     )
     x = ops.layer_norm(x, weights, "head.norm", args.hidden, args.eps, bias=args.norm_bias)
-    return ops.linear_head(x, weights, "classifier", args.hidden, labels)
+    return ops.linear(x, weights, "classifier", args.hidden, labels)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from crossrank.architectures.openvino_import import opset as opset  # for the architectures, which import it from here
 from crossrank.architectures.openvino_import import ov
+from crossrank.checkpoint.model_config import ModelConfig
 from crossrank.checkpoint.weights import Weights
 from crossrank.errors import UnsupportedModelError
 
@@ -173,24 +174,12 @@ def masked_mean(x: Node, mask: Node) -> Node:
     return opset.divide(total, opset.reduce_sum(weight, ints(1)))
 
 
-def _gelu(x: Node) -> Node:
-    return opset.gelu(x, "erf")
-
-
-def _gelu_tanh(x: Node) -> Node:
-    return opset.gelu(x, "tanh")
-
-
 ACTIVATIONS: dict[str, Callable[[Node], Node]] = {
-    "gelu": _gelu,
-    "gelu_python": _gelu,
-    "gelu_new": _gelu_tanh,
-    "gelu_fast": _gelu_tanh,
-    "gelu_pytorch_tanh": _gelu_tanh,
-    "relu": lambda x: opset.relu(x),
-    "silu": lambda x: opset.swish(x),
-    "swish": lambda x: opset.swish(x),
-    "tanh": lambda x: opset.tanh(x),
+    **dict.fromkeys(("gelu", "gelu_python"), lambda x: opset.gelu(x, "erf")),
+    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), lambda x: opset.gelu(x, "tanh")),
+    "relu": opset.relu,
+    **dict.fromkeys(("silu", "swish"), opset.swish),
+    "tanh": opset.tanh,
 }
 
 
@@ -211,19 +200,26 @@ def graphs(inputs: list[Node], hidden: list[Node], head_inputs: list[Node], logi
     return Graphs(ov.Model(hidden, inputs, name), ov.Model([logits], head_inputs, f"{name}_head"))
 
 
-# ---- heads: they run in float32, see `Graphs` ------------------------------------------------------------------------
+def classifier(
+    config: ModelConfig,
+    inputs: list[Node],
+    x: Node,
+    weights: Weights,
+    layers: tuple[str, str],
+    hidden: int,
+    *,
+    activation: str,
+) -> Graphs:
+    """Make models of a body and of a head of two linear layers, with an activation between them.
 
-
-def linear_head(x: Node, weights: Weights, name: str, hidden: int, labels: int) -> Node:
-    """One linear layer: ``[B, hidden]`` to ``[B, labels]``."""
-    return linear(x, weights.compressed(False), name, hidden, labels)
-
-
-def dense_head(x: Node, weights: Weights, inner: str, outer: str, hidden: int, labels: int, activation: str) -> Node:
-    """A linear layer with an activation, then one to the labels: ``[B, hidden]`` to ``[B, labels]``."""
+    :param x: The first token's states, ``[B, 1, hidden]``.
+    :param layers: The names of the two layers.
+    """
+    first = parameter("first_token", -1, hidden, dtype=np.float32)
     exact = weights.compressed(False)
-    y = activate(linear(x, exact, inner, hidden, hidden), activation)
-    return linear(y, exact, outer, hidden, labels)
+    y = activate(linear(first, exact, layers[0], hidden, hidden), activation)
+    logits = linear(y, exact, layers[1], hidden, len(config.labels))
+    return graphs(inputs, [squeeze_first(x)], [first], logits, config.model_type)
 
 
 def squeeze_first(x: Node) -> Node:

@@ -32,12 +32,7 @@ def embed(ids: Node, types: Node | None, weights: Weights, args: bert.Args, padd
 def body(
     config: ModelConfig, weights: Weights, *, first_only: bool = False, typed: bool = False
 ) -> tuple[list[Node], Node]:
-    """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
-
-    :param weights: Named as in the bare body, without ``roberta.``.
-    :param typed: Read token types; otherwise all tokens have type 0.
-    :returns: The graph's inputs and the states.
-    """
+    """The inputs and the last layer's states; see :func:`.registry.build_body`."""
     args = bert.Args.of(config)
     ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
     types = ops.parameter("token_type_ids", -1, -1) if typed and args.types > 1 else None
@@ -53,8 +48,6 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     """Graphs of a ``RobertaForSequenceClassification`` checkpoint or a related one: all name the body ``roberta``."""
     args = bert.Args.of(config)
     inputs, x = body(config, weights.under("roberta."), first_only=True, typed=True)
-    first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
-    logits = ops.dense_head(
-        first, weights, "classifier.dense", "classifier.out_proj", args.hidden, len(config.labels), activation="tanh"
+    return ops.classifier(
+        config, inputs, x, weights, ("classifier.dense", "classifier.out_proj"), args.hidden, activation="tanh"
     )
-    return ops.graphs(inputs, [ops.squeeze_first(x)], [first], logits, "roberta")

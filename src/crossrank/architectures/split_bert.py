@@ -74,11 +74,6 @@ class Side:
     mask: Node
 
 
-def body(config: ModelConfig, weights: Weights) -> tuple[list[Node], Node]:
-    """Token ids of texts to their states, ``[B, L, H]``."""
-    return bert.body(config, weights.under("bert."))
-
-
 def unit(x: Node) -> Node:
     """Scale the last axis to length 1."""
     return opset.normalize_l2(x, ints(-1), 1e-24, "max")
@@ -213,7 +208,7 @@ def _strictly_before(ids: Node) -> Node:
 def build(config: ModelConfig, weights: Weights) -> Graphs:
     """Body and head of a split checkpoint."""
     args = HeadArgs.of(config)
-    inputs, states = body(config, weights)
+    inputs, states = bert.body(config, weights.under("bert."))
     query_states = ops.parameter("query_states", -1, -1, args.hidden, dtype=np.float32)
     document_states = ops.parameter("document_states", -1, -1, args.hidden, dtype=np.float32)
     query_ids, query_mask = ops.parameter("query_ids", -1, -1), ops.parameter("query_mask", -1, -1)

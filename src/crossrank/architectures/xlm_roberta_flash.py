@@ -6,8 +6,6 @@ checkpoint has its own code (``configuration_xlm_roberta.XLMRobertaFlashConfig``
 
 from __future__ import annotations
 
-import numpy as np
-
 from crossrank.architectures import bert, ops
 from crossrank.architectures.ops import Graphs, Node, opset
 from crossrank.architectures.roberta import position_ids
@@ -41,12 +39,7 @@ def layer(x: Node, bias: Node, weights: Weights, args: bert.Args, *, first_only:
 def body(
     config: ModelConfig, weights: Weights, *, first_only: bool = False, typed: bool = False
 ) -> tuple[list[Node], Node]:
-    """Token ids to the last layer's states: ``[B, L, H]``, or with ``first_only`` the first token's, ``[B, 1, H]``.
-
-    :param weights: Named as in the bare body, without ``roberta.``.
-    :param typed: Read token types; otherwise all tokens have type 0.
-    :returns: The graph's inputs and the states.
-    """
+    """The inputs and the last layer's states; see :func:`.registry.build_body`."""
     args = bert.Args.of(config)
     ids, mask = ops.parameter("input_ids", -1, -1), ops.parameter("attention_mask", -1, -1)
     types = ops.parameter("token_type_ids", -1, -1) if typed and args.types > 1 else None
@@ -67,8 +60,6 @@ def build(config: ModelConfig, weights: Weights) -> Graphs:
     """Graphs of such a checkpoint, with RoBERTa's head."""
     args = bert.Args.of(config)
     inputs, x = body(config, weights.under("roberta."), first_only=True, typed=True)
-    first = ops.parameter("first_token", -1, args.hidden, dtype=np.float32)
-    logits = ops.dense_head(
-        first, weights, "classifier.dense", "classifier.out_proj", args.hidden, len(config.labels), activation="tanh"
+    return ops.classifier(
+        config, inputs, x, weights, ("classifier.dense", "classifier.out_proj"), args.hidden, activation="tanh"
     )
-    return ops.graphs(inputs, [ops.squeeze_first(x)], [first], logits, "xlm_roberta_flash")
