@@ -66,7 +66,7 @@ $(VENV)/.check: $(VENV)/.test
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.core
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs,server]'
 	@touch $@
 
 $(VENV)/.dist: $(VENV)/.core
