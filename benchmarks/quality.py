@@ -31,7 +31,9 @@ PARTS = ("latency", "collections")
 
 def quality(name: str, bi_encoder: str, data: Path) -> dict[str, Any]:
     """Means with intervals, tests and the depth curve of one collection."""
-    found = evaluate(data / name, CrossEncoder(), bi_encoder=BiEncoder(bi_encoder), measures=[MEASURE])
+    # Room for all documents, so that each is encoded once.
+    model = CrossEncoder(document_cache="4GB")
+    found = evaluate(data / name, model, bi_encoder=BiEncoder(bi_encoder), measures=[MEASURE])
     (curve,) = found.curves
     return {
         "queries": len(found.queries),

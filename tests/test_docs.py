@@ -5,7 +5,7 @@ line ``<!-- no-run -->``. They run in a folder of their own. README.md's shell c
 
 A ``text`` block after a line ``<!-- output -->`` is what the block before it prints, Python or shell; shell blocks
 without one run after a line ``<!-- run -->``. Shell blocks write to a terminal, as a reader's do. Numbers with decimals
-may differ by 0.02, for processors round differently, and times may be any.
+may differ by 0.01, for processors round differently, and times may be any.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 _BLOCK = re.compile(r"^(?P<mark>[^\n]*)\n+```(?P<language>\w+)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 NO_RUN, RUN, OUTPUT = "<!-- no-run -->", "<!-- run -->", "<!-- output -->"
-ROUNDING = 0.02
+ROUNDING = 0.01
 
 
 class Block(NamedTuple):
