@@ -179,11 +179,16 @@ def _guarded(
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    method, path = request.method, request.url.path
     if error.status_code == 405:
-        message = f"{request.method} is not for {request.url.path}. To rank, POST; GET /docs lists all paths."
+        message = f"{method} is not for {path}. To rank, POST; GET /docs lists all paths."
         return JSONResponse(DEFAULT.error(405, message, None), 405, dict(error.headers or {}))
-    status, body = facts.not_found(request.url.path, request.method)
-    return JSONResponse(body, status)
+    meant = next((known for known in ("/score", "/ranking") if path.endswith(known)), "/v1/rerank")
+    message = (
+        f"There is nothing at {method} {path[:200]}. To rank, POST to {meant} (Cohere: /v2/rerank; TEI: /rerank; all "
+        "formats work on each of them). GET /docs lists all paths."
+    )
+    return JSONResponse(DEFAULT.error(404, message, None), 404)
 
 
 @asynccontextmanager

@@ -72,7 +72,7 @@ def _score(value: Any) -> None:
     _need(0 <= value <= 1, f"the score {value!r} is not within 0 and 1")
 
 
-def _rows(rows: Any, key: str, count: int, allowed: set[str], *, is_sorted: bool = True) -> None:
+def _rows(rows: Any, key: str, count: int, allowed: set[str]) -> None:
     _need(isinstance(rows, list), f"a list of results is expected, not {type(rows).__name__}")
     _need(len(rows) == count, f"{count} results are expected, not {len(rows)}")
     for row in rows:
@@ -83,44 +83,38 @@ def _rows(rows: Any, key: str, count: int, allowed: set[str], *, is_sorted: bool
         _score(row.get(key))
     _need(len({row["index"] for row in rows}) == count, "an index occurs twice")
     scores = [row[key] for row in rows]
-    _need(not is_sorted or scores == sorted(scores, reverse=True), "the results are not sorted by their score")
+    _need(scores == sorted(scores, reverse=True), "the results are not sorted by their score")
     best = max(rows, key=lambda row: float(row[key]))
     _need(best["index"] == 1, "the best document is not the one that answers the question")
 
 
-def _results(count: int = 3, *documents: str) -> Check:
-    """Read ``results[].{index, relevance_score}``; ``documents`` lists the values that a result's document may have."""
+def _rerank(path: str, body: Mapping[str, Any], *more: Check) -> Step:
+    """A request whose answer has ``results[].{index, relevance_score}``, with documents if the body asks for them."""
 
     def check(answer: Any) -> None:
-        _rows(_at(answer, "results"), "relevance_score", count, {"document"})
+        _rows(_at(answer, "results"), "relevance_score", body.get("top_n") or 3, {"document"})
         for row in answer["results"]:
-            if "text" in documents:
+            if body.get("return_documents"):
                 document = row.get("document")
                 text = document.get("text") if isinstance(document, dict) else document
                 _need(text == TEXTS[row["index"]], f"a result's document is {document!r}, not its text")
             else:
                 _need("document" not in row, "a result has a document that nobody asked for")
-
-    return check
-
-
-def _array(count: int = 3, *, with_text: bool = False) -> Check:
-    """Read TEI's plain array."""
-
-    def check(answer: Any) -> None:
-        _rows(answer, "score", count, {"text"})
-        if with_text:
-            _need(all(row.get("text") == TEXTS[row["index"]] for row in answer), "a result without its text")
-
-    return check
-
-
-def _all(*checks: Check) -> Check:
-    def check(answer: Any) -> None:
-        for each in checks:
+        for each in more:
             each(answer)
 
-    return check
+    return Step(path, body, check)
+
+
+def _tei(path: str, **fields: Any) -> Step:
+    """A request to TEI with some fields; its answer is a plain array."""
+
+    def check(answer: Any) -> None:
+        _rows(answer, "score", fields.get("top_n", 3), {"text"})
+        if fields.get("return_text"):
+            _need(all(row.get("text") == TEXTS[row["index"]] for row in answer), "a result without its text")
+
+    return Step(path, {"query": QUERY, "texts": TEXTS, **fields}, check)
 
 
 def _integers(*path: str) -> Check:
@@ -167,43 +161,28 @@ def _any(answer: Any) -> None:
 
 _RANK = {"query": QUERY, "documents": TEXTS}
 _NAMED = {"model": MODEL, **_RANK}
-_TEI = {"query": QUERY, "texts": TEXTS}
 
 CLIENTS: tuple[Client, ...] = (
-    Client("Open WebUI", "/v1/rerank", [Step("/v1/rerank", {**_NAMED, "top_n": 3}, _results())]),
-    Client("LightRAG", "/v1/rerank", [Step("/v1/rerank", {**_NAMED, "top_n": 3}, _results())]),
-    Client(
-        "Dify, OpenAI-compatible",
-        "/v1",
-        [Step("/v1/rerank", {**_NAMED, "top_n": 2, "return_documents": True}, _results(2, "text"))],
-    ),
-    Client(
-        "Dify, Text Embeddings Inference",
-        "",
-        [Step("/info", None, _tei_info), Step("/rerank", {**_TEI, "return_text": True}, _array(with_text=True))],
-    ),
+    Client("Open WebUI", "/v1/rerank", [_rerank("/v1/rerank", {**_NAMED, "top_n": 3})]),
+    Client("LightRAG", "/v1/rerank", [_rerank("/v1/rerank", {**_NAMED, "top_n": 3})]),
+    Client("Dify, OpenAI-compatible", "/v1", [_rerank("/v1/rerank", {**_NAMED, "top_n": 2, "return_documents": True})]),
+    Client("Dify, Text Embeddings Inference", "", [Step("/info", None, _tei_info), _tei("/rerank", return_text=True)]),
     Client(
         "Dify, Xinference",
         "",
         [
             Step(f"/v1/models/{MODEL}", None, _xinference_model),
-            Step(
-                "/v1/rerank",
-                {**_NAMED, "top_n": None, "return_documents": True, "return_len": None},
-                _results(3, "text"),
-            ),
+            _rerank("/v1/rerank", {**_NAMED, "top_n": None, "return_documents": True, "return_len": None}),
         ],
     ),
-    Client("Dify, GPUStack", "", [Step("/v1/rerank", {**_NAMED, "top_n": 3}, _results())]),
-    Client("Dify, LocalAI", "", [Step("/rerank", {**_NAMED, "top_n": 3}, _results())]),
-    Client("Dify, Ollama", "", [Step("/api/rerank", _NAMED, _results())]),
-    Client("RAGFlow, OpenAI-compatible", "/v1", [Step("/v1/rerank", {**_NAMED, "top_n": 3}, _results())]),
+    Client("Dify, GPUStack", "", [_rerank("/v1/rerank", {**_NAMED, "top_n": 3})]),
+    Client("Dify, LocalAI", "", [_rerank("/rerank", {**_NAMED, "top_n": 3})]),
+    Client("Dify, Ollama", "", [_rerank("/api/rerank", _NAMED)]),
+    Client("RAGFlow, OpenAI-compatible", "/v1", [_rerank("/v1/rerank", {**_NAMED, "top_n": 3})]),
     Client(
-        "RAGFlow, Xinference",
-        "",
-        [Step("/v1/rerank", {**_NAMED, "return_documents": "true", "return_len": "true"}, _results(3, "text"))],
+        "RAGFlow, Xinference", "", [_rerank("/v1/rerank", {**_NAMED, "return_documents": "true", "return_len": "true"})]
     ),
-    Client("RAGFlow, HuggingFace", "", [Step("/rerank", {**_TEI, "raw_scores": False, "truncate": True}, _array())]),
+    Client("RAGFlow, HuggingFace", "", [_tei("/rerank", raw_scores=False, truncate=True)]),
     Client(
         "RAGFlow, NVIDIA",
         "/v1",
@@ -224,38 +203,27 @@ CLIENTS: tuple[Client, ...] = (
         "LibreChat",
         "/v1/rerank",
         [
-            Step(
+            _rerank(
                 "/v1/rerank",
                 {**_RANK, "model": "jina-reranker-v2-base-multilingual", "top_n": 3, "return_documents": True},
-                _results(3, "text"),
             )
         ],
     ),
-    Client(
-        "FastGPT", "/v1", [Step("/v1/rerank", _NAMED, _all(_results(), _integers("meta", "tokens", "input_tokens")))]
-    ),
-    Client("Cherry Studio, Jina", "", [Step("/v1/rerank", {**_NAMED, "top_n": 3}, _results())]),
+    Client("FastGPT", "/v1", [_rerank("/v1/rerank", _NAMED, _integers("meta", "tokens", "input_tokens"))]),
+    Client("Cherry Studio, Jina", "", [_rerank("/v1/rerank", {**_NAMED, "top_n": 3})]),
     Client("Cherry Studio, Voyage", "", [Step("/v1/rerank", {**_NAMED, "top_k": 2, "truncation": True}, _voyage)]),
-    Client("Cherry Studio, TEI", "", [Step("/v1/rerank", {**_TEI, "return_text": True}, _array(with_text=True))]),
+    Client("Cherry Studio, TEI", "", [_tei("/v1/rerank", return_text=True)]),
     Client(
         "Continue, TEI",
         "",
         [
             Step("/info", None, _tei_info),
-            Step(
-                "/rerank",
-                {**_TEI, "return_text": False, "raw_scores": False, "truncation_direction": "Right", "truncate": True},
-                _array(),
-            ),
+            _tei("/rerank", return_text=False, raw_scores=False, truncation_direction="Right", truncate=True),
         ],
     ),
-    Client(
-        "Elasticsearch, hugging_face",
-        "/rerank",
-        [Step("/rerank", {**_TEI, "return_text": True}, _array(with_text=True))],
-    ),
-    Client("Elasticsearch, custom", "/v1/rerank", [Step("/v1/rerank", {**_RANK, "top_n": 3}, _results())]),
-    Client("OpenSearch connector", "/v2/rerank", [Step("/v2/rerank", _NAMED, _results())]),
+    Client("Elasticsearch, hugging_face", "/rerank", [_tei("/rerank", return_text=True)]),
+    Client("Elasticsearch, custom", "/v1/rerank", [_rerank("/v1/rerank", {**_RANK, "top_n": 3})]),
+    Client("OpenSearch connector", "/v2/rerank", [_rerank("/v2/rerank", _NAMED)]),
     Client(
         "Weaviate, reranker-transformers",
         "",
@@ -265,16 +233,14 @@ CLIENTS: tuple[Client, ...] = (
             Step("/rerank", {**_RANK, "property": ""}, _weaviate),
         ],
     ),
-    Client("Milvus, vllm", "", [Step("/rerank", {**_RANK, "truncate_prompt_tokens": 512}, _results())]),
-    Client("Milvus, tei", "", [Step("/rerank", {**_TEI, "truncate": True, "truncation_direction": "Right"}, _array())]),
+    Client("Milvus, vllm", "", [_rerank("/rerank", {**_RANK, "truncate_prompt_tokens": 512})]),
+    Client("Milvus, tei", "", [_tei("/rerank", truncate=True, truncation_direction="Right")]),
     Client(
         "Milvus, cohere",
         "/v2/rerank",
         [
-            Step(
-                "/v2/rerank",
-                {**_NAMED, "max_tokens_per_doc": 4096},
-                _all(_results(), _integers("meta", "billed_units", "search_units")),
+            _rerank(
+                "/v2/rerank", {**_NAMED, "max_tokens_per_doc": 4096}, _integers("meta", "billed_units", "search_units")
             )
         ],
     ),
@@ -282,50 +248,29 @@ CLIENTS: tuple[Client, ...] = (
         "Cohere SDK, v1",
         "",
         [
-            Step(
+            _rerank(
                 "/v1/rerank",
                 {"query": QUERY, "documents": [{"text": text} for text in TEXTS], "return_documents": True},
-                _results(3, "text"),
             )
         ],
     ),
     Client(
         "Cohere SDK, v2 (LangChain, LlamaIndex, Haystack)",
         "",
-        [Step("/v2/rerank", {**_NAMED, "top_n": 2, "max_tokens_per_doc": 4096, "priority": 0}, _results(2))],
+        [_rerank("/v2/rerank", {**_NAMED, "top_n": 2, "max_tokens_per_doc": 4096, "priority": 0})],
     ),
-    Client("Vercel AI SDK, Cohere", "/v2", [Step("/v2/rerank", {**_NAMED, "top_n": 2}, _results(2))]),
-    Client("LangChain4j, Cohere or Jina", "/v1", [Step("/v1/rerank", _NAMED, _results())]),
-    Client("LangChain, Infinity", "", [Step("/rerank", _NAMED, _results())]),
-    Client("LlamaIndex, TEI", "", [Step("/rerank", _TEI, _array())], bare_key=True),
-    Client(
-        "Haystack, TEI",
-        "",
-        [
-            Step(
-                "/rerank",
-                {**_TEI, "raw_scores": False, "truncate": True, "truncation_direction": "Right"},
-                _array(),
-            )
-        ],
-    ),
-    Client("LiteLLM, cohere", "", [Step("/v2/rerank", {**_NAMED, "top_n": 2}, _results(2))]),
-    Client("LiteLLM, jina_ai", "", [Step("/v1/rerank", {**_NAMED, "top_n": 2}, _results(2))]),
-    Client("LiteLLM, hosted_vllm", "", [Step("/rerank", {**_NAMED, "top_n": 2}, _results(2))]),
-    Client(
-        "LiteLLM, infinity",
-        "",
-        [Step("/rerank", {**_NAMED, "top_n": 2}, _all(_results(2), _integers("usage", "prompt_tokens")))],
-    ),
+    Client("Vercel AI SDK, Cohere", "/v2", [_rerank("/v2/rerank", {**_NAMED, "top_n": 2})]),
+    Client("LangChain4j, Cohere or Jina", "/v1", [_rerank("/v1/rerank", _NAMED)]),
+    Client("LangChain, Infinity", "", [_rerank("/rerank", _NAMED)]),
+    Client("LlamaIndex, TEI", "", [_tei("/rerank")], bare_key=True),
+    Client("Haystack, TEI", "", [_tei("/rerank", raw_scores=False, truncate=True, truncation_direction="Right")]),
+    Client("LiteLLM, cohere", "", [_rerank("/v2/rerank", {**_NAMED, "top_n": 2})]),
+    Client("LiteLLM, jina_ai", "", [_rerank("/v1/rerank", {**_NAMED, "top_n": 2})]),
+    Client("LiteLLM, hosted_vllm", "", [_rerank("/rerank", {**_NAMED, "top_n": 2})]),
+    Client("LiteLLM, infinity", "", [_rerank("/rerank", {**_NAMED, "top_n": 2}, _integers("usage", "prompt_tokens"))]),
     Client(
         "LiteLLM, huggingface",
         "",
-        [
-            Step(
-                "/rerank",
-                {**_TEI, "top_n": 2, "return_text": False, "truncate": False, "truncation_direction": "Right"},
-                _array(2),
-            )
-        ],
+        [_tei("/rerank", top_n=2, return_text=False, truncate=False, truncation_direction="Right")],
     ),
 )

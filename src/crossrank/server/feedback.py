@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -56,20 +57,12 @@ class Collector:
         self._writer.close()
 
     def keep(
-        self,
-        request: Request,
-        body: Body,
-        question: Question,
-        outcome: Outcome,
-        *,
-        request_id: str,
-        model: str,
-        version: str,
-        dialect: str,
+        self, request: Request, body: Body, question: Question, outcome: Outcome, note: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Store a ranking if it is to be stored, and shuffle its top if it is chosen for that.
 
         :param outcome: Its order is changed if it is shuffled.
+        :param note: The request's log entry.
         :returns: Whether it is stored, how many of its top places are shuffled, and a warning or ``None``.
         """
         if not self._wanted(request, body) or not question.pairs:
@@ -83,14 +76,14 @@ class Collector:
             for document, (_, text) in zip(question.documents, question.pairs, strict=True)
         ]
         ranking = Ranking(
-            request_id=request_id,
+            request_id=note["request_id"],
             query=question.pairs[0][0],
             documents=documents,
             shown=outcome.order[: question.top_n],
             scores=outcome.scores,
-            model=model,
-            model_version=version,
-            dialect=dialect,
+            model=note["model"],
+            model_version=note["model_version"],
+            dialect=note["dialect"],
             shuffled=shuffled,
         )
         stored = self._writer.offer(ranking)

@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from crossrank.errors import CrossRankError
-from crossrank.server.dialects import DEFAULT
 from crossrank.server.routes.reading import HttpError
 
 if TYPE_CHECKING:
@@ -84,16 +83,6 @@ async def reload(request: Request, state: State) -> Response:
     outcome = await state.store.reload(name)
     failed = any(each["status"] == "failed" for each in outcome.values())
     return JSONResponse({"models": outcome}, 500 if failed else 200)
-
-
-def not_found(path: str, method: str) -> tuple[int, dict[str, Any]]:
-    """Suggest the path that was meant."""
-    meant = next((known for known in ("/score", "/ranking") if path.endswith(known)), "/v1/rerank")
-    message = (
-        f"There is nothing at {method} {path[:200]}. To rank, POST to {meant} (Cohere: /v2/rerank; TEI: /rerank; all "
-        "formats work on each of them). GET /docs lists all paths."
-    )
-    return 404, DEFAULT.error(404, message, None)
 
 
 def _model(name: str) -> dict[str, Any]:

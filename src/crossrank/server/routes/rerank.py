@@ -42,7 +42,7 @@ async def answer_post(request: Request, state: State) -> Response:
     headers: dict[str, str] = {ID_HEADER: request_id}
     try:
         with state.keys.admit(request.headers.get("authorization")).hold():
-            content, more = await _answer(request, state, request_id, note, started)
+            content, more = await _answer(request, state, note, started)
         status, headers = 200, {**headers, **more}
     except Exception as error:
         failure = failure_of(error)
@@ -88,9 +88,7 @@ def failure_of(error: Exception) -> HttpError:
     return HttpError(500, "An unexpected error; the server's log has it under this request's id.")
 
 
-async def _answer(
-    request: Request, state: State, request_id: str, note: dict[str, Any], started: float
-) -> tuple[Any, dict[str, str]]:
+async def _answer(request: Request, state: State, note: dict[str, Any], started: float) -> tuple[Any, dict[str, str]]:
     settings = state.settings
     deadline = _deadline(request, settings.timeout_ms, started)
     body = await read_body(request, settings.max_body_bytes, settings.body_seconds)
@@ -115,28 +113,17 @@ async def _answer(
             for task in (work, gone):
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
-        version = note["model_version"] = loaded.version
+        note["model_version"] = loaded.version
     timings = {"total": time.perf_counter() - started, "reading": read - started, **outcome.timings}
     warnings = ([warning] if warning else []) + _warnings(outcome)
     kept: dict[str, Any] = {}
     if state.feedback is not None:
-        kept = state.feedback.keep(
-            request,
-            body,
-            question,
-            outcome,
-            request_id=request_id,
-            model=entry.name,
-            version=version,
-            dialect=dialect.name,
-        )
+        kept = state.feedback.keep(request, body, question, outcome, note)
         warnings += [kept.pop("warning")] if "warning" in kept else []
     elif flag(body, "store"):
         warnings.append("not stored: the server runs without --feedback")
     facts = {
-        "request_id": request_id,
-        "model": entry.name,
-        "model_version": version,
+        **{name: note[name] for name in ("request_id", "model", "model_version")},
         "cut": [{"index": index, "tokens": tokens} for index, tokens in outcome.cut.items()],
         "query_tokens_cut": outcome.query_cut,
         "skipped": outcome.skipped,
