@@ -151,4 +151,6 @@ def test_learn_again_and_again(tmp_path: Path, until: Callable[..., None]) -> No
     finally:
         process.kill()
         process.wait()
-    assert set(rounds()) == {2, 5}
+    # A round may also have read while some of the three were there.
+    assert rounds() == sorted(rounds())
+    assert {2, 5} <= set(rounds()) <= {2, 3, 4, 5}

@@ -71,7 +71,8 @@ def execute(args: argparse.Namespace) -> int:
     from crossrank.feedback.store import Store
 
     actions = {"stats": _stats, "list": _list, "export": _export, "delete": _delete}
-    actions[args.action](Store(args.store, make=False), args)
+    store = Store(args.store, make=False, read_only=args.action != "delete")
+    actions[args.action](store, args)
     return 0
 
 

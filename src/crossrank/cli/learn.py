@@ -140,7 +140,7 @@ def _stored(url: str) -> tuple[list[dict[str, Any]], float | None]:
     from crossrank.feedback.rows import ranking_rows
     from crossrank.feedback.store import Store
 
-    judged = list(Store(url, make=False).judged())
+    judged = list(Store(url, read_only=True).judged())
     found = estimate(judged)
     if not found.enough or found.eta is None:
         return list(ranking_rows(judged)), None

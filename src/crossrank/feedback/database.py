@@ -6,6 +6,7 @@ wait for the writer. Deleted texts are overwritten in the file (``secure_delete`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,14 +36,18 @@ class Database:
 
     :param url: ``sqlite:///feedback.db`` (a path from here; four slashes for an absolute one) or ``postgresql://...``.
     :param make: Create SQLite's file if it doesn't exist.
+    :param read_only: Never write, not even to bring the tables up to date; the file must exist. It may be in a folder
+        that can't be written.
     :raises InputError: If the URL can't be used, or the file doesn't exist.
-    :raises StoreError: If the database can't be reached, or a newer version of crossrank has changed it.
+    :raises StoreError: If the database can't be reached, or a newer version of crossrank has changed it; read-only,
+        also if an older version has made it.
     """
 
-    def __init__(self, url: str, *, make: bool = True) -> None:
-        self.engine, self.file = _engine(url)
+    def __init__(self, url: str, *, make: bool = True, read_only: bool = False) -> None:
+        self.engine, self.file = _engine(url, read_only)
         self.name = self.engine.url.render_as_string(hide_password=True)
-        if not make and self.file is not None and not self.file.is_file():
+        self._read_only = read_only
+        if (read_only or not make) and self.file is not None and not self.file.is_file():
             raise InputError(
                 f"There is no database {str(self.file)!r} (seen from {str(Path.cwd())!r}). Check the path."
             )
@@ -68,10 +73,8 @@ class Database:
             if isinstance(error, StatementError) and not isinstance(error, DBAPIError):
                 raise
             why = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-            raise StoreError(
-                f"{self.name} can't be used: {why}. Check that the database runs, is writable, and has room on its "
-                "disk."
-            ) from error
+            needed = "runs and is readable" if self._read_only else "runs, is writable, and has room on its disk"
+            raise StoreError(f"{self.name} can't be used: {why}. Check that the database {needed}.") from error
 
     def empty_log(self) -> None:
         """Empty SQLite's log, which still has deleted texts; the log stays while another connection is reading."""
@@ -87,7 +90,7 @@ class Database:
             raise StoreError(f"The database {str(self.file)!r} was deleted or moved. Put it back, or start again.")
 
     def _migrate(self) -> None:
-        """Bring the tables up to date; several processes may do so at once."""
+        """Bring the tables up to date, or check that they are; several processes may do so at once."""
         from alembic import command
         from alembic.config import Config
         from alembic.runtime.migration import MigrationContext
@@ -97,8 +100,8 @@ class Database:
         config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
         config.set_main_option("path_separator", "os")
         known = ScriptDirectory.from_config(config)
-        with self.writing() as connection:
-            if self.file is None:
+        with self.engine.connect() if self._read_only else self.writing() as connection:
+            if self.file is None and not self._read_only:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             there = MigrationContext.configure(connection).get_current_revision()
             if there is not None and there not in {one.revision for one in known.walk_revisions()}:
@@ -106,12 +109,19 @@ class Database:
                     f"{self.name} is at migration {there!r}, which this version of crossrank does not know. A newer "
                     "version made it: upgrade crossrank, or name another store."
                 )
-            if there != known.get_current_head():
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+            if there == known.get_current_head():
+                return
+            if self._read_only:
+                is_at = "has no tables of crossrank" if there is None else f"is at migration {there!r}"
+                raise StoreError(
+                    f"{self.name} {is_at}; this version of crossrank reads migration {known.get_current_head()!r}. "
+                    "Start 'crossrank serve --feedback' with this store once: it makes the tables and upgrades them."
+                )
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
 
 
-def _engine(url: str) -> tuple[sa.Engine, Path | None]:
+def _engine(url: str, read_only: bool) -> tuple[sa.Engine, Path | None]:
     """An engine, and the file of SQLite."""
     try:
         parsed = sa.make_url(url)
@@ -119,7 +129,7 @@ def _engine(url: str) -> tuple[sa.Engine, Path | None]:
         raise InputError(f"{url!r} is not a database URL. {_EXAMPLES}") from None
     backend = parsed.drivername.partition("+")[0]
     if backend == "sqlite":
-        return _sqlite(parsed, url)
+        return _sqlite(parsed, url, read_only)
     if backend not in ("postgresql", "postgres"):
         raise InputError(f"{url!r} is neither SQLite nor PostgreSQL. {_EXAMPLES}")
     require("psycopg", extra="feedback", purpose="Feedback in PostgreSQL")
@@ -127,17 +137,21 @@ def _engine(url: str) -> tuple[sa.Engine, Path | None]:
         parsed.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
         connect_args={"connect_timeout": _CONNECT_SECONDS},
+        execution_options={"postgresql_readonly": True} if read_only else {},
     )
     return engine, None
 
 
-def _sqlite(parsed: sa.URL, url: str) -> tuple[sa.Engine, Path]:
+def _sqlite(parsed: sa.URL, url: str, read_only: bool) -> tuple[sa.Engine, Path]:
     if parsed.database in (None, "", ":memory:"):
         raise InputError(f"{url!r} names no file. Use sqlite:///feedback.db.")
     file = Path(parsed.database or "").absolute()
     if not file.parent.is_dir():
         raise InputError(f"There is no folder {str(file.parent)!r} for {url!r} (seen from {str(Path.cwd())!r}).")
     engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
+
+    def open_to_read(dialect: Any, record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+        arguments[0], options["uri"] = _uri_to_read(file), True
 
     def identity() -> tuple[int, int] | None:
         try:
@@ -149,7 +163,8 @@ def _sqlite(parsed: sa.URL, url: str) -> tuple[sa.Engine, Path]:
     def connect(connection: Any, record: Any) -> None:
         # The driver would begin transactions at the first change only, too late for a lock.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        writing = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
+        for pragma in ("query_only=ON",) if read_only else writing:
             connection.execute(f"PRAGMA {pragma}")
         record.info["file"] = identity()
 
@@ -164,4 +179,24 @@ def _sqlite(parsed: sa.URL, url: str) -> tuple[sa.Engine, Path]:
 
     for name, listener in (("connect", connect), ("checkout", checkout), ("begin", begin)):
         event.listen(engine, name, listener)
+    if read_only:
+        event.listen(engine, "do_connect", open_to_read)
     return engine, file
+
+
+def _uri_to_read(file: Path) -> str:
+    """The URI that SQLite opens a file with, which may be in a folder that can't be written.
+
+    Even to read, SQLite needs its log beside the file, and makes one. In a folder where it can't, and where no writer
+    left one, the file alone is complete, and SQLite can be told so. With ``mode=ro``, SQLite would leave an empty log
+    behind in other folders; ``mode=rw`` means only that the file is not made.
+    """
+    log, index = (file.with_name(f"{file.name}{end}") for end in ("-wal", "-shm"))
+    if index.exists() or os.access(file.parent, os.W_OK):
+        return f"{file.as_uri()}?mode=rw"
+    if log.exists() and log.stat().st_size:
+        raise StoreError(
+            f"{str(log)!r} has changes that are not in {file.name!r} yet, and can't be read in a folder that can't be "
+            "written. Copy both files to a folder of your own and name that one."
+        )
+    return f"{file.as_uri()}?immutable=1"
