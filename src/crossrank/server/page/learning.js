@@ -103,21 +103,22 @@ async function drawFeedback() {
 
 const SIGNALS = { clicked: "clicks", helpful: "thumbs", stars: "stars", preferred: "orders", missing: "what is missing", comment: "comments" };
 
+const number = (value) => value.toLocaleString("en");
 const size = (bytes) => (bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
 function statistics(stats) {
-  const kinds = Object.entries(SIGNALS).filter(([name]) => stats.signals[name]).map(([name, words]) => `${stats.signals[name]} with ${words}`);
+  const kinds = Object.entries(SIGNALS).filter(([name]) => stats.signals[name]).map(([name, words]) => `${number(stats.signals[name])} with ${words}`);
   const figures = [
-    ["Stored rankings", stats.rankings, stats.with_texts < stats.rankings ? `${stats.rankings - stats.with_texts} without texts` : ""],
-    ["Judgements", stats.judgements, kinds.join(", ")],
-    ["People", stats.users, "with a user key"],
+    ["Stored rankings", number(stats.rankings), stats.with_texts < stats.rankings ? `${number(stats.rankings - stats.with_texts)} without texts` : ""],
+    ["Judgements", number(stats.judgements), kinds.join(", ")],
+    ["People", number(stats.users), "with a user key"],
     ["Texts", size(stats.bytes), stats.newest ? `latest ${when(1000 * stats.newest)}` : ""],
   ];
-  const made = [make("dl", { class: "figures" }, ...figures.map(([name, value, more]) => make("div", {}, make("dt", {}, name), make("dd", {}, value.toLocaleString("en"), make("small", {}, more)))))];
+  const made = [make("dl", { class: "figures" }, ...figures.map(([name, value, more]) => make("div", {}, make("dt", {}, name), make("dd", {}, value, make("small", {}, more)))))];
   const versions = Object.entries(stats.versions);
   if (versions.length) {
-    const share = (some, all) => (all ? `${some} of ${all}` : "–");
-    const rows = versions.map(([name, counts]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, String(counts.judgements)), make("td", {}, share(counts.votes_up, counts.votes)), make("td", {}, share(counts.clicked_first, counts.with_known_clicks))));
+    const share = (some, all) => (all ? `${number(some)} of ${number(all)}` : "–");
+    const rows = versions.map(([name, counts]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, number(counts.judgements)), make("td", {}, share(counts.votes_up, counts.votes)), make("td", {}, share(counts.clicked_first, counts.with_known_clicks))));
     made.push(tableOf("Feedback by model and version", ["Model and version", "Judgements", "Thumbs up", "Top result clicked"], rows));
   }
   const { eta, clicks, rankings } = stats.propensities;
