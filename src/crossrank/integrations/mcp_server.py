@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -14,11 +14,10 @@ from mcp_types import ToolAnnotations
 from pydantic import Field
 
 from crossrank.errors import CrossRankError, InputError
-from crossrank.evaluation.explain import Explanation, Span, explain
+from crossrank.evaluation.explain import Span, explain
 from crossrank.ranking.cross_encoder_stage import CrossEncoderStage
 from crossrank.ranking.reranker import Reranker
 from crossrank.scoring.cross_encoder import CrossEncoder
-from crossrank.scoring.long_documents import LongDocuments
 
 __all__ = ["make_server"]
 
@@ -28,7 +27,6 @@ MOST_DOCUMENTS = 1000
 # What comes back of a document: its best passage, cut, so that an answer stays small.
 _SHOWN = 600
 _SPANS = 8
-_Tool = TypeVar("_Tool", bound=Callable[..., Any])
 
 
 def make_server(model: CrossEncoder, folder: str | Path) -> MCPServer:
@@ -48,22 +46,33 @@ def make_server(model: CrossEncoder, folder: str | Path) -> MCPServer:
         log_level="ERROR",
     )
     reads_only = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
+    for tool in (tools.rerank, tools.explain):
+        server.tool(annotations=reads_only)(_told(tool))
+    return server
 
-    def told(tool: _Tool) -> _Tool:
-        """Let the agent read what it did wrong."""
 
-        @wraps(tool)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return tool(*args, **kwargs)
-            except CrossRankError as error:
-                raise ToolError(str(error)) from error
+def _told(tool: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the agent read what it did wrong."""
 
-        return run  # type: ignore[return-value]
+    @wraps(tool)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return tool(*args, **kwargs)
+        except CrossRankError as error:
+            raise ToolError(str(error)) from error
 
-    @server.tool(annotations=reads_only)
-    @told
+    return run
+
+
+@dataclass(frozen=True)
+class _Tools:
+    """What agents can call; they read the descriptions here."""
+
+    model: CrossEncoder
+    root: Path
+
     def rerank(
+        self,
         query: Annotated[str, Field(description="What is asked, in words")],
         documents: Annotated[list[str] | None, Field(description="The texts to order")] = None,
         files: Annotated[list[str] | None, Field(description="Paths of text files, each one document")] = None,
@@ -74,30 +83,7 @@ def make_server(model: CrossEncoder, folder: str | Path) -> MCPServer:
         Long ones are read in windows. Each result has a score from 0 to 1, the best passage, and where it comes from:
         `index` counts `documents` and then `files` from 0.
         """
-        return tools.rerank(query, documents or [], files or [], top_k)
-
-    @server.tool(name="explain", annotations=reads_only)
-    @told
-    def explain_score(
-        query: Annotated[str, Field(description="What is asked, in words")],
-        document: Annotated[str | None, Field(description="The text")] = None,
-        file: Annotated[str | None, Field(description="Or the path of a text file")] = None,
-    ) -> dict[str, Any]:
-        """Show which words and sentences of a document its score rests on.
-
-        A weight is what the raw score loses when that part alone is left out; below 0 it rises.
-        """
-        return tools.explain(query, document, file)
-
-    return server
-
-
-@dataclass(frozen=True)
-class _Tools:
-    model: CrossEncoder
-    root: Path
-
-    def rerank(self, query: str, documents: Sequence[str], files: Sequence[str], top_k: int) -> dict[str, Any]:
+        documents, files = documents or [], files or []
         given = len(documents) + len(files)
         if not query.strip():
             raise InputError("The query is empty. Give the question in words.")
@@ -106,20 +92,28 @@ class _Tools:
         if given > MOST_DOCUMENTS:
             raise InputError(f"There are {given} documents; the limit is {MOST_DOCUMENTS}. Give them in several calls.")
         texts = [*documents, *(self.read(file) for file in files)]
-        ranking = Reranker(CrossEncoderStage(self.model, long_documents=LongDocuments("max"))).rank(
-            query, texts, top_k=top_k
-        )
+        reranker = Reranker(CrossEncoderStage(self.model, long_documents="max"))
         results = []
-        for ranked in ranking:
+        for ranked in reranker.rank(query, texts, top_k=top_k):
             index = ranked.first_stage_position
             file = {"file": files[index - len(documents)]} if index >= len(documents) else {}
             results.append({"index": index, **file, "score": ranked.score, "passage": _cut(ranked.passage_text)})
         return {"model": self.model.name, "documents": given, "results": results}
 
-    def explain(self, query: str, document: str | None, file: str | None) -> dict[str, Any]:
+    def explain(
+        self,
+        query: Annotated[str, Field(description="What is asked, in words")],
+        document: Annotated[str | None, Field(description="The text")] = None,
+        file: Annotated[str | None, Field(description="Or the path of a text file")] = None,
+    ) -> dict[str, Any]:
+        """Show which words and sentences of a document its score rests on.
+
+        A weight is what the raw score loses when that part alone is left out; below 0 it rises.
+        """
         if (document is None) == (file is None):
             raise InputError("Give either document, a text, or file, a path.")
         found = explain(self.model, query, document if document is not None else self.read(str(file)))
+        cut = f" The last {found.tokens_cut} tokens were not read and have no weight." if found.tokens_cut else ""
         return {
             "model": self.model.name,
             "raw_score": found.logit,
@@ -127,14 +121,10 @@ class _Tools:
             "sentences": _heaviest(found.sentences),
             "words": _heaviest(found.words),
             "tokens_cut": found.tokens_cut,
-            "note": _note(found),
+            "note": f"Weights do not add up; what occurs twice hides itself.{cut}",
         }
 
     def read(self, name: str) -> str:
-        """Read a file in the folder.
-
-        :raises InputError: If it is outside, too large, not there or not text.
-        """
         path = (self.root / name).resolve()
         if not path.is_relative_to(self.root):
             raise InputError(f"{name!r} is not in {str(self.root)!r}, where files may be read. Give a path in there.")
@@ -158,8 +148,3 @@ def _cut(text: str) -> str:
 def _heaviest(spans: Sequence[Span]) -> list[dict[str, Any]]:
     heaviest = sorted(spans, key=lambda span: -abs(span.weight))[:_SPANS]
     return [{"text": _cut(span.text), "start": span.start, "weight": span.weight} for span in heaviest]
-
-
-def _note(found: Explanation) -> str:
-    cut = f" The last {found.tokens_cut} tokens were not read and have no weight." if found.tokens_cut else ""
-    return f"Weights do not add up; what occurs twice hides itself.{cut}"
