@@ -112,14 +112,18 @@ class PartRunner:
             self._check_unchanged(source, part)
             counts = self.rank.counts
             counts.bad = len(bad)
-            _write_bad(target, f"{folder}/_bad/{part.name}.jsonl", bad)
+            if bad:
+                lines = (json.dumps(row.to_dict(), ensure_ascii=False, default=str) + "\n" for row in bad)
+                _write(target, f"{folder}/_bad/{part.name}.jsonl", "".join(lines).encode("utf-8", "replace"))
+            else:
+                _delete(target, f"{folder}/_bad/{part.name}.jsonl")
             size, checksum = _checksum(target, written)
             target.move(written, f"{folder}/{part.name}.parquet")
         except BaseException:
             _delete(target, written)
             raise
         record = {"part": asdict(part), **asdict(counts), "written": rows, "size": size, "crc32": checksum}
-        _write_json(target, f"{folder}/_parts/{part.name}.json", record)
+        _write(target, f"{folder}/_parts/{part.name}.json", json.dumps(record, indent=1).encode())
         return record
 
     def _check_unchanged(self, source: Any, part: Part) -> None:
@@ -238,7 +242,7 @@ class BatchJob:
             inside = self._target.get_file_info(pa.fs.FileSelector(self._folder, allow_not_found=True))
             if [one for one in inside if not one.base_name.startswith("_lock")]:
                 raise InputError(f"{self.output!r} is a folder with other files. Give a new or an empty folder.")
-            _write_json(self._target, f"{self._folder}/_job.json", job)
+            _write(self._target, f"{self._folder}/_job.json", json.dumps(job, indent=1).encode())
             return
         for key, now in job.items():
             if known.get(key) != now:
@@ -344,21 +348,11 @@ def _without_errors(scored: pa.Table, chunk: Chunk, part: Part) -> tuple[pa.Tabl
     return good.filter(pa.array([error is None for error in errors])), left_out
 
 
-def _write_bad(target: Any, path: str, bad: list[BadRow]) -> None:
-    if not bad:
-        _delete(target, path)
-        return
-    target.create_dir(path.rpartition("/")[0], recursive=True)
-    with target.open_output_stream(path) as stream:
-        for row in bad:
-            stream.write((json.dumps(row.to_dict(), ensure_ascii=False, default=str) + "\n").encode("utf-8", "replace"))
-
-
-def _write_json(target: Any, path: str, value: Any) -> None:
+def _write(target: Any, path: str, content: bytes) -> None:
     target.create_dir(path.rpartition("/")[0], recursive=True)
     unfinished = f"{path}.{os.getpid()}.tmp"
     with target.open_output_stream(unfinished) as stream:
-        stream.write(json.dumps(value, indent=1).encode())
+        stream.write(content)
     target.move(unfinished, path)
 
 

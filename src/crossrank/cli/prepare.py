@@ -32,8 +32,6 @@ examples:
   crossrank prepare ./scifact -o prepared/ --prune
 """
 _FILES = (".jsonl", ".ndjson", ".json", ".txt", ".parquet")
-# Documents that are handed over at a time.
-_CHUNK = 4096
 
 
 def add_options(parser: Parser) -> None:
@@ -69,7 +67,7 @@ def add_options(parser: Parser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Run the command."""
-    from crossrank.prepared.documents import PreparedDocuments
+    from crossrank.prepared.documents import Added, PreparedDocuments
     from crossrank.progress import progress_of
 
     if not args.files and (args.prune or not args.repair):
@@ -87,27 +85,22 @@ def execute(args: argparse.Namespace) -> int:
         shown = ", ".join(map(repr, damaged[:3])) + (", ..." if len(damaged) > 3 else "")
         complain("warning", f"{len(damaged)} damaged documents were removed: {shown}")
     found = dict(_documents(args))
-    read = unchanged = removed = tokens = 0
-    seconds = 0.0
-    with progress_of(len(found), None, unit="document") as progress:
-        ids = list(found)
-        for start in range(0, len(ids), _CHUNK):
-            here = ids[start : start + _CHUNK]
-            added = documents.add(here, [found[name] for name in here], progress=progress)
-            read, unchanged = read + added.read, unchanged + added.unchanged
-            tokens, seconds = tokens + added.tokens, seconds + added.seconds
-    if args.prune:
-        removed = documents.prune(found)
-    done = {"read": read, "unchanged": unchanged, "removed": removed, "damaged": len(damaged), "tokens_read": tokens}
+    added = Added(0, 0, 0, 0.0)
+    if found:  # --repair alone needs no model
+        with progress_of(len(found), None, unit="document") as progress:
+            added = documents.add(found, found.values(), progress=progress)
+    removed = documents.prune(found) if args.prune else 0
     if args.json:
-        print(to_json({**done, "seconds": round(seconds, 3), **documents.stats()}))
+        done = {"read": added.read, "unchanged": added.unchanged, "removed": removed, "damaged": len(damaged)}
+        work = {"tokens_read": added.tokens, "seconds": round(added.seconds, 3)}
+        print(to_json({**done, **work, **documents.stats()}))
         return 0
     facts = documents.stats()
     size = facts.get("bytes", 0) / 1e6
-    print(f"{args.output}: {len(documents)} documents, {size:.1f} MB ({read} read, {unchanged} unchanged)")
+    print(f"{args.output}: {len(documents)} documents, {size:.1f} MB ({added.read} read, {added.unchanged} unchanged)")
     if removed:
         print(f"{removed} documents that are gone were removed", file=sys.stderr)
-    remark(f"{tokens} tokens read in {seconds:.1f} s")
+    remark(f"{added.tokens} tokens read in {added.seconds:.1f} s")
     return 0
 
 

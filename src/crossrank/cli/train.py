@@ -51,11 +51,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only check the data")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--push-to-hub", metavar="REPO", help="upload the result: owner/name")
-    _add_data_options(parser.add_argument_group("data"))
-    add_settings(parser.add_argument_group("training"))
-
-
-def _add_data_options(group: Any) -> None:
+    group = parser.add_argument_group("data")
     group.add_argument("--eval", metavar="DATA", nargs="+", default=[], help="held-out data (default: a part of DATA)")
     group.add_argument(
         "--mix", metavar="DATA", nargs="+", default=[], help="general pairs to mix in, so that the model forgets less"
@@ -65,6 +61,7 @@ def _add_data_options(group: Any) -> None:
     )
     group.add_argument("--eval-split", default="test", metavar="NAME", help="split of --eval folders (default: test)")
     add_reading_options(group)
+    add_settings(parser.add_argument_group("training"))
 
 
 def add_reading_options(group: Any) -> None:

@@ -70,24 +70,20 @@ class DeadlineThreads:
 
     Work that takes too long continues in its thread. While all threads are busy, for instance because a model is still
     loading, a call waits for one of them. Work that gets no thread in time is not done.
-
-    :param limit: The most threads; by default two for each processor, and at least 8.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
-        self._limit = limit
+    def __init__(self) -> None:
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._limit,)
+        return type(self), ()
 
     def run_within(self, deadline: Deadline, work: Callable[[], T]) -> T | None:
         """Run a function. Return its result, or ``None`` if it did not end in time."""
         if not deadline.is_limited:
             return work()
         if self._pool is None or self._pool[0] != os.getpid():  # threads do not survive a fork
-            limit = self._limit or max(8, 2 * (os.cpu_count() or 1))
-            self._pool = os.getpid(), ThreadPoolExecutor(limit, "crossrank-within")
+            self._pool = os.getpid(), ThreadPoolExecutor(max(8, 2 * (os.cpu_count() or 1)), "crossrank-within")
         running = self._pool[1].submit(work)
         done, _ = wait([running], min(deadline.remaining(), threading.TIMEOUT_MAX))
         if not done:

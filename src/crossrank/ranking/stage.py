@@ -108,38 +108,28 @@ class Context:
 
 
 class Stage(Protocol):
-    """A stage of a pipeline.
-
-    ``name`` is unique within a pipeline (a :class:`~crossrank.ranking.reranker.Reranker` numbers repeated ones).
-    ``keep`` is how many documents the next stage gets, best first; ``None`` for all. ``threshold`` is the lowest score
-    that a document needs to be passed on.
-    """
+    """A stage of a pipeline."""
 
     @property
     def name(self) -> str:
-        """Its name in results and messages."""
-        ...
+        """Its name in results and messages; a :class:`~crossrank.ranking.reranker.Reranker` numbers repeated ones."""
 
     @property
     def keep(self) -> int | None:
         """How many documents to pass on, best first; ``None`` for all."""
-        ...
 
     @property
     def threshold(self) -> float | None:
         """The lowest score that a document needs to be passed on."""
-        ...
 
     def score(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
         """Score the documents; they come best first.
 
         :raises StageError: If they can't be scored.
         """
-        ...
 
     def warm_up(self) -> None:
         """Do what would make the first call slow, such as loading a model."""
-        ...
 
 
 @runtime_checkable
@@ -148,7 +138,6 @@ class AsyncStage(Protocol):
 
     async def ascore(self, query: str, documents: Sequence[str], context: Context) -> StageScores:
         """Score the documents, as ``score`` does."""
-        ...
 
 
 @runtime_checkable
@@ -161,7 +150,6 @@ class CacheableStage(Protocol):
         ``None`` if unknown; nothing is cached then. It is read before and after scoring, because the stage may change
         its model in between.
         """
-        ...
 
 
 @runtime_checkable
@@ -170,7 +158,6 @@ class ClosableStage(Protocol):
 
     def close(self) -> None:
         """Close it. May be called twice."""
-        ...
 
 
 @runtime_checkable
@@ -179,4 +166,3 @@ class PairScorer(Protocol):
 
     def score(self, pairs: Any) -> PairScores:
         """Score ``(query, document)`` pairs."""
-        ...

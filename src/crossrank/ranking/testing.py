@@ -14,12 +14,7 @@ from crossrank.ranking.stage import Context, StageScores
 
 @dataclass
 class _TestStage:
-    """The settings that all these stages share.
-
-    :param keep: How many documents to pass on, best first; by default all.
-    :param threshold: The lowest score that a document needs to be passed on.
-    :param name: The stage's name.
-    """
+    """The settings that all these stages share."""
 
     _: KW_ONLY
     keep: int | None = None

@@ -58,20 +58,16 @@ class ScoreCache(Protocol):
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Look up values; ``None`` for each one that is missing."""
-        ...
 
     def put_many(self, items: Mapping[bytes, bytes]) -> None:
         """Keep values; if there is no room, the least recently used ones are deleted."""
-        ...
 
     @property
     def stats(self) -> CacheStats:
         """Figures of its use so far."""
-        ...
 
     def close(self) -> None:
         """Close it."""
-        ...
 
 
 class CachedScore(NamedTuple):
