@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from crossrank.data.judgements import Group, Judgement, ReadReport, grouped, is_positive
@@ -46,8 +46,7 @@ class DataReport:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
-        facts = {key: value for key, value in vars(self).items() if key != "findings"}
-        return {**facts, "findings": [{**vars(one), "examples": list(one.examples)} for one in self.findings]}
+        return asdict(self)
 
 
 def check(

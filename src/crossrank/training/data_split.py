@@ -91,7 +91,8 @@ def split_data(
     read = ReadReport()
     judgements = judgements_in(data, reading, read)
     scores = _teacher_scores(teacher_scores) if teacher_scores else {}
-    groups, report = check(_with_scores(judgements, scores), read, not_to_train_on=not_to_train_on)
+    with_scores = (replace(one, teacher=scores[one.pair]) if one.pair in scores else one for one in judgements)
+    groups, report = check(with_scores, read, not_to_train_on=not_to_train_on)
     if teacher_scores:
         unmatched = len(scores.keys() - {one.pair for group in groups for one in group.judged})
         report.findings.append(DataIssue("teacher scores of pairs that are not in the data", unmatched, "not used"))
@@ -192,11 +193,6 @@ def _teacher_scores(path: str) -> dict[tuple[str, str], float]:
         given = ReadSettings(columns={"teacher": column, "label": ""})
         scores |= {one.pair: one.teacher for one in judgements_of(row, given, ReadReport()) if one.teacher is not None}
     return scores
-
-
-def _with_scores(judgements: Iterator[Judgement], scores: dict[tuple[str, str], float]) -> Iterator[Judgement]:
-    for one in judgements:
-        yield replace(one, teacher=scores[one.pair]) if one.pair in scores else one
 
 
 def _general(

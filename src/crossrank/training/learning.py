@@ -173,23 +173,35 @@ def learn(
         elif why is not None or dataset is None:
             name, reasons = NOTHING, (why or "",)
         else:
-            weights = held.weights if held is not None else None
-            decision = _round(
-                registry,
-                state,
-                base,
-                read,
-                dataset,
-                weights,
-                training,
-                criteria,
-                budget,
-                guard,
-                general,
-                settings,
-                progress,
-                tell,
-            )
+            # Here, because counting feedback needs no torch.
+            from crossrank.training.trainer import train
+
+            work = registry.folder / WORK
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+            try:
+                start = in_use.folder if in_use is not None else base
+                result = train(
+                    read.train, work / "candidate", training, base=start, general=general, progress=progress, tell=tell
+                )
+                tell(f"Trained {result.steps} steps in {result.seconds:.0f} s; comparing the candidate")
+                # Before the comparison: an interrupted one has already used the held-out queries.
+                state.spend(in_use.name if in_use is not None else "")
+                decision = promote(
+                    result.output,
+                    data=dataset,
+                    against=None if in_use is not None else base,
+                    guard=guard,
+                    registry=registry,
+                    criteria=criteria,
+                    weights=held.weights if held is not None else None,
+                    settings=settings,
+                    budget=budget,
+                )
+                file = f"{decision.time.replace(':', '').partition('+')[0]}-{decision.candidate['sha256'][:8]}.json"
+                decision.write(registry.folder / DECISIONS / file)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
             state.keep(read.rows)
             name, reasons = (PROMOTED if decision.promoted else REFUSED), (*decision.reasons, str(budget))
         in_use = registry.current()
@@ -210,55 +222,6 @@ def learn(
             eta=rules.eta,
             decision=decision,
         )
-
-
-def _round(
-    registry: ModelRegistry,
-    state: _State,
-    base: str | None,
-    read: _Read,
-    dataset: Dataset,
-    weights: Mapping[str, float] | None,
-    training: Settings,
-    criteria: Criteria,
-    budget: Budget,
-    guard: str | os.PathLike[str] | Dataset,
-    general: Sequence[str],
-    settings: Mapping[str, Any] | None,
-    progress: Callable[[int, int, dict[str, float]], object] | None,
-    tell: Callable[[str], object],
-) -> Decision:
-    # Here, because counting feedback needs no torch.
-    from crossrank.training.trainer import train
-
-    in_use = registry.current()
-    work = registry.folder / WORK
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    try:
-        start = in_use.folder if in_use is not None else base
-        result = train(
-            read.train, work / "candidate", training, base=start, general=general, progress=progress, tell=tell
-        )
-        tell(f"Trained {result.steps} steps in {result.seconds:.0f} s; comparing the candidate")
-        # Before the comparison: an interrupted one has already used the held-out queries.
-        state.spend(in_use.name if in_use is not None else "")
-        decision = promote(
-            result.output,
-            data=dataset,
-            against=None if in_use is not None else base,
-            guard=guard,
-            registry=registry,
-            criteria=criteria,
-            weights=weights,
-            settings=settings,
-            budget=budget,
-        )
-        name = f"{decision.time.replace(':', '').partition('+')[0]}-{decision.candidate['sha256'][:8]}.json"
-        decision.write(registry.folder / DECISIONS / name)
-        return decision
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _read(
@@ -318,8 +281,7 @@ def _why_not(read: _Read, dataset: Dataset | None, rules: Rules, criteria: Crite
         more = "" if trusted else " Collect more feedback, or give judged queries with --data."
         return (
             f"{there} queries of {where} have documents with different labels, but at least {fewest} are needed to "
-            "show a "
-            f"difference (p below {criteria.alpha:.2g}).{more}"
+            f"show a difference (p below {criteria.alpha:.2g}).{more}"
         )
     return None
 
@@ -327,19 +289,16 @@ def _why_not(read: _Read, dataset: Dataset | None, rules: Rules, criteria: Crite
 def _sources(feedback: str | os.PathLike[str] | Sequence[Mapping[str, Any]]) -> list[Source]:
     if not isinstance(feedback, (str, os.PathLike)):
         return [feedback] if feedback else []
-    return [str(file) for file in _files(Path(feedback))]
-
-
-def _files(path: Path) -> list[Path]:
+    path = Path(feedback)
     if path.is_file():
-        return [path]
+        return [str(path)]
     if not path.is_dir():
         raise InputError(f"There is no folder {str(path)!r} (seen from {str(Path.cwd())!r}). Check the path.")
     found = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
     files = [file for file in found if file.name.lower().removesuffix(".gz").endswith(ENDINGS)]
     if not files:
         raise InputError(f"{str(path)!r} has no file of feedback. Known endings: {', '.join(ENDINGS)}, also with .gz.")
-    return files
+    return list(map(str, files))
 
 
 def _is_held_out(query: str, share: float) -> bool:

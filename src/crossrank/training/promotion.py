@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from crossrank.checkpoint.model_registry import ModelRegistry, digest_of
+from crossrank.checkpoint.model_registry import ModelRegistry, Version, digest_of
 from crossrank.checkpoint.source import ModelFiles, resolve
 from crossrank.data.dataset import Dataset
 from crossrank.data.open_dataset import open_dataset
@@ -74,7 +74,7 @@ def promote(
     if decision_file is not None:
         _check_decision_file(decision_file)
     in_use = registry.current() if registry is not None else None
-    old, new = _models(candidate, against, registry)
+    old, new = _models(candidate, against, in_use)
     held_out = data if isinstance(data, Dataset) else open_dataset(os.fspath(data), split=split)
     general = guard if isinstance(guard, Dataset) else _guard(guard, split)
     learnt = queries_learnt(new.folder)
@@ -126,9 +126,8 @@ def promote(
 
 
 def _models(
-    candidate: str | os.PathLike[str], against: str | os.PathLike[str] | None, registry: ModelRegistry | None
+    candidate: str | os.PathLike[str], against: str | os.PathLike[str] | None, in_use: Version | None
 ) -> tuple[ModelFiles, ModelFiles]:
-    in_use = registry.current() if registry is not None else None
     new = resolve(Path(candidate))
     if in_use is None:
         return resolve(against), new

@@ -189,7 +189,8 @@ class SplitHead(nn.Module):  # type: ignore[misc]
         count = match.sum(2).float()
         length = inside.sum(1, keepdim=True).float()
         saturated = count * (1 + k) / (count + k * (base + slope * length))
-        once = weight * self._first_of_its_kind(query_ids)
+        repeated = torch.tril(query_ids.unsqueeze(2) == query_ids.unsqueeze(1), diagonal=-1).any(2)
+        once = weight * ~repeated
         lexical = (once * saturated).sum(1) / (once.sum(1) + _TINY)
 
         # Divided afterwards: normalising the document's states would make another copy of the largest array here.
@@ -213,11 +214,6 @@ class SplitHead(nn.Module):  # type: ignore[misc]
         per_token = self.token_outer(functional.gelu(self.token_inner(x))).squeeze(-1).float()
         overall = self.pair_outer(functional.gelu(self.pair_inner(x[:, 0]))).squeeze(-1).float()
         return start + 10 * ((share * per_token).sum(1) + overall) + self.bias, signals
-
-    @staticmethod
-    def _first_of_its_kind(ids: Tensor) -> Tensor:
-        same = ids.unsqueeze(2) == ids.unsqueeze(1)
-        return ~torch.tril(same, diagonal=-1).any(2)
 
 
 def _pooled(states: Tensor, mask: Tensor) -> Tensor:

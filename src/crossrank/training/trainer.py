@@ -180,10 +180,18 @@ def _train(
         base_model.average(model, before, settings.average_with_base)
     if split.held_out:
         trained = base_model.weights_of(model)
+
+        def of_base(pairs: list[tuple[str, str]]) -> Any:
+            model.model.load_state_dict(before)
+            try:
+                return logits(pairs)
+            finally:
+                model.model.load_state_dict(trained)
+
         comparison = compare_held_out(
             split.held_out,
             result=logits,
-            base=lambda pairs: _with_weights(model, before, trained, lambda: logits(pairs)),
+            base=of_base,
             learnt={one.document for group in split.train for one in group.judged if is_positive(one.label)},
         )
     result = TrainingResult(
@@ -326,16 +334,6 @@ def _save_point(
 
 def _fingerprint(split: DataSplit, base: str | None) -> str:
     return f"{split.fingerprint} {base or 'bundled'}"
-
-
-def _with_weights(
-    model: CrossEncoder, these: dict[str, torch.Tensor], then: dict[str, torch.Tensor], call: Callable[[], Any]
-) -> Any:
-    model.model.load_state_dict(these)
-    try:
-        return call()
-    finally:
-        model.model.load_state_dict(then)
 
 
 def _out_of_memory(error: BaseException) -> bool:
