@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,12 +26,8 @@ class EmbeddingEngine:
     def __init__(self, graph: Any, size: int, pooling: str, *, precision: str, num_threads: int | None = None) -> None:
         self.size = size
         self._graph = CompiledGraph(graph, precision, num_threads)
+        self.facts = self._graph.facts
         self._pooling = pooling
-
-    @property
-    def facts(self) -> Mapping[str, str | int]:
-        """The settings it runs with."""
-        return self._graph.facts
 
     def embed(self, batch: Batch) -> Floats:
         """A vector of length 1 for each text, ``[batch, H]``; zeros where the pooled states are zero."""

@@ -17,8 +17,6 @@ class Engine(Protocol):
     @property
     def facts(self) -> Mapping[str, str | int]:
         """The settings it runs with: ``engine``, ``device``, ``precision``, ``threads``."""
-        ...
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Logits of a batch, ``[batch, labels]``, also for a single label."""
-        ...

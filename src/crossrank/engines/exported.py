@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from crossrank.architectures.openvino_import import ov
 from crossrank.architectures.ops import Graphs
 from crossrank.engines.openvino_engine import shared_core
 from crossrank.errors import CheckpointError, InputError, UnsupportedModelError
 
-_PLACES = ("openvino/*.xml", "*.xml", "onnx/*.onnx", "*.onnx")
+_PLACES = (("openvino/*.xml", "*.xml"), ("onnx/*.onnx", "*.onnx"))
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -19,18 +17,11 @@ def find_exported(folder: Path) -> Path | None:
     """The graph to load if there are no safetensors: IR rather than ONNX, and the shortest name of a kind."""
     if any(folder.glob("model.safetensors*")):
         return None
-    return next(_graphs(folder), None)
-
-
-def _graphs(folder: Path) -> Iterator[Path]:
     # The shortest name: openvino_model.xml, not openvino_model_qint8_quantized.xml; model.onnx, not model_O4.onnx.
-    for suffix in (".xml", ".onnx"):
-        found = [path for place in _PLACES if place.endswith(suffix) for path in folder.glob(place)]
-        yield from sorted(found, key=lambda path: (len(str(path)), path))
-
-
-def _is_fixed(node: Any) -> bool:
-    return any(dimension.is_static for dimension in node.get_partial_shape())
+    for places in _PLACES:
+        if found := [path for place in places for path in folder.glob(place)]:
+            return min(found, key=lambda path: (len(str(path)), path))
+    return None
 
 
 def load_exported(path: Path, labels: int, precision: str) -> tuple[Graphs, str]:
@@ -73,7 +64,8 @@ def load_exported(path: Path, labels: int, precision: str) -> tuple[Graphs, str]
             f"{path} gives {width.get_length()} logits, but config.json beside it has {labels} labels. "
             "Is config.json of the same model?"
         )
-    fixed = [f"{node.get_any_name()} {node.get_partial_shape()}" for node in model.inputs if _is_fixed(node)]
+    shapes = {node.get_any_name(): node.get_partial_shape() for node in model.inputs}
+    fixed = [f"{name} {shape}" for name, shape in shapes.items() if any(size.is_static for size in shape)]
     if fixed:
         # Reshaping doesn't help, because an export for one shape has that shape inside the graph too.
         raise UnsupportedModelError(

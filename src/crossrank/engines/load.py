@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from crossrank.checkpoint.embedding import Embedding, read_embedding
 from crossrank.checkpoint.identity import LoadedFiles
 from crossrank.checkpoint.model_config import ModelConfig, load_config, read_json
-from crossrank.checkpoint.modules import Modules, Pooling, read_modules, refuse_for_encoders
+from crossrank.checkpoint.modules import Module, Pooling, read_modules, refuse_for_encoders
 from crossrank.checkpoint.weights import load_weights
 from crossrank.engines.engine import Engine
 from crossrank.engines.settings import choose_precision, usable_length
@@ -98,7 +99,7 @@ def load_model(
             labels=modules.labels or config.labels,
             usable_length=min(config.usable_length, modules.max_length or config.usable_length),
         )
-    prompt = modules.prompt if modules else ""
+    head, prompt = (modules.head, modules.prompt) if modules else ((), "")
     tokenizer = load_tokenizer(folder, config.raw.get("vocab_size"))
     template = pair_template(tokenizer, config.raw.get("pad_token_id"))
     if not _gives_types(folder):
@@ -107,7 +108,7 @@ def load_model(
 
     # 2) Encoders on a GPU: torch.
     if device is not None and device != "cpu":
-        _check_runs_on_torch(folder, config, modules, device)
+        _check_runs_on_torch(folder, config, head, device)
         from crossrank.engines.torch_engine import TorchEngine
 
         engine = TorchEngine(folder, device=device, precision=precision, num_threads=num_threads)
@@ -115,8 +116,9 @@ def load_model(
         encoder = PairEncoder(tokenizer, template, length, token_types=engine.token_types, prompt=prompt)
         return LoadedModel(config, encoder, engine, files)
 
-    skipped = 0 if _pools_prompt(modules) else prompt_length(tokenizer, prompt)
-    graphs, precision = _graphs(folder, config, precision, modules, skipped)
+    leaves_out_prompt = any(isinstance(module, Pooling) and not module.include_prompt for module in head)
+    skipped = prompt_length(tokenizer, prompt) if leaves_out_prompt else 0
+    graphs, precision = _graphs(folder, config, precision, head, skipped)
     length = usable_length(config, max_length)
 
     # 3) Models that encode query and document separately, such as the bundled one.
@@ -130,30 +132,25 @@ def load_model(
     return LoadedModel(config, encoder, OpenVinoEngine(graphs, precision=precision, num_threads=num_threads), files)
 
 
-def _check_runs_on_torch(folder: Path, config: ModelConfig, modules: Modules | None, device: str) -> None:
+def _check_runs_on_torch(folder: Path, config: ModelConfig, head: Sequence[Module], device: str) -> None:
     if config.model_type == "split_bert":
         raise InputError(f"device={device!r} is for other models; the bundled model runs on the CPU only.")
-    if (modules and modules.head) or config.raw.get("auto_map"):
-        kind = "ends in sentence-transformers modules" if modules and modules.head else "has code of its own"
+    if head or config.raw.get("auto_map"):
+        kind = "ends in sentence-transformers modules" if head else "has code of its own"
         raise InputError(
             f"device={device!r} is for other models: one that {kind}, as {folder} does, runs on the CPU only. "
             "Leave device out."
         )
 
 
-def _pools_prompt(modules: Modules | None) -> bool:
-    return all(module.include_prompt for module in (modules.head if modules else ()) if isinstance(module, Pooling))
-
-
 def _graphs(
-    folder: Path, config: ModelConfig, precision: str, modules: Modules | None, skipped: int
+    folder: Path, config: ModelConfig, precision: str, head: Sequence[Module], skipped: int
 ) -> tuple[Graphs, str]:
     """The graphs of a folder, built from its weights or exported, and the precision to run them in."""
     from crossrank.architectures import modular, registry
     from crossrank.engines.exported import find_exported, load_exported
     from crossrank.engines.openvino_engine import native_precision
 
-    head = modules.head if modules else ()
     # An export of a modular checkpoint has only its body.
     exported = None if head else find_exported(folder)
     if exported is not None:

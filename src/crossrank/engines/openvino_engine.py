@@ -150,15 +150,11 @@ class OpenVinoEngine:
 
     def __init__(self, graphs: Graphs, *, precision: str, num_threads: int | None = None) -> None:
         self._body = CompiledGraph(graphs.body, precision, num_threads)
+        self.facts = self._body.facts
         self._head: CompiledGraph | None = None
         if graphs.head is not None:
             self._head = CompiledGraph(graphs.head, "float32", num_threads)
             self._head_inputs = [node.get_friendly_name() for node in graphs.head.get_parameters()]
-
-    @property
-    def facts(self) -> Mapping[str, str | int]:
-        """The settings it runs with."""
-        return self._body.facts
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Logits of a batch, ``[batch, labels]``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -55,17 +55,13 @@ class SplitEngine:
             head = beside.submit(CompiledGraph, graphs.head, head_precision, num_threads)
             self._body = CompiledGraph(graphs.body, precision, num_threads)
             self._head = head.result()
+        self.facts = self._body.facts
         self._hidden = graphs.head.input("query_states").get_partial_shape()[2].get_length()
         self._max_length = max_length
         # States of a body that runs in bfloat16 are kept in bfloat16.
         self._rounds = precision != "float32"
         self._queries = TextCache(_QUERY_BYTES)
         self._known = known
-
-    @property
-    def facts(self) -> Mapping[str, str | int]:
-        """The settings it runs with."""
-        return self._body.facts
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Logits of a batch, ``[batch, 1]``."""

@@ -32,7 +32,55 @@ _NUMBER = re.compile(r"\.\d+\.")
 _DTYPES: Mapping[str, Any] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class TorchEngine:
+_forked = False
+
+
+def _after_fork_in_child() -> None:
+    """Compute with one thread: a child process has no other OpenMP threads, and would wait for them forever."""
+    global _forked
+    _forked = True
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class _OnDevice:
+    """Checked device, precision and threads, and the transfer of batches to the device and back."""
+
+    def __init__(self, device: str, precision: str, num_threads: int | None) -> None:
+        self.device = _check_device(device)
+        self.precision = _check_precision(precision, self.device)
+        threads = 1 if _forked else available_threads(num_threads)
+        if self.device.type == "cpu" and threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
+
+    @property
+    def facts(self) -> Mapping[str, str | int]:
+        """What it runs with."""
+        return {
+            "engine": "torch",
+            "device": str(self.device),
+            "precision": self.precision,
+            "threads": torch.get_num_threads(),
+        }
+
+    def _run(self, forward: Callable[[Mapping[str, Any]], Any], batch: Batch) -> NDArray[np.float32]:
+        try:
+            with torch.inference_mode():
+                inputs = {name: torch.from_numpy(array).to(self.device) for name, array in batch.inputs.items()}
+                logits: NDArray[np.float32] = forward(inputs).float().cpu().numpy()
+        except (RuntimeError, IndexError) as error:
+            shape = " x ".join(map(str, batch.inputs["input_ids"].shape))
+            raise CrossRankError(
+                f"torch could not run a batch of {shape} tokens on {self.device}: {error}. If memory is short, "
+                "give a smaller batch_size or max_length."
+            ) from error
+        return logits
+
+
+class TorchEngine(_OnDevice):
     """An engine for sequence classifiers that take query and document as one sequence.
 
     :param folder: A checkpoint with safetensors weights.
@@ -46,8 +94,8 @@ class TorchEngine:
     """
 
     def __init__(self, folder: Path, *, device: str, precision: str = "auto", num_threads: int | None = None) -> None:
-        self._place = _Place(device, precision, num_threads)
-        self._model = _load("AutoModelForSequenceClassification", folder, self._place)
+        super().__init__(device, precision, num_threads)
+        self._model = _load("AutoModelForSequenceClassification", folder, self)
         _run_heads_in_float32(self._model)
 
     @property
@@ -55,17 +103,12 @@ class TorchEngine:
         """Whether the model has token types."""
         return int(getattr(self._model.config, "type_vocab_size", 0) or 0) > 1
 
-    @property
-    def facts(self) -> Mapping[str, str | int]:
-        """What it runs with."""
-        return self._place.facts
-
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Logits of a batch, ``[batch, labels]``."""
-        return self._place.run(lambda inputs: self._model(**inputs).logits, batch)
+        return self._run(lambda inputs: self._model(**inputs).logits, batch)
 
 
-class TorchDecoderEngine:
+class TorchDecoderEngine(_OnDevice):
     """An engine for decoders: takes rows padded on the left, and scores their last positions.
 
     Only the last position goes through the head, and of a language model's output layer only the rows of the tokens
@@ -93,25 +136,20 @@ class TorchDecoderEngine:
         precision: str = "auto",
         num_threads: int | None = None,
     ) -> None:
-        self._place = _Place(device, precision, num_threads)
+        super().__init__(device, precision, num_threads)
         if kind == "text-generation":
-            model = _load("AutoModelForCausalLM", folder, self._place)
+            model = _load("AutoModelForCausalLM", folder, self)
             self._body, self._head = model.base_model, _token_head(model, tokens)
         elif kind == "sequence-classification":
-            model = _load("AutoModelForSequenceClassification", folder, self._place)
+            model = _load("AutoModelForSequenceClassification", folder, self)
             self._body, self._head = model.base_model, _linear(model.score.weight, model.score.bias)
         else:
-            self._body = _load("AutoModel", folder, self._place)
-            self._head = _dense_head(layers, self._place.device)
-
-    @property
-    def facts(self) -> Mapping[str, str | int]:
-        """What it runs with."""
-        return self._place.facts
+            self._body = _load("AutoModel", folder, self)
+            self._head = _dense_head(layers, self.device)
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Logits of a batch, ``[batch, labels]``."""
-        return self._place.run(self._score, batch)
+        return self._run(self._score, batch)
 
     def _score(self, inputs: Mapping[str, Any]) -> Any:
         # Positions are counted from the first token. If padding counted, rounding would depend on its amount.
@@ -142,53 +180,6 @@ def chat_renderer(folder: Path, prompt: str, settings: Mapping[str, Any]) -> Cal
         return str(tokenizer.apply_chat_template(messages, tokenize=False, **settings))
 
     return render
-
-
-_forked = False
-
-
-def _after_fork_in_child() -> None:
-    """Compute with one thread: a child process has no other OpenMP threads, and would wait for them forever."""
-    global _forked
-    _forked = True
-    torch.set_num_threads(1)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-class _Place:
-    """Checked device, precision and threads, and the transfer of batches to the device and back."""
-
-    def __init__(self, device: str, precision: str, num_threads: int | None) -> None:
-        self.device = _check_device(device)
-        self.precision = _check_precision(precision, self.device)
-        threads = 1 if _forked else available_threads(num_threads)
-        if self.device.type == "cpu" and threads != torch.get_num_threads():
-            torch.set_num_threads(threads)
-
-    @property
-    def facts(self) -> Mapping[str, str | int]:
-        return {
-            "engine": "torch",
-            "device": str(self.device),
-            "precision": self.precision,
-            "threads": torch.get_num_threads(),
-        }
-
-    def run(self, forward: Callable[[Mapping[str, Any]], Any], batch: Batch) -> NDArray[np.float32]:
-        try:
-            with torch.inference_mode():
-                inputs = {name: torch.from_numpy(array).to(self.device) for name, array in batch.inputs.items()}
-                logits: NDArray[np.float32] = forward(inputs).float().cpu().numpy()
-        except (RuntimeError, IndexError) as error:
-            shape = " x ".join(map(str, batch.inputs["input_ids"].shape))
-            raise CrossRankError(
-                f"torch could not run a batch of {shape} tokens on {self.device}: {error}. If memory is short, "
-                "give a smaller batch_size or max_length."
-            ) from error
-        return logits
 
 
 def _check_device(device: str) -> Any:
@@ -239,7 +230,7 @@ def _quiet() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _load(kind: str, folder: Path, place: _Place) -> Any:
+def _load(kind: str, folder: Path, place: _OnDevice) -> Any:
     # For its errors about pickled, missing, truncated or damaged weights.
     load_weights(folder)
     try:

@@ -57,7 +57,7 @@ class DecoderEncoder:
         self._pad_id = pad_id
         chunks = [tuple(bos or "" if part is BOS else part for part in chunk) for chunk in prompt.chunks]
         self._chunks: list[Chunk] = [chunk for chunk in chunks if chunk != ("",)]
-        around = len(self._row("a", "a")) - 2
+        around = sum(len(self._pieces(chunk, [("a", "a")])[0].ids) for chunk in self._chunks) - 2
         if max_length < around + 2:
             raise InputError(
                 f"max_length={max_length} is too short: this model's prompt takes {around} tokens around a pair, "
@@ -70,8 +70,10 @@ class DecoderEncoder:
         inverse = np.fromiter((distinct.setdefault(pair, len(distinct)) for pair in pairs), np.int64, len(pairs))
         columns = [self._pieces(chunk, list(distinct)) for chunk in self._chunks]
         rows = list(zip(*columns, strict=True))
-        query_full = np.array([sum(end - start for start, end in _queries(row)) for row in rows], np.int64)
-        document_full = np.array([sum(end - start for start, end in _documents(row)) for row in rows], np.int64)
+        query_full = np.array([sum(piece.query[1] - piece.query[0] for piece in row) for row in rows], np.int64)
+        document_full = np.array(
+            [sum(piece.document[1] - piece.document[0] for piece in row) for row in rows], np.int64
+        )
         total = np.array([sum(len(piece.ids) for piece in row) for row in rows], np.int64)
         room = np.maximum(self.max_length - (total - query_full - document_full), 0)
         over = query_full + document_full > room
@@ -120,9 +122,6 @@ class DecoderEncoder:
             )
         return int(ids[0])
 
-    def _row(self, query: str, document: str) -> NDArray[np.int32]:
-        return _join([self._pieces(chunk, [(query, document)])[0] for chunk in self._chunks], 0, 0)
-
     def _pieces(self, chunk: Chunk, pairs: Sequence[tuple[str, str]]) -> list[_Piece]:
         """One chunk of each pair; a text that several pairs share is tokenized once."""
         places: dict[tuple[str, str], int] = {}
@@ -160,14 +159,6 @@ def _tokens(ends: Sequence[int], start: int, stop: int) -> tuple[int, int]:
     """
     first = bisect_right(ends, start)
     return (first, max(first, bisect_right(ends, stop))) if stop > start else _NONE
-
-
-def _queries(row: Iterable[_Piece]) -> list[tuple[int, int]]:
-    return [piece.query for piece in row]
-
-
-def _documents(row: Iterable[_Piece]) -> list[tuple[int, int]]:
-    return [piece.document for piece in row]
 
 
 def _join(row: Iterable[_Piece], query_cut: int, document_cut: int) -> NDArray[np.int32]:

@@ -94,11 +94,9 @@ class Encoder(Protocol):
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> EncodedPairs:
         """Tokenize the pairs, cut them and count their tokens."""
-        ...
 
     def assemble(self, encoded: EncodedPairs, rows: NDArray[np.int64]) -> Batch:
         """Put the given distinct pairs into padded arrays."""
-        ...
 
 
 class PairEncoder:

@@ -40,11 +40,9 @@ class KnownTexts(Protocol):
 
     def find(self, text: Hashable) -> ReadText | None:
         """Return a text's states, or ``None`` if it must be encoded."""
-        ...
 
     def keep(self, text: Hashable, read: ReadText) -> None:
         """Add a text that was just encoded."""
-        ...
 
 
 @dataclass(frozen=True)

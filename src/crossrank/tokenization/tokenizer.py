@@ -109,16 +109,12 @@ def pair_template(tokenizer: Tokenizer, pad_token_id: int | None) -> PairTemplat
     )
 
 
-def _settings(folder: Path) -> dict[str, object]:
-    path = folder / "tokenizer_config.json"
-    loaded: dict[str, object] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return loaded
-
-
 def _word_pieces(folder: Path, vocab: Path) -> Tokenizer:
     from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
-    lowercase = bool(_settings(folder).get("do_lower_case", True))
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    lowercase = bool(settings.get("do_lower_case", True))
     built: Tokenizer = BertWordPieceTokenizer(str(vocab), lowercase=lowercase)._tokenizer
     return built
 
