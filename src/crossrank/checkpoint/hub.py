@@ -20,6 +20,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 from huggingface_hub import HfApi, constants, get_token, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from crossrank.checkpoint.identity import SMALL_FILES
 from crossrank.checkpoint.model_config import read_json
 from crossrank.errors import CheckpointError, InputError, UnsupportedModelError
 
@@ -33,22 +34,6 @@ _T = TypeVar("_T")
 
 _CONFIG = "config.json"
 _INDEX = "model.safetensors.index.json"
-_SMALL_FILES = frozenset(
-    {
-        _CONFIG,
-        "config_sentence_transformers.json",
-        "sentence_bert_config.json",
-        "modules.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab.txt",
-        "vocab.json",
-        "merges.txt",
-        "chat_template.jinja",
-    }
-)
 # The modules after the transformer of a modular sentence-transformers model, such as 1_LogitScore.
 _MODULE_FILE = re.compile(r"\d+_[^/]+/(config\.json|model\.safetensors)")
 _SENTENCEPIECE = re.compile(r"[^/]+\.model")
@@ -175,7 +160,7 @@ def _twice(request: Callable[[], _T]) -> _T:
 def _needed(name: str, listed: Collection[str]) -> list[str]:
     if _CONFIG not in listed:
         raise CheckpointError(f"The repository {name!r} has no {_CONFIG}, so it is not a model. Check the name.")
-    small = [file for file in listed if file in _SMALL_FILES or _MODULE_FILE.fullmatch(file)]
+    small = [file for file in listed if file in SMALL_FILES or _MODULE_FILE.fullmatch(file)]
     if "tokenizer.json" not in listed:
         small += _matching(_SENTENCEPIECE, listed)
     if weights := _weights(listed):

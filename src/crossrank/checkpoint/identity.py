@@ -12,8 +12,8 @@ from pathlib import Path
 
 from crossrank.errors import CheckpointError
 
-# Files that scores depend on, besides the weights: config, tokenizer, modules with their prompts, chat templates.
-_SETTINGS = (
+# The small files of a model: config, tokenizer, modules with their prompts, chat template.
+SMALL_FILES = (
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -22,11 +22,15 @@ _SETTINGS = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
-    "*.model",
     "modules.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "chat_template.jinja",
+)
+# All that scores depend on, besides the weights.
+_SETTINGS = (
+    *SMALL_FILES,
+    "*.model",
     "chat_template.json",
     "[0-9]*_*/config.json",
     "[0-9]*_*/model.safetensors",

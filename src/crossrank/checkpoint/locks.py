@@ -6,7 +6,6 @@ import json
 import os
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 
 from crossrank.errors import CrossRankError
 
@@ -55,9 +54,7 @@ class FileLock:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._holder.unlink(missing_ok=True)
         self._lock.release()
 

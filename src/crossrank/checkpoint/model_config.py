@@ -26,38 +26,9 @@ _EPSILONS = ("layer_norm_eps", "norm_eps", "rms_norm_eps")
 # Far more than any classifier has. A limit, because names take memory.
 _MAX_LABELS = 100_000
 _WORDS = ("hidden_act", "activation", "hidden_activation")
-
-
-@dataclass(frozen=True)
-class PositionFacts:
-    """How an architecture counts positions.
-
-    :param key: The config key that holds the length of the position table, or ``None`` if there is no table.
-    :param padding: The padding id, if positions are counted from the next id; config.json may name another one.
-        No token can use the rows up to it, so with 1, a table of 514 rows allows 512 tokens.
-    """
-
-    key: str | None = "max_position_embeddings"
-    padding: int | None = None
-
-    def usable(self, raw: Mapping[str, Any]) -> int | None:
-        """The most tokens for which there are positions; ``None`` if config.json does not say."""
-        rows = raw.get(self.key) if self.key else None
-        if not isinstance(rows, int) or rows <= 0:
-            return None
-        if self.padding is None:
-            return rows
-        padding = raw.get("pad_token_id")
-        return rows - 1 - (padding if isinstance(padding, int) else self.padding)
-
-
-_DEFAULT_POSITIONS = PositionFacts()
-POSITIONS: Mapping[str, PositionFacts] = {
-    "camembert": PositionFacts(padding=1),
-    "roberta": PositionFacts(padding=1),
-    "xlm-roberta": PositionFacts(padding=1),
-    "xlm_roberta_flash": PositionFacts(padding=1),
-}
+# Architectures that count positions from the id after the padding's. No token can use the rows up to it, so with a
+# padding id of 1, a table of 514 rows allows 512 tokens.
+_AFTER_PADDING = ("camembert", "roberta", "xlm-roberta", "xlm_roberta_flash")
 # Configuration classes in the auto_map of checkpoints that bring their own code -> our architecture that computes the
 # same without it.
 REWRITTEN: Mapping[str, str] = {
@@ -234,7 +205,7 @@ def _usable_length(folder: Path, model_type: str, raw: Mapping[str, Any]) -> int
         # For a model that encodes texts separately, the tokenizer's limit is for a whole pair.
         raw.get("max_document_length"),
     ]
-    positions = POSITIONS.get(model_type, _DEFAULT_POSITIONS).usable(raw)
+    positions = _positions(model_type, raw)
     if positions is not None and positions < 1:
         raise CheckpointError(
             f"{folder / 'config.json'} has max_position_embeddings={raw.get('max_position_embeddings')}, which "
@@ -243,3 +214,14 @@ def _usable_length(folder: Path, model_type: str, raw: Mapping[str, Any]) -> int
     limits.append(positions)
     usable = [int(limit) for limit in limits if isinstance(limit, (int, float)) and 0 < limit < _NO_LIMIT]
     return min(usable) if usable else 512
+
+
+def _positions(model_type: str, raw: Mapping[str, Any]) -> int | None:
+    """The most tokens for which there are positions; ``None`` if config.json does not say."""
+    rows = raw.get("max_position_embeddings")
+    if not isinstance(rows, int) or rows <= 0:
+        return None
+    if model_type not in _AFTER_PADDING:
+        return rows
+    padding = raw.get("pad_token_id")
+    return rows - 1 - (padding if isinstance(padding, int) else 1)

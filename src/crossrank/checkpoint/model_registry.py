@@ -23,8 +23,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -122,11 +122,8 @@ class ModelRegistry:
         path = self.folder / HISTORY
         events = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            events.append(event)
+            with suppress(ValueError):
+                events.append(json.loads(line))
         return events
 
     def decisions(self) -> list[dict[str, Any]]:
@@ -303,8 +300,7 @@ class ModelRegistry:
             shutil.rmtree(versions / _INCOMING, ignore_errors=True)  # left by a process that was killed
             if lock.left_by is not None:
                 # The history is written before a change takes effect; check whether the last change did.
-                names = self._pointer()
-                self._tell("found", self._version(names[0]) if names else None, {"left_by": lock.left_by})
+                self._tell("found", self.current(), {"left_by": lock.left_by})
             yield versions
 
     def _point(self, event: str, names: list[str], record: Mapping[str, Any] | None) -> None:
@@ -354,7 +350,9 @@ def digest_of(folder: Path) -> str:
     for file in _files(folder):
         path = folder / file
         hashed.update(f"{len(file.as_posix())} {path.stat().st_size} {file.as_posix()}\n".encode())
-        _read(path, hashed.update)
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                hashed.update(block)
     return hashed.hexdigest()
 
 
@@ -370,16 +368,10 @@ def _files(folder: Path) -> list[Path]:
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as stream:
-        _read(source, stream.write)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _read(path: Path, take: Callable[[bytes], object]) -> None:
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            take(block)
+    with source.open("rb") as old, target.open("wb") as new:
+        shutil.copyfileobj(old, new, 1 << 20)
+        new.flush()
+        os.fsync(new.fileno())
 
 
 def _sync(folder: Path) -> None:

@@ -20,7 +20,6 @@ from crossrank.errors import (
 
 if TYPE_CHECKING:
     from crossrank.checkpoint.hub import Repository
-    from crossrank.checkpoint.model_registry import Version
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
@@ -91,9 +90,12 @@ def _local(folder: Path, name: str, revision: str | None) -> ModelFiles:
         )
     if not folder.is_dir():
         raise ModelNotFoundError(f"{str(folder)!r} is a file. Name the folder with config.json, weights and tokenizer.")
-    if (version := _in_use(folder)) is not None:
-        return ModelFiles(version.folder, name, version.name)
     if not (folder / "config.json").is_file():
+        if (folder / "current").is_file():  # a registry's
+            from crossrank.checkpoint.model_registry import ModelRegistry
+
+            if (version := ModelRegistry(folder).current()) is not None:
+                return ModelFiles(version.folder, name, version.name)
         entries = sorted(entry.name for entry in folder.iterdir())
         raise CheckpointError(
             f"{str(folder)!r} has no config.json, so it is not a model folder; it holds "
@@ -101,15 +103,6 @@ def _local(folder: Path, name: str, revision: str | None) -> ModelFiles:
             "save_pretrained() wrote, or the one into which the whole checkpoint was downloaded."
         )
     return ModelFiles(folder, name, None)
-
-
-def _in_use(folder: Path) -> Version | None:
-    """Find the version in use, if the folder is a registry."""
-    if not (folder / "current").is_file() or (folder / "config.json").is_file():
-        return None
-    from crossrank.checkpoint.model_registry import ModelRegistry
-
-    return ModelRegistry(folder).current()
 
 
 def _from_hub(
