@@ -9,6 +9,7 @@ the latter's model p(k) = k ** -eta, by maximum likelihood. Intervals are percen
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -67,17 +68,14 @@ class Propensities:
 def estimate(judged: Iterable[Judged], *, seed: int = 0) -> Propensities:
     """Estimate from stored rankings; those that were not shuffled are ignored."""
     lengths: list[int] = []
-    counts: list[dict[int, int]] = []
+    counts: list[Counter[int]] = []
     for one in judged:
         sessions = [judgement.clicked for judgement in one.judgements if judgement.clicked is not None]
         if one.ranking.shuffled < 2 or not sessions:
             continue
         place = {document: k for k, document in enumerate(one.ranking.shown[: one.ranking.shuffled])}
         lengths.append(len(place))
-        clicks: dict[int, int] = {}
-        for document in (document for clicked in sessions for document in clicked if document in place):
-            clicks[place[document]] = clicks.get(place[document], 0) + 1
-        counts.append(clicks)
+        counts.append(Counter(place[document] for clicked in sessions for document in clicked if document in place))
     if not lengths:
         return Propensities(0, 0, (), None)
     n = np.array(lengths)

@@ -66,20 +66,8 @@ class Ranking:
         documents = [_document(one, texts) for one in self.documents]
         query = _storable(self.query) if texts else digest_of(self.query)
         size = len(query.encode()) + sum(len(str(value).encode()) for one in documents for value in one.values())
-        return {
-            "request_id": self.request_id,
-            "time": self.time,
-            "model": self.model,
-            "model_version": self.model_version,
-            "dialect": self.dialect,
-            "has_texts": texts,
-            "query": query,
-            "documents": documents,
-            "shown": list(self.shown),
-            "scores": list(self.scores),
-            "shuffled": self.shuffled,
-            "size": size,
-        }
+        own = {**vars(self), "shown": list(self.shown), "scores": list(self.scores)}
+        return {**own, "has_texts": texts, "query": query, "documents": documents, "size": size}
 
 
 @dataclass(frozen=True)
@@ -230,29 +218,25 @@ class Store(Database):
         :param newest: Only this many of the newest, newest first.
         :raises StoreError: If the database can't be read.
         """
-        last = None
-        found = select(RankingRow)
+        found = select(RankingRow).order_by(RankingRow.id if newest is None else RankingRow.id.desc())
         if not all_rankings:
             found = found.where(select(JudgementRow.id).where(JudgementRow.ranking_id == RankingRow.id).exists())
+        page = found
         while newest is None or newest > 0:
-            page = found.limit(_PAGE if newest is None else min(_PAGE, newest))
-            if newest is None:
-                page = page.order_by(RankingRow.id) if last is None else page.order_by(RankingRow.id).where(
-                    RankingRow.id > last
-                )  # fmt: skip
-            else:
-                page = page.order_by(RankingRow.id.desc())
-                page = page if last is None else page.where(RankingRow.id < last)
+            most = _PAGE if newest is None else min(_PAGE, newest)
             with self.errors(), Session(self.engine, expire_on_commit=False) as session:
-                rankings = session.scalars(page).all()
+                rankings = session.scalars(page.limit(most)).all()
                 by_ranking = self._judgements(session, [one.id for one in rankings])
                 session.expunge_all()
             for ranking in rankings:
                 yield Judged(ranking, by_ranking.get(ranking.id, []))
-            if len(rankings) < (_PAGE if newest is None else min(_PAGE, newest)):
+            if len(rankings) < most:
                 return
             last = rankings[-1].id
-            newest = None if newest is None else newest - len(rankings)
+            if newest is None:
+                page = found.where(RankingRow.id > last)
+            else:
+                page, newest = found.where(RankingRow.id < last), newest - most
 
     def _judgements(self, session: Session, rankings: Sequence[int]) -> dict[int, list[JudgementRow]]:
         found: dict[int, dict[str | int, JudgementRow]] = {}

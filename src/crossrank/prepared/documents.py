@@ -245,7 +245,7 @@ class PreparedDocuments:
         data = None if row is None else self._store.data(row)
         if row is None or data is None:
             return None
-        return unpack(data, row.tokens, self._hidden, self._storage or "int8", row.tokens_cut)
+        return unpack(data, row.tokens, self._hidden, self.storage, row.tokens_cut)
 
     def stored(self, ids: Sequence[str]) -> list[StoredText]:
         """Return placeholders for the texts of documents.

@@ -23,7 +23,7 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,10 @@ DIRECTORY = "directory.sqlite"
 SEGMENT_BYTES = 1 << 30
 # For how long a second writer waits for the first.
 _WAIT = 10.0
+_SEGMENT = re.compile(r"segment-(\d+)\.bin")
 # Bytes that a compaction copies at a time.
 _COPIED = 16 << 20
+_KEPT = "What was added before stays; the same command goes on from there."
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -158,13 +160,11 @@ class Store:
 
     def by_digest(self, digest: bytes) -> Row | None:
         """Find a document by its text's digest."""
-        with self._lock:
-            return self._one("digest = ?", digest)
+        return self._one("digest = ?", digest)
 
     def by_id(self, identifier: str) -> Row | None:
         """Find a document by its id."""
-        with self._lock:
-            return self._one("id = ?", identifier)
+        return self._one("id = ?", identifier)
 
     def rows(self) -> Iterator[Row]:
         """All documents, in the order of their positions."""
@@ -262,10 +262,11 @@ class Store:
         return connection
 
     def _one(self, where: str, value: Any) -> Row | None:
-        try:
-            return _one_row(self._connection, where, value)
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
+        with self._lock:
+            try:
+                return _one_row(self._connection, where, value)
+            except sqlite3.DatabaseError as error:
+                raise self._damaged(error) from error
 
     def mapped(self, number: int) -> memoryview | None:
         """Map the current content of a segment."""
@@ -285,9 +286,6 @@ class Store:
             f"{str(self.folder / DIRECTORY)!r} can't be read: {error}. If it is damaged, delete the folder and prepare "
             "the documents again."
         )
-
-
-_KEPT = "What was added before stays; the same command goes on from there."
 
 
 class Writer:
@@ -326,7 +324,7 @@ class Writer:
         for identifier, digest, *_ in documents:
             row = places.get(digest) or self.by_digest(digest)
             assert row is not None  # the caller leaves out the bytes only of texts that are stored
-            rows.append((identifier, *_values(row)[1:]))
+            rows.append(astuple(replace(row, id=identifier)))
         self._write(f"INSERT OR REPLACE INTO documents ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def remove(self, ids: Iterable[str]) -> None:
@@ -390,10 +388,3 @@ def _one_row(connection: sqlite3.Connection, where: str, value: Any) -> Row | No
 
 def _all_rows(connection: sqlite3.Connection) -> list[Row]:
     return [Row(*row) for row in connection.execute(f"SELECT {_COLUMNS} FROM documents ORDER BY segment, start")]
-
-
-_SEGMENT = re.compile(r"segment-(\d+)\.bin")
-
-
-def _values(row: Row) -> tuple[Any, ...]:
-    return (row.id, row.digest, row.segment, row.start, row.size, row.tokens, row.tokens_cut, row.checksum)
