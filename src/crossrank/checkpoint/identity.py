@@ -79,8 +79,6 @@ class LoadedFiles:
     The identity is computed on first use, because hashing the weights would make the bundled model start up to half
     again as slowly. Size, time and inode of every file are noted before the model is loaded, so
     that the identity of files that changed in the meantime is never taken for that of the model in memory.
-
-    :param folder: The model's folder.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -56,7 +56,6 @@ _NUMBER = re.compile(r"\.\d+\.")
 class Tensor:
     """The location of a tensor.
 
-    :param path: Its file.
     :param offset: Its first byte in the file.
     :param dtype: As safetensors spells it.
     """

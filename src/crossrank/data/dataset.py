@@ -182,7 +182,7 @@ def _counting(
     known = corpus.index
     if not any(q in queries and any(d in known for d in judged) for q, judged in qrels.items()):
         some = [(q, d) for q, judged in qrels.items() for d in judged][:_LOOKED_AT]
-        raise diagnose(path, {"queries": [q for q, _ in some], "documents": [d for _, d in some]}, queries, known)
+        raise diagnose(path, some, queries, known)
     for query, judged in qrels.items():
         place = f"{places[query]}: {query!r}" if query in places else None
         if query not in queries:
@@ -212,7 +212,7 @@ def _candidates(
 ) -> Candidates:
     numbers = {query: i for i, query in enumerate(counting)}
     collected = CandidateRows()
-    looked_at: list[RunRow] = []
+    looked_at: list[tuple[str, str]] = []
     any_known = False
     unjudged: set[str] = set()
     for row in rows[0]:
@@ -231,10 +231,9 @@ def _candidates(
                 else:
                     collected.add(numbers[row.query], document, row.score, row.rank, row.place)
         if not any_known and len(looked_at) < _LOOKED_AT:
-            looked_at.append(row)
+            looked_at.append((row.query, row.document))
     if not any_known:
-        columns = {"queries": [row.query for row in looked_at], "documents": [row.document for row in looked_at]}
-        raise diagnose(rows[1], columns, queries, corpus.index)
+        raise diagnose(rows[1], looked_at, queries, corpus.index)
     return collected.build(len(counting), notes)
 
 

@@ -133,8 +133,7 @@ def _from_beir(folder: Path, settings: ReadSettings, report: ReadReport) -> Iter
     queries, corpus = folder_queries(folder, notes), folder_corpus(folder, notes)
     judged = list(qrels_lines(paths, notes))
     if not any(query in queries and document in corpus.index for _, query, document, _ in judged):
-        columns = {"queries": [row[1] for row in judged], "documents": [row[2] for row in judged]}
-        raise diagnose(paths[0], columns, queries, corpus.index)
+        raise diagnose(paths[0], [row[1:3] for row in judged], queries, corpus.index)
     yield from _labelled(judged, queries, corpus, report)
     for what, count in notes.counts.items():
         report.note(what, count)

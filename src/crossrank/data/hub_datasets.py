@@ -64,10 +64,7 @@ def fetch(name: str, split: str, *, cache_folder: str | Path | None = None) -> P
 
 
 def _needed(repository: str, listed: list[str], split: str) -> list[str]:
-    """Choose the files to download: the text files of BEIR's layout, else the Parquet files.
-
-    :raises InputError: If the repository has neither.
-    """
+    """Choose the files to download: the text files of BEIR's layout, else the Parquet files."""
     texts = [
         next((name for name in (f"{stem}.jsonl", f"{stem}.jsonl.gz") if name in listed), "")
         for stem in ("corpus", "queries")

@@ -36,7 +36,6 @@ class Line:
 
     :param file: The file as it was named, ``"-"`` for standard input.
     :param number: Counted from 1.
-    :param text: The text of the line.
     """
 
     file: str
@@ -53,7 +52,6 @@ class Line:
 class Document:
     """A document to rank.
 
-    :param line: The line it was read from.
     :param text: The text to score.
     :param is_record: Whether the line is a JSON object rather than the text itself.
     """

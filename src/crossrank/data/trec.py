@@ -7,7 +7,7 @@ the rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,20 +229,20 @@ def write_run(path: Path, tag: str, rankings: Iterable[tuple[str, Iterable[tuple
 
 
 def diagnose(
-    path: Path, rows: Mapping[str, Iterable[str]], queries: Iterable[str], documents: Iterable[str]
+    path: Path, rows: Sequence[tuple[str, str]], queries: Iterable[str], documents: Iterable[str]
 ) -> InputError:
     """Explain why no line of a file is known: which columns contain what.
 
-    :param rows: Name of a column -> some of its values.
+    :param rows: Query and document of some lines.
     """
-    known_queries, known_documents = set(queries), set(documents)
+    columns = {"queries": {query for query, _ in rows}, "documents": {document for _, document in rows}}
+    known = {"queries": set(queries), "documents": set(documents)}
     seen = []
-    for column, values in rows.items():
-        distinct = set(values)
-        for what, known in (("queries", known_queries), ("documents", known_documents)):
-            if (shared := len(distinct & known)) and column != what:
-                seen.append(f"its column for {column} contains {what} ({shared} of {len(distinct)} values)")
-    examples = "; ".join(f"{column}: {', '.join(map(cut, sorted(set(values))[:2]))}" for column, values in rows.items())
+    for column, values in columns.items():
+        for what, there in known.items():
+            if (shared := len(values & there)) and column != what:
+                seen.append(f"its column for {column} contains {what} ({shared} of {len(values)} values)")
+    examples = "; ".join(f"{column}: {', '.join(map(cut, sorted(values)[:2]))}" for column, values in columns.items())
     hint = f"The columns look swapped: {' and '.join(seen)}." if seen else f"It contains, for example, {examples}."
     return InputError(f"{path}: no line names both a known query and a known document. {hint}")
 

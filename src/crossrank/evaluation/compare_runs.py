@@ -9,7 +9,7 @@ from typing import Any
 from crossrank.data.candidates import CandidateRows, Candidates
 from crossrank.data.dataset import NO_RELEVANT
 from crossrank.data.text_lines import Notes
-from crossrank.data.trec import Qrels, RunRow, diagnose, grades_of, read_qrels, read_run, run_rows
+from crossrank.data.trec import Qrels, diagnose, grades_of, read_qrels, read_run, run_rows
 from crossrank.errors import InputError
 from crossrank.evaluation.measures import DEFAULT, parse
 from crossrank.evaluation.result import Evaluation, System
@@ -87,7 +87,7 @@ def _system(
 def _read(run: Any, name: str, qrels: Qrels, ids: dict[str, int], notes: Notes) -> Candidates:
     numbers = {query: number for number, query in enumerate(qrels)}
     rows = CandidateRows()
-    looked_at: list[RunRow] = []
+    looked_at: list[tuple[str, str]] = []
     path = Path(run) if isinstance(run, (str, Path)) else Path(name)
     for row in read_run(path) if isinstance(run, (str, Path)) else run_rows(run, name):
         if row.query in numbers:
@@ -95,8 +95,7 @@ def _read(run: Any, name: str, qrels: Qrels, ids: dict[str, int], notes: Notes) 
         else:
             notes.add(UNJUDGED, f"{row.place}: {row.query!r}")
             if len(looked_at) < _LOOKED_AT:
-                looked_at.append(row)
+                looked_at.append((row.query, row.document))
     if not len(rows):
-        columns = {"queries": [row.query for row in looked_at], "documents": [row.document for row in looked_at]}
-        raise diagnose(path, columns, qrels, {document for judged in qrels.values() for document in judged})
+        raise diagnose(path, looked_at, qrels, {document for judged in qrels.values() for document in judged})
     return rows.build(len(qrels), notes)

@@ -47,8 +47,7 @@ def disagreements(
 ) -> list[Disagreement]:
     """Find the queries on which two systems differ, largest difference first.
 
-    :param a: The name of the first system.
-    :param b: The name of the second system.
+    :param a: The name of the first system; ``b`` of the second.
     :param measure: By default the evaluation's main one.
     :param most: The most queries. Queries without a difference are not included.
     :param explainer: For each query, explains the first document of ``b``, and the first document of ``a`` that is not

@@ -36,7 +36,6 @@ from crossrank.evaluation.systems import (
     Embedder,
     Scored,
     Scorer,
-    first_stage,
     score_bi_encoder,
     score_cross_encoder,
     unique_name,
@@ -89,7 +88,7 @@ def evaluate(
     assert dataset.candidates is not None  # for the type checker; with_bm25 has made them
     candidates = dataset.candidates
     with tempfile.TemporaryDirectory(prefix="crossrank-") if work is None else nullcontext(work) as folder:
-        scored = [first_stage(dataset, candidates)]
+        scored = [Scored(dataset.first_stage, "first stage", candidates.scores)]
         common: dict[str, Any] = {"depth": depth, "work": Path(folder), "show_progress": show_progress}
         if bi_encoder is not None:
             name = _name(bi_encoder, [one.name for one in scored])

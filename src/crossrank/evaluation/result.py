@@ -55,8 +55,6 @@ class System:
     :param intervals: Measure -> the ends of the 95 % interval of its mean (bootstrap over queries).
     :param top: Query -> its first documents, best first.
     :param milliseconds: Time of each query, ``[queries]``; ``None`` if nothing was computed.
-    :param pairs: Number of pairs scored.
-    :param seconds: Time for scoring.
     :param pairs_cut: Number of pairs from which tokens were cut.
     :param ties: Candidates whose raw score equals that of another candidate of the query.
     :param facts: How it ran (engine, precision, threads, revision, ...).

@@ -121,7 +121,6 @@ def compare_all(
     """Compare every two systems on every measure: the later one in the list against the earlier one.
 
     :param systems: Names, and measure -> ``[queries]``.
-    :param dataset: The name of the dataset with these queries.
     """
     pairs = list(combinations(systems, 2))
     if not pairs:

@@ -142,11 +142,6 @@ class Scored:
         return [ids[i] for i in candidates.documents[self.order(candidates, query, depth)].tolist()]
 
 
-def first_stage(dataset: Dataset, candidates: Candidates) -> Scored:
-    """The first stage itself."""
-    return Scored(dataset.first_stage, "first stage", candidates.scores)
-
-
 def score_cross_encoder(
     dataset: Dataset,
     candidates: Candidates,

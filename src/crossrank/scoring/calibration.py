@@ -225,19 +225,18 @@ class Calibration:
             ) from error
         return cls.from_dict(value, f"The file {os.fspath(path)!r}")
 
-    def only_raw(self, chosen: Activation, given: Any) -> Activation:
+    def only_raw(self, chosen: Activation, given: Any) -> None:
         """Refuse every activation but raw scores: the calibration makes the scores.
 
         :param chosen: The activation of the call.
         :param given: As the caller wrote it, for the message.
         :raises InputError: If it is not ``"identity"``.
         """
-        if chosen.kind == "logit":
-            return chosen
-        raise InputError(
-            f"activation_fn={given!r}, but this model's scores are calibrated. Give 'identity' for raw scores, or make "
-            "a CrossEncoder without a calibration."
-        )
+        if chosen.kind != "logit":
+            raise InputError(
+                f"activation_fn={given!r}, but this model's scores are calibrated. Give 'identity' for raw scores, or "
+                "make a CrossEncoder without a calibration."
+            )
 
     @classmethod
     def of(cls, given: Any, activation_fn: Any = None) -> Calibration | None:
@@ -269,10 +268,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 
 def _made(kind: type[_T], value: Mapping[str, Any]) -> _T:
-    """Make a dataclass from JSON values, and check their types.
-
-    :raises TypeError: If a type is wrong, or a key is missing or unknown.
-    """
+    """Make a dataclass from JSON values, and check their types."""
     made = kind(**value)
     for field in fields(made):  # type: ignore[arg-type]
         found = getattr(made, field.name)

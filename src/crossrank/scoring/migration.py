@@ -213,11 +213,8 @@ class SentenceTransformersNames:
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse what would have no effect, such as ``model.device = "cuda"``."""
-        if not name.startswith("_") and name in self._FIXED:
-            known = name not in self.__dict__
-        else:
-            known = name.startswith("_") or name in self._SETTABLE
-        if not known:
+        first = name in self._FIXED and name not in self.__dict__
+        if not (first or name.startswith("_") or name in self._SETTABLE):
             raise MissingAttributeError(
                 f"{name} can't be set to {value!r}: it would have no effect. Pass it to the constructor if it takes "
                 f"it; what can be set is {', '.join(sorted(self._SETTABLE))}."

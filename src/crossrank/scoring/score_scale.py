@@ -75,8 +75,6 @@ def find_label(label: str | int | None, num_labels: int | None, labels: Sequence
 
     :param label: What the caller named.
     :param num_labels: How many the caller expects.
-    :param labels: The model's.
-    :param name: The model's name.
     :raises InputError: If the model has no such label, or another number of them.
     """
     if num_labels is not None and num_labels != len(labels):

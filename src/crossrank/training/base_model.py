@@ -34,8 +34,6 @@ _LORA_TARGETS = (
 class Base:
     """The model that training starts from.
 
-    :param files: Its source.
-    :param config: Its configuration.
     :param folder: Where transformers can load it from: its own folder, or a float32 copy.
     """
 

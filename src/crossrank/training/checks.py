@@ -17,13 +17,7 @@ CUT = "documents cut at the end"
 
 @dataclass(frozen=True)
 class DataIssue:
-    """One kind of problem in the data.
-
-    :param what: What was found.
-    :param count: How often.
-    :param done: How it was handled.
-    :param examples: Files and lines of the first ones.
-    """
+    """One kind of problem in the data: what was found, how often, how it was handled, and where the first ones are."""
 
     what: str
     count: int

@@ -95,7 +95,6 @@ def compare_models(
 ) -> PairedComparison:
     """Compare the model in use with a candidate.
 
-    :param dataset: The name of the dataset.
     :param before: The measure of the model in use, ``[queries]``; ``after`` of the candidate.
     :param weights: How much each query counts, ``[queries]``; their mean becomes 1.
     """

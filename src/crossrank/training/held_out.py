@@ -39,10 +39,7 @@ class HeldOut:
 
 
 def measure(groups: Sequence[Group], logits_of: Scorer) -> HeldOut:
-    """Score all pairs of held-out groups and measure the ranking.
-
-    :param logits_of: Pairs to logits ``[pairs]``.
-    """
+    """Score all pairs of held-out groups and measure the ranking."""
     pairs = [one.pair for group in groups for one in group.judged]
     logits = np.asarray(logits_of(pairs), np.float64)
     labels = np.array([one.label for group in groups for one in group.judged])
@@ -144,8 +141,7 @@ def compare_held_out(
 ) -> HeldOutComparison:
     """Measure the trained model, its base and BM25 on the same groups.
 
-    :param result: From pairs to the logits of the trained model.
-    :param base: From pairs to the logits of the base.
+    :param result: From pairs to the logits of the trained model; ``base`` to those of the base.
     :param learnt: Documents that were relevant in training.
     :raises MissingExtraError: If bm25s is not installed.
     """

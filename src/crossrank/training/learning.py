@@ -311,10 +311,7 @@ def _digest(row: Row) -> str:
 
 
 class _State:
-    """Which rows were used, and how many rounds were run against each version (``""``: before the first).
-
-    :raises InputError: If the file is damaged.
-    """
+    """Which rows were used, and how many rounds were run against each version (``""``: before the first)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

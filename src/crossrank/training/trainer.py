@@ -300,10 +300,7 @@ def _at_once(settings: Settings, prepared: Columns, rows: int) -> int:
 def _save_point(
     work: Path, split: DataSplit, base: str | None, resume: bool, tell: Callable[[str], object]
 ) -> Path | None:
-    """Find the save point to continue from, and prepare the folder for the run.
-
-    :raises InputError: If the stopped run was a different one.
-    """
+    """Find the save point to continue from, and prepare the folder for the run."""
     marker, print_of_this = work / RUN, _fingerprint(split, base)
     if resume and marker.is_file():
         if json.loads(marker.read_text(encoding="utf-8")) != print_of_this:
