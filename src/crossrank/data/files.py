@@ -42,19 +42,25 @@ def read_judgements(sources: Sequence[Source], settings: ReadSettings, report: R
         elif isinstance(source, Dataset) or is_ir_dataset(source):
             yield from _from_dataset(source, report)
         else:
-            for row in rows_of(source):
-                try:
-                    if isinstance(row, RowError):
-                        raise row
-                    found = judgements_of(row, settings, report)
-                except RowError as error:  # noqa: PERF203
-                    if not settings.skip_bad:
-                        raise
-                    report.skipped += 1
-                    report.first_skipped = report.first_skipped or f"{error.place}: {error.reason}"
-                else:
-                    report.rows += 1
-                    yield from found
+            for _, found in judged_rows(source, settings, report):
+                report.rows += 1
+                yield from found
+
+
+def judged_rows(source: Source, settings: ReadSettings, report: ReadReport) -> Iterator[tuple[Row, list[Judgement]]]:
+    """Give the rows of a file or a table in memory, each with its judgements; see :func:`read_judgements`."""
+    for row in rows_of(source):
+        try:
+            if isinstance(row, RowError):
+                raise row
+            found = judgements_of(row, settings, report)
+        except RowError as error:  # noqa: PERF203
+            if not settings.skip_bad:
+                raise
+            report.skipped += 1
+            report.first_skipped = report.first_skipped or f"{error.place}: {error.reason}"
+        else:
+            yield row, found
 
 
 def rows_of(source: Source) -> Iterator[Row | RowError]:

@@ -68,13 +68,6 @@ def native_precision(requested: str) -> str:
     return "bfloat16" if "BF16" in capabilities else "float32"
 
 
-def _settings(precision: str) -> Mapping[str, Any]:
-    """OpenVINO's settings. With ``"int8"``, all but the matrix products runs in the processor's fastest precision."""
-    if precision != "int8":
-        return _SETTINGS[precision]
-    return {**_SETTINGS[native_precision("auto")], "DYNAMIC_QUANTIZATION_GROUP_SIZE": _INT8_GROUP}
-
-
 class CompiledGraph:
     """A compiled graph; safe to call from many threads.
 
@@ -91,14 +84,18 @@ class CompiledGraph:
             "precision": precision,
             "threads": threads,
         }
+        int8 = precision == "int8"
         settings = {
-            **_settings(precision),
+            # With int8, all but the matrix products runs in the processor's fastest precision.
+            **_SETTINGS[native_precision("auto") if int8 else precision],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_KERNELS,
             # Pinned threads of two processes would share one core while another is idle.
             "ENABLE_CPU_PINNING": False,
         }
+        if int8:
+            settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = _INT8_GROUP
         try:
             self._compiled = shared_core().compile_model(graph, "CPU", settings)
         except (RuntimeError, MemoryError) as error:

@@ -167,7 +167,7 @@ def chat_renderer(folder: Path, prompt: str, settings: Mapping[str, Any]) -> Cal
     :param settings: Arguments of the template besides the messages.
     :returns: A function of three arguments: whether contents are lists of parts (not strings), query, and document.
     """
-    with _quiet():
+    with quiet_transformers():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if not tokenizer.chat_template:
         return None
@@ -216,7 +216,7 @@ def _check_precision(precision: str, device: Any) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Silence transformers' progress bars and loading reports."""
     log = transformers.utils.logging
     bars, level = log.is_progress_bar_enabled(), log.get_verbosity()
@@ -234,7 +234,7 @@ def _load(kind: str, folder: Path, place: _OnDevice) -> Any:
     # For its errors about pickled, missing, truncated or damaged weights.
     load_weights(folder)
     try:
-        with _quiet():
+        with quiet_transformers():
             model, report = getattr(transformers, kind).from_pretrained(
                 folder,
                 # `dtype` is the newer name; all versions from 4.51 on accept this one.

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from crossrank.errors import CheckpointError
 from crossrank.forks import native_code
 from crossrank.progress import progress_of
 from crossrank.scoring.lazy_model import LazyModel
-from crossrank.tokenization.batching import make_batches
+from crossrank.tokenization.batching import group_rows
 from crossrank.validation import check_choice, check_documents, check_model_name, check_revision, check_text
 
 # Padded tokens of one forward pass, and texts that are tokenized and sorted together: see cross_encoder.py.
@@ -116,8 +115,8 @@ class BiEncoder(LazyModel[LoadedBiEncoder]):
         if role is not None:
             check_choice("role", role, ROLES, ", or leave it out")
         model = self._load()
-        prompts = {"query": model.embedding.query_prompt, "document": model.embedding.document_prompt}
-        prompt = model.embedding.default_prompt if role is None else prompts[role]
+        found = model.embedding
+        prompt = {None: found.default_prompt, "query": found.query_prompt, "document": found.document_prompt}[role]
         started = time.perf_counter()
         row_of: dict[str, int] = {}
         inverse = np.fromiter((row_of.setdefault(text, len(row_of)) for text in checked), np.int64, len(checked))
@@ -132,18 +131,17 @@ class BiEncoder(LazyModel[LoadedBiEncoder]):
                 with native_code():
                     encoded, cut[start : start + CHUNK] = model.encoder.encode(chunk)
                 lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-                assemble = partial(model.encoder.assemble, encoded)
-                for batch in make_batches(lengths, np.arange(len(encoded)), assemble, token_budget=TOKEN_BUDGET):
+                for rows in group_rows(lengths, np.arange(len(encoded)), TOKEN_BUDGET):
+                    batch = model.encoder.assemble(encoded, rows)
                     with native_code():
-                        rows = model.engine.embed(batch)
-                    vectors[start + batch.rows] = rows
-                    if not np.isfinite(rows).all():
+                        vectors[start + rows] = model.engine.embed(batch)
+                    if not np.isfinite(vectors[start + rows]).all():
                         raise CheckpointError(
                             f"{self.name} gives vectors with NaN or infinity. Its weights are damaged, or they "
                             "overflow: try precision='float32', or download it again."
                         )
                     tokens += batch.tokens
-                    progress(len(batch.rows))
+                    progress(len(rows))
             progress(len(checked) - len(distinct))
         return Embeddings(vectors[inverse], cut[inverse], tokens, time.perf_counter() - started)
 

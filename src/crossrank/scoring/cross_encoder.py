@@ -6,7 +6,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from crossrank.scoring.activation import softmax
 from crossrank.scoring.calibration import Calibration
 from crossrank.scoring.cross_encoder_model import ActivationLike, CrossEncoderModel
 from crossrank.scoring.migration import check_call
-from crossrank.tokenization.batching import Batch, make_batches
+from crossrank.tokenization.batching import Batch, group_rows
 from crossrank.tokenization.pair_encoder import EncodedPairs
 from crossrank.validation import (
     check_batch_size,
@@ -206,14 +205,10 @@ class CrossEncoder(CrossEncoderModel):
         :param token_budget: The most tokens of one batch, padding included; a single pair may exceed it. Documents that
             were all read before may have four times as many.
         """
-        return make_batches(
-            encoded.lengths,
-            encoded.pairs[:, 1],
-            partial(self._load().encoder.assemble, encoded),
-            token_budget=token_budget * (_KNOWN_PER_NEW if encoded.all_known else 1),
-            most_rows=batch_size,
-            apart=encoded.apart,
-        )
+        encoder = self._load().encoder
+        budget = token_budget * (_KNOWN_PER_NEW if encoded.all_known else 1)
+        groups = group_rows(encoded.lengths, encoded.pairs[:, 1], budget, batch_size, apart=encoded.apart)
+        return (encoder.assemble(encoded, rows) for rows in groups)
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Run one batch: its logits, ``[batch, labels]``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,16 +80,3 @@ def fill(rows: Sequence[Sequence[int]], length: int, value: int) -> NDArray[np.i
     for row, ids in enumerate(rows):
         filled[row, : len(ids)] = ids
     return filled
-
-
-def make_batches(
-    lengths: NDArray[np.int64],
-    documents: NDArray[np.int64],
-    assemble: Callable[[NDArray[np.int64]], Batch],
-    *,
-    token_budget: int,
-    most_rows: int | None = None,
-    apart: bool = False,
-) -> Iterator[Batch]:
-    """Plan the batches and assemble each when it is asked for, so that only a few exist at a time."""
-    return (assemble(rows) for rows in group_rows(lengths, documents, token_budget, most_rows, apart=apart))

@@ -138,20 +138,18 @@ def count_cut(report: DataReport, groups: Sequence[Group], lengths: Callable[[An
 
 
 def split_by_query(groups: Sequence[Group], share: float, seed: int) -> tuple[list[Group], list[Group]]:
-    """Divide groups into a training and a held-out part. The part depends only on the query and the seed.
-
-    Queries that differ only in case and white space get the same part.
-    """
-
-    def place(group: Group) -> float:
-        digest = hashlib.blake2b(f"{seed}\n{same_query(group.query)}".encode(errors="surrogatepass"), digest_size=8)
-        return int.from_bytes(digest.digest(), "big") / 2**64
-
+    """Divide groups into a training and a held-out part, see :func:`is_held_out`."""
     train: list[Group] = []
     held: list[Group] = []
     for group in groups:
-        (held if place(group) < share else train).append(group)
+        (held if is_held_out(group.query, share, seed) else train).append(group)
     return train, held
+
+
+def is_held_out(query: str, share: float, seed: int) -> bool:
+    """Whether a query is in the held-out part, which depends only on the query and the seed, see :func:`same_query`."""
+    digest = hashlib.blake2b(f"{seed}\n{same_query(query)}".encode(errors="surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "big") / 2**64 < share
 
 
 def need_pairs(groups: Sequence[Group], report: DataReport) -> None:

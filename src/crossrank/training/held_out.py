@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,13 +60,7 @@ def sentence_transformers_logits(model: Any, batch_size: int) -> Scorer:
     """Make a function from pairs to the logits of a model."""
     import torch
 
-    def logits(pairs: list[tuple[str, str]]) -> NDArray[np.float32]:
-        scores: NDArray[np.float32] = model.predict(
-            pairs, batch_size=batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
-        )
-        return scores
-
-    return logits
+    return partial(model.predict, batch_size=batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False)
 
 
 class HeldOutEvaluator(BaseEvaluator):  # type: ignore[misc]

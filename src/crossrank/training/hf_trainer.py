@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from sentence_transformers.cross_encoder import CrossEncoderTrainer
 from transformers import TrainerCallback
-from transformers.utils import logging as transformers_logging
 
+from crossrank.engines.torch_engine import quiet_transformers
 from crossrank.errors import CheckpointError
 from crossrank.optional import require
 from crossrank.training.base_model import read_up_to
@@ -154,18 +154,12 @@ def quiet() -> Iterator[None]:
     """Silence progress bars and messages of transformers, datasets and sentence-transformers. Errors still raise."""
     datasets = require("datasets", extra="train", purpose="Training")
     theirs = logging.getLogger("sentence_transformers")
-    level, verbosity = theirs.level, transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
+    level = theirs.level
     theirs.setLevel(logging.ERROR)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
     try:
-        with warnings.catch_warnings():
+        with quiet_transformers(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(torch|transformers|sentence_transformers|accelerate)\.")
             yield
     finally:
         theirs.setLevel(level)
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -27,12 +27,11 @@ from crossrank.atomic_write import write_atomically
 from crossrank.checkpoint.locks import FileLock
 from crossrank.checkpoint.model_registry import DECISIONS, ModelRegistry
 from crossrank.data.dataset import Dataset
-from crossrank.data.files import Source, rows_of
-from crossrank.data.forms import judgements_of
-from crossrank.data.judgements import Group, Judgement, ReadReport, ReadSettings, Row, RowError
+from crossrank.data.files import Source, judged_rows
+from crossrank.data.judgements import Judgement, ReadReport, ReadSettings, Row
 from crossrank.data.open_dataset import open_dataset
 from crossrank.errors import InputError
-from crossrank.training.checks import digest_of_query, same_query, split_by_query
+from crossrank.training.checks import digest_of_query, is_held_out, same_query
 from crossrank.training.decision import Budget, Criteria, Decision, fewest_queries
 from crossrank.training.held_out_feedback import ETA, Held, as_dataset, query_of
 from crossrank.training.promotion import BUNDLED, promote
@@ -237,17 +236,7 @@ def _read(
     not_to_train_on = {same_query(text) for text in trusted.queries.values()} if trusted is not None else set()
     for source in sources:
         read.files += 1
-        for row in rows_of(source):
-            try:
-                if isinstance(row, RowError):
-                    raise row
-                found = judgements_of(row, reading, read.report)
-            except RowError as error:
-                if not reading.skip_bad:
-                    raise
-                read.report.skipped += 1
-                read.report.first_skipped = read.report.first_skipped or str(error)
-                continue
+        for row, found in judged_rows(source, reading, read.report):
             digest = _digest(row)
             read.rows[digest] += 1
             read.judgements += len(found)
@@ -257,7 +246,8 @@ def _read(
                 read.new_rows += 1
                 read.new_judgements += len(found)
             query = found[0].query if found else query_of(row, reading)
-            if trusted is None and _is_held_out(query, rules.eval_share) and digest_of_query(query) not in learnt:
+            held_out = trusted is None and is_held_out(query, rules.eval_share, _SEED)
+            if held_out and digest_of_query(query) not in learnt:
                 read.held.add(row, reading)
             elif same_query(query) in not_to_train_on:
                 read.report.note("rows of queries that the decision is made on (not trained on)")
@@ -299,10 +289,6 @@ def _sources(feedback: str | os.PathLike[str] | Sequence[Mapping[str, Any]]) -> 
     if not files:
         raise InputError(f"{str(path)!r} has no file of feedback. Known endings: {', '.join(ENDINGS)}, also with .gz.")
     return list(map(str, files))
-
-
-def _is_held_out(query: str, share: float) -> bool:
-    return bool(split_by_query([Group(query, ())], share, _SEED)[1])
 
 
 def _digest(row: Row) -> str:

@@ -30,8 +30,7 @@ class Columns:
 
 def pairs(groups: Sequence[Group], settings: Settings) -> Columns:
     """``query``, ``document``, ``label``."""
-    judged = [one for group in groups for one in group.judged]
-    return _pairs(judged, [one.label for one in judged])
+    return _pairs(groups, lambda one: one.label)
 
 
 def teacher_pairs(groups: Sequence[Group], settings: Settings) -> Columns:
@@ -39,15 +38,15 @@ def teacher_pairs(groups: Sequence[Group], settings: Settings) -> Columns:
 
     :raises InputError: If a pair has no teacher score.
     """
+    return _pairs(groups, lambda one: _teacher(one, settings))
+
+
+def _pairs(groups: Sequence[Group], label: Callable[[Judgement], float]) -> Columns:
     judged = [one for group in groups for one in group.judged]
-    return _pairs(judged, [_teacher(one, settings) for one in judged])
-
-
-def _pairs(judged: list[Judgement], labels: list[float]) -> Columns:
     data: dict[str, list[Any]] = {
         "query": [one.query for one in judged],
         "document": [one.document for one in judged],
-        "label": labels,
+        "label": list(map(label, judged)),
     }
     return Columns(data, len(judged), 1, {})
 
