@@ -27,7 +27,7 @@ class Server:
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = httpx.Client(base_url=self.url, timeout=60)
+        self.client = httpx.Client(base_url=self.url, timeout=300)
 
     def post(self, body: Any, path: str = "/v1/rerank", **headers: str) -> httpx.Response:
         return self.client.post(path, json=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
