@@ -23,6 +23,8 @@ from benchmarks.workloads import Pair
 ROOT = Path(__file__).resolve().parents[1]
 # optimum-intel and others hold transformers and huggingface_hub back, so they have an environment of their own.
 PEERS = ROOT / ".bench-venv" / "bin" / "python"
+# infinity holds them back further; benchmarks/server.py says what to install.
+INFINITY = ROOT / ".bench-infinity" / "bin" / "python"
 
 # Which ONNX file holds what.
 _ONNX = {"onnx": "float32", "onnx-int8": "int8"}
@@ -106,15 +108,42 @@ def _flashrank(folder: Path, threads: int) -> tuple[Score, dict[str, Any]]:
     model_file_map[folder.name] = "model.onnx"
     model = Ranker(folder.name, cache_dir=str(folder.parent), max_length=512)
 
+    def of_query(query: str, documents: list[str]) -> list[float]:
+        passages = [{"id": i, "text": document} for i, document in enumerate(documents)]
+        ranked = sorted(model.rerank(RerankRequest(query=query, passages=passages)), key=lambda row: row["id"])
+        probabilities = [float(row["score"]) for row in ranked]
+        return [math.log(p / (1 - p)) for p in probabilities]
+
+    return _query_by_query(of_query), {"precision": _ONNX[folder.name]}
+
+
+def _infinity(folder: Path, threads: int) -> tuple[Score, dict[str, Any]]:
+    """Its engine in this process, without HTTP, with the settings of its server. It ranks query by query."""
+    import torch
+    from infinity_emb import EngineArgs, SyncEngineArray
+
+    torch.set_num_threads(threads)
+    args = EngineArgs(model_name_or_path=str(folder), engine="torch", device="cpu", served_model_name="benchmark")
+    engines = SyncEngineArray.from_args([args])
+
+    def of_query(query: str, documents: list[str]) -> list[float]:
+        rows, _ = engines.rerank(model="benchmark", query=query, docs=documents, raw_scores=True).result()
+        return [row.relevance_score for row in sorted(rows, key=lambda row: row.index)]
+
+    of_query("what", ["this"])
+    return _query_by_query(of_query), {"precision": "float32"}
+
+
+def _query_by_query(of_query: Callable[[str, list[str]], list[float]]) -> Score:
+    """For a system that scores the documents of one query."""
+
     def score(pairs: list[Pair]) -> list[float]:
         scores: list[float] = []
         for query, group in groupby(pairs, key=lambda pair: pair[0]):
-            passages = [{"id": i, "text": document} for i, (_, document) in enumerate(group)]
-            ranked = sorted(model.rerank(RerankRequest(query=query, passages=passages)), key=lambda row: row["id"])
-            scores += [float(row["score"]) for row in ranked]
-        return [math.log(p / (1 - p)) for p in scores]
+            scores += of_query(query, [document for _, document in group])
+        return scores
 
-    return score, {"precision": _ONNX[folder.name]}
+    return score
 
 
 _OPENVINO = ("openvino",)
@@ -130,12 +159,13 @@ SYSTEMS: dict[str, System] = {
     "FlashRank float32": System(_flashrank, ("flashrank", "onnxruntime"), ("minilm", "onnx"), PEERS),
     "FlashRank int8": System(_flashrank, ("flashrank", "onnxruntime"), ("minilm", "onnx", "onnx-int8"), PEERS),
     "fastembed": System(_fastembed, ("fastembed", "onnxruntime"), ("minilm", "onnx"), PEERS),
+    "infinity": System(_infinity, ("infinity-emb", "transformers", "torch"), python=INFINITY),
     "crossrank float32": System(_crossrank("float32"), ("crossrank", *_OPENVINO)),
     "crossrank bfloat16": System(_crossrank("bfloat16"), ("crossrank", *_OPENVINO)),
     "crossrank int8": System(_crossrank("int8"), ("crossrank", *_OPENVINO)),
     "crossrank bundled": System(_crossrank_bundled, ("crossrank", *_OPENVINO)),
 }
-DEFAULT = tuple(name for name in SYSTEMS if name not in ("crossrank int8", "crossrank bundled"))
+DEFAULT = tuple(name for name in SYSTEMS if name not in ("infinity", "crossrank int8", "crossrank bundled"))
 
 
 def peak_mb() -> float:

@@ -6,8 +6,8 @@
 Each system has a process of its own that stays; only one works at a time, all on the same number of threads. A round
 is one turn of each, so that a slow minute of the machine strikes all; the first round warms up and does not count. A
 turn is one call with all pairs of the workload: ``predict`` with its default batches (32 pairs in
-sentence-transformers), ``rerank_pairs`` in fastembed (64), and query by query in FlashRank, which has no other way.
-Loading is not in it.
+sentence-transformers), ``rerank_pairs`` in fastembed (64), and query by query in FlashRank and infinity, which have no
+other way. Loading is not in it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ class Worker:
     def __init__(self, name: str, folder: Path, threads: int) -> None:
         system = SYSTEMS[name]
         if not system.python.exists():
-            raise WorkerError(f"{system.python.parents[1].name} is missing; `make bench` makes it")
+            raise WorkerError(
+                f"{system.python.parents[1].name} is missing: `make bench` makes .bench-venv, and benchmarks/server.py "
+                "says how to make .bench-infinity"
+            )
         try:
             for kind in system.kinds:
                 model = prepared(kind, folder, PEERS if kind in ("openvino", "onnx-int8") else None)
