@@ -61,7 +61,8 @@ def _crossrank(precision: str) -> Callable[[Path, int], tuple[Score, dict[str, A
 def _crossrank_bundled(_: Path, threads: int) -> tuple[Score, dict[str, Any]]:
     from crossrank import CrossEncoder
 
-    model = CrossEncoder(num_threads=threads).load()
+    # Without its cache, because a text that comes again would not be encoded.
+    model = CrossEncoder(num_threads=threads, document_cache=0).load()
     return lambda pairs: model.predict(pairs, show_progress_bar=False), {"precision": model.info()["precision"]}
 
 

@@ -187,6 +187,21 @@ print([name for name in ("torch", "transformers", "jinja2") if name in sys.modul
     assert python(code, str(tiny_bert)) == "[]"
 
 
+@pytest.mark.parametrize("budget", [64, 2048, 16_384])
+def test_batches_are_as_large_as_the_engine_wants_them(tiny_bert: Path, budget: int) -> None:
+    engine = TorchEngine(tiny_bert, device="cpu")
+    assert engine.token_budget == CrossEncoder(tiny_bert).token_budget == 2048
+    model = CrossEncoder(tiny_bert, precision="float32")
+    model.load()._load().engine.token_budget = budget
+    pairs = [("wing flow", "boundary layer " * (i % 9)) for i in range(200)]
+    shapes = [batch.inputs["input_ids"].shape for batch in model.batches(model.encode(list(dict.fromkeys(pairs)) * 9))]
+    assert all(rows * length <= budget or rows == 1 for rows, length in shapes)
+    most = max(rows * length for rows, length in shapes)
+    assert most > budget / 2 or len(shapes) == 1
+    expected = CrossEncoder(tiny_bert, precision="float32").score(pairs).logits
+    np.testing.assert_allclose(model.score(pairs).logits, expected, atol=1e-5)
+
+
 # ---- on a GPU, where there is one ------------------------------------------------------------------------------------
 
 
@@ -199,6 +214,7 @@ def test_on_a_gpu(tiny_bert: Path, tmp_path: Path, precision: str) -> None:
         exact = CrossEncoder(folder, device="cpu", precision="float32").score(PAIRS).logits
         np.testing.assert_allclose(model.score(PAIRS).logits, exact, atol=tolerance)
         assert model.info()["device"] == "cuda"
+        assert model.token_budget == 16_384
         assert model.info()["precision"] == ("bfloat16" if precision == "auto" else precision)
 
 

@@ -42,11 +42,23 @@ def test_a_document_that_is_read_apart_counts_once() -> None:
 
 
 def test_the_budget_counts_padding() -> None:
-    """Pairs of 65 tokens are padded to 80, so 30 of them fit where 36 would fit without padding."""
-    lengths = np.full(100, 65)
+    """Pairs of 65 tokens are padded to 80, so 15 of them fit where 18 would fit without padding."""
+    lengths = np.full(31, 65)
     padded = padded_length(65, 512)
     assert padded == 80
-    assert [len(batch) for batch in group_rows(lengths, np.arange(100), 2400)] == [30, 30, 30, 10]
+    assert [len(batch) for batch in group_rows(lengths, np.arange(31), 1200)] == [8, 8, 15]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=90),
+    budget=st.integers(1, 900),
+    most=st.none() | st.integers(1, 40),
+)
+def test_groups_have_few_sizes(lengths: list[int], budget: int, most: int | None) -> None:
+    sizes = [len(batch) for batch in group_rows(np.array(lengths), np.arange(len(lengths)), budget, most)]
+    assert sum(sizes) == len(lengths)
+    assert max(sizes) <= (most or len(lengths))
+    assert set(sizes[:-1]) <= {1, 2, 4, 8, 16, 32, 64}
 
 
 @given(length=st.integers(1, 600), most=st.integers(1, 600))

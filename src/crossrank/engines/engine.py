@@ -12,7 +12,12 @@ from crossrank.tokenization.batching import Batch
 
 
 class Engine(Protocol):
-    """Runs a model. Safe to call from many threads."""
+    """Runs a model. Safe to call from many threads.
+
+    :ivar token_budget: The padded tokens of a batch that suit its device.
+    """
+
+    token_budget: int
 
     @property
     def facts(self) -> Mapping[str, str | int]:

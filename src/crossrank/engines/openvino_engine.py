@@ -15,7 +15,7 @@ from crossrank.architectures.ops import Graphs
 from crossrank.engines.threads import available_threads
 from crossrank.errors import CrossRankError
 from crossrank.forks import before_fork, never_release_after_fork
-from crossrank.tokenization.batching import Batch
+from crossrank.tokenization.batching import TOKEN_BUDGET, Batch
 
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "float32": {"INFERENCE_PRECISION_HINT": "f32"},
@@ -144,6 +144,8 @@ class OpenVinoEngine:
     :param precision: One of ``float32``, ``bfloat16``, ``int8``; a separate head always runs in float32.
     :param num_threads: Threads of one forward pass; ``None`` for all that the process may use.
     """
+
+    token_budget = TOKEN_BUDGET
 
     def __init__(self, graphs: Graphs, *, precision: str, num_threads: int | None = None) -> None:
         self._body = CompiledGraph(graphs.body, precision, num_threads)

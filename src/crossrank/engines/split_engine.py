@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from crossrank.architectures.ops import Graphs
 from crossrank.engines.openvino_engine import CompiledGraph
-from crossrank.tokenization.batching import Batch, fill, group_rows, padded_length
+from crossrank.tokenization.batching import TOKEN_BUDGET, Batch, few_rows, fill, group_rows, padded_length
 from crossrank.tokenization.split_encoder import KnownTexts, ReadText, SplitBatch, Text
 from crossrank.tokenization.text_cache import TextCache
 
-# Padded tokens that the body encodes in one pass, as for other models.
-_TOKENS_READ = 2048
 # Memory of one pass through the head, which multiplies each query's tokens with all of a document's.
 _HEAD_BYTES = 64_000_000
+# Document tokens of one pass through the head. More are not faster, and every new shape has to be prepared.
+_HEAD_TOKENS = 4096
 # Memory for the states of queries: enough for several thousand typical ones.
 _QUERY_BYTES = 32_000_000
 # Index of the upper half of each float32 among 16-bit halves.
@@ -38,6 +38,8 @@ class SplitEngine:
     :param num_threads: Threads of one forward pass; ``None`` for all that the process may use.
     :param known: Documents that were encoded before; newly encoded documents are added.
     """
+
+    token_budget = TOKEN_BUDGET
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class SplitEngine:
         read = [text.read or (None if known is None else known.find(text.key)) for text in texts]
         missing = [i for i, found in enumerate(read) if found is None]
         lengths = np.fromiter((len(texts[i]) for i in missing), np.int64, len(missing))
-        for group in group_rows(lengths, np.arange(len(missing)), _TOKENS_READ):
+        for group in group_rows(lengths, np.arange(len(missing)), self.token_budget):
             some = [missing[i] for i in group]
             ids, mask = _padded([texts[i].ids for i in some], self._max_length)
             (states,) = self._body.run({"input_ids": ids, "attention_mask": mask})
@@ -107,7 +109,8 @@ class SplitEngine:
             # The largest arrays are, for each attention head and query token, a state and a product with each
             # token of the document; and the document's states.
             products = int(query_lengths[start]) * 8 * (2 * self._hidden + 2 * document_length)
-            rows = max(1, _HEAD_BYTES // (4 * (products + 3 * document_length * self._hidden)))
+            rows = _HEAD_BYTES // (4 * (products + 3 * document_length * self._hidden))
+            rows = few_rows(min(rows, _HEAD_TOKENS // document_length), len(query_lengths) - start)
             yield slice(start, start + rows)
             start += rows
 

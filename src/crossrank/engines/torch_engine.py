@@ -20,7 +20,7 @@ from crossrank.checkpoint.weights import load_weights
 from crossrank.engines.threads import available_threads
 from crossrank.errors import CheckpointError, CrossRankError, InputError, UnsupportedModelError
 from crossrank.optional import require
-from crossrank.tokenization.batching import Batch
+from crossrank.tokenization.batching import GPU_TOKEN_BUDGET, TOKEN_BUDGET, Batch
 
 _PURPOSE = "The torch engine (GPUs, and decoder rerankers on any device)"
 torch: Any = require("torch", extra="torch", purpose=_PURPOSE)
@@ -52,6 +52,7 @@ class _OnDevice:
     def __init__(self, device: str, precision: str, num_threads: int | None) -> None:
         self.device = _check_device(device)
         self.precision = _check_precision(precision, self.device)
+        self.token_budget = TOKEN_BUDGET if self.device.type == "cpu" else GPU_TOKEN_BUDGET
         threads = 1 if _forked else available_threads(num_threads)
         if self.device.type == "cpu" and threads != torch.get_num_threads():
             torch.set_num_threads(threads)

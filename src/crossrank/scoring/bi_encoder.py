@@ -18,11 +18,10 @@ from crossrank.errors import CheckpointError
 from crossrank.forks import native_code
 from crossrank.progress import progress_of
 from crossrank.scoring.lazy_model import LazyModel
-from crossrank.tokenization.batching import group_rows
+from crossrank.tokenization.batching import TOKEN_BUDGET, group_rows
 from crossrank.validation import check_choice, check_documents, check_model_name, check_revision, check_text
 
 # Padded tokens of one forward pass, and texts that are tokenized and sorted together: see cross_encoder.py.
-TOKEN_BUDGET = 2048
 CHUNK = 2048
 
 Floats = NDArray[np.float32]

@@ -34,9 +34,6 @@ from crossrank.validation import (
     is_single_pair,
 )
 
-# Padded tokens of one forward pass: enough to keep the processor's units busy, little enough for its caches.
-# Measured in docs/performance-log.md.
-TOKEN_BUDGET = 2048
 # Documents that were read before only go through the head: fewer, larger batches of them are faster.
 _KNOWN_PER_NEW = 4
 # Pairs that are tokenized, sorted and scored together; what bounds the memory.
@@ -197,16 +194,16 @@ class CrossEncoder(CrossEncoderModel):
         return encoded
 
     def batches(
-        self, encoded: EncodedPairs, batch_size: int | None = None, *, token_budget: int = TOKEN_BUDGET
+        self, encoded: EncodedPairs, batch_size: int | None = None, *, token_budget: int | None = None
     ) -> Iterator[Batch]:
         """Cut encoded pairs, longest first, into batches under the budget of tokens. Each is assembled when asked for.
 
         :param batch_size: The most pairs of one batch.
-        :param token_budget: The most tokens of one batch, padding included; a single pair may exceed it. Documents that
-            were all read before may have four times as many.
+        :param token_budget: The most tokens of one batch, padding included; by default :attr:`token_budget`. A single
+            pair may exceed it. Documents that were all read before may have four times as many.
         """
         encoder = self._load().encoder
-        budget = token_budget * (_KNOWN_PER_NEW if encoded.all_known else 1)
+        budget = (token_budget or self.token_budget) * (_KNOWN_PER_NEW if encoded.all_known else 1)
         groups = group_rows(encoded.lengths, encoded.pairs[:, 1], budget, batch_size, apart=encoded.apart)
         return (encoder.assemble(encoded, rows) for rows in groups)
 

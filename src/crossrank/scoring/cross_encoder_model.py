@@ -117,6 +117,11 @@ class CrossEncoderModel(LazyModel[LoadedModel], SentenceTransformersNames):
         return self._documents.facts() if self._load().config.model_type == "split_bert" else None
 
     @property
+    def token_budget(self) -> int:
+        """Padded tokens of a batch, as they suit the device."""
+        return self._load().engine.token_budget
+
+    @property
     def encoder(self) -> Encoder:
         """What tokenizes pairs for this model."""
         return self._load().encoder

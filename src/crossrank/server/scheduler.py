@@ -22,21 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossrank.errors import CrossRankError
-from crossrank.scoring.cross_encoder import TOKEN_BUDGET, CrossEncoder
-from crossrank.tokenization.batching import Batch
+from crossrank.scoring.cross_encoder import CrossEncoder
+from crossrank.tokenization.batching import TOKEN_BUDGET, Batch
 from crossrank.tokenization.pair_encoder import EncodedPairs, concatenate
 
 # Pairs and characters that are tokenized at a time: a window within which pairs are sorted by length. The first
 # window of a request is small, so that its first batch comes soon and a deadline finds its first documents scored.
 FIRST_WINDOW, WINDOW_PAIRS = 32, 256
 WINDOW_CHARACTERS = 400_000
-# Tokens of a batch where requests share the server: a new one waits for the batch that is running. It costs some
-# throughput, so a request that is alone gets the full budget.
-SHARED_BUDGET = 768
+# Share of the model's token budget that a batch gets where requests share the server: a new one waits for the batch
+# that is running. It costs some throughput, so a request that is alone gets the full budget.
+SHARED = 3 / 8
 # Seconds for which a request counts as sharing the server after it ended.
 _SHARED_FOR = 2.0
-# Tokenized pairs that may wait before tokenizing pauses.
-_TOKENS_AHEAD = 16 * TOKEN_BUDGET
+# Full batches of tokenized pairs that may wait before tokenizing pauses.
+_BATCHES_AHEAD = 16
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -107,6 +107,7 @@ class _Task:
     running: tuple[Iterator[Batch], Window] | None = None  # the window whose batches are being run
     encoding: bool = False
     tokens_ahead: int = 0  # of the windows
+    budget: int = TOKEN_BUDGET  # the model's, once it is loaded
 
     @property
     def left(self) -> int:
@@ -116,7 +117,7 @@ class _Task:
     def is_small(self) -> bool:
         """Whether one batch could finish it."""
         whole = not self.untouched and not self.encoding and self.running is None
-        return whole and 0 < self.tokens_ahead <= TOKEN_BUDGET
+        return whole and 0 < self.tokens_ahead <= self.budget
 
 
 class Scheduler:
@@ -220,7 +221,7 @@ class Scheduler:
         parts = [task.windows.popleft()]
         tokens = int(parts[0][0].lengths.sum())
         task.tokens_ahead -= tokens
-        room = TOKEN_BUDGET - tokens
+        room = task.budget - tokens
         if not task.windows and not task.untouched and not task.encoding and room > 0:
             for other in sorted(self._tasks, key=lambda other: other.given):
                 if other is not task and other.model is task.model and other.is_small and other.tokens_ahead <= room:
@@ -270,7 +271,7 @@ class Scheduler:
     def _tokenize(self) -> None:
         """Tokenize one window, or wait for one."""
         with self._change:
-            task = self._next(lambda task: bool(task.untouched) and task.tokens_ahead < _TOKENS_AHEAD)
+            task = self._next(lambda task: bool(task.untouched) and task.tokens_ahead < _BATCHES_AHEAD * task.budget)
             if task is None:
                 self._change.wait(1)
                 return
@@ -293,6 +294,7 @@ class Scheduler:
             if failed is not None:
                 self._clear(task.model, entries, failed)
             elif encoded is not None:
+                task.budget = task.model.token_budget
                 task.windows.append((encoded, entries))
                 task.tokens_ahead += int(encoded.lengths.sum())
             self._remove_finished()
@@ -308,7 +310,7 @@ class Scheduler:
             if task.running is None:
                 window = self._window_of(task)
                 shared = time.monotonic() < self._shared_until
-                budget = SHARED_BUDGET if shared else TOKEN_BUDGET
+                budget = int(task.budget * (SHARED if shared else 1))
                 task.running = (task.model.batches(window[0], token_budget=budget), window)
             batches, window = task.running
             now = time.perf_counter()
@@ -328,7 +330,7 @@ class Scheduler:
             elif logits is not None:
                 task.given += batch.tokens
                 self._pace += 0.1 * (batch.tokens / (time.perf_counter() - now) - self._pace)
-                self._observe("batch", batch.tokens / TOKEN_BUDGET)
+                self._observe("batch", batch.tokens / task.budget)
                 self._hand_out(task.model, window, batch, logits)
             self._remove_finished()
             self._change.notify_all()

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 # engine prepares every new shape, so few lengths are better: there are 28 up to 512. See docs/performance-log.md.
 _STEPS = ((64, 8), (256, 16))
 _STEP_ABOVE = 32
+# Padded tokens of one batch. On a CPU: enough to keep its units busy, little enough for its caches; measured in
+# docs/performance-log.md. A GPU would be idle most of the time, so it gets as many as 32 pairs of 512 tokens.
+TOKEN_BUDGET = 2048
+GPU_TOKEN_BUDGET = 32 * 512
 # If documents are encoded separately, a batch may have this many times more pairs than the budget has documents,
 # because a further pair then costs little.
 _PAIRS_PER_DOCUMENT = 4
@@ -39,6 +43,11 @@ def padded_length(length: int, most: int) -> int:
     return max(length, min(-(-length // step) * step, most))
 
 
+def few_rows(most: int, left: int) -> int:
+    """All rows that are left, if they fit; else a power of two, which comes again, so that its kernels are there."""
+    return left if left <= most else 1 << (max(1, most).bit_length() - 1)
+
+
 def group_rows(
     lengths: NDArray[np.int64],
     documents: NDArray[np.int64],
@@ -49,6 +58,8 @@ def group_rows(
 ) -> Iterator[NDArray[np.int64]]:
     """Cut the pairs, longest first, into groups whose padded size stays within the budget.
 
+    All groups but the last have a power of two of pairs, so that few shapes have to be prepared.
+
     Longest first, so that the peak of memory comes first. Pairs with the same document are adjacent, because a model
     that encodes documents separately then encodes it once.
 
@@ -57,19 +68,21 @@ def group_rows(
     :param token_budget: The most tokens, padding included, of one batch; a single pair may exceed it.
     :param most_rows: The most pairs of one batch.
     :param apart: Whether the lengths are of the document alone, which is encoded once for all of its pairs. The
-        budget then counts each document once.
+        budget then counts each document once, and groups may have any number of pairs.
     """
     order = np.lexsort((documents, -lengths))
     sorted_documents = documents[order]
     # The number of each pair's document, counted along the order.
-    nth = np.cumsum(np.append(0, np.diff(sorted_documents) != 0)) if apart and len(order) else np.arange(len(order))
+    nth = np.cumsum(np.append(0, np.diff(sorted_documents) != 0))
     start = 0
     while start < len(order):
         longest = int(lengths[order[start]])
         room = max(1, token_budget // max(1, padded_length(longest, token_budget)))
-        end = int(np.searchsorted(nth, nth[start] + room))
-        end = min(end, start + (_PAIRS_PER_DOCUMENT * room if apart else room))
-        end = min(end, start + most_rows) if most_rows else end
+        if apart:
+            end = int(np.searchsorted(nth, nth[start] + room))
+            end = min(end, start + _PAIRS_PER_DOCUMENT * room, start + (most_rows or len(order)))
+        else:
+            end = start + few_rows(min(room, most_rows or room), len(order) - start)
         yield order[start:end]
         start = end
 
