@@ -39,9 +39,11 @@ def throughput_rows(throughput: Mapping[str, Any], prepared: Mapping[str, Any]) 
     names = {
         "crossrank": "crossrank, MiniLM-L6",
         "sentence-transformers": "sentence-transformers (default)",
+        "sentence-transformers bfloat16": "sentence-transformers, bfloat16",
         "sentence-transformers OpenVINO": "sentence-transformers, OpenVINO",
         "FlashRank int8": "FlashRank, int8",
         "fastembed": "fastembed",
+        "infinity": "infinity",
     }
     rows: list[Row] = [
         (label, systems[name]["pairs_per_second"], name == "crossrank")
@@ -144,6 +146,32 @@ def prepared_table(prepared: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def latency_table(latency: Mapping[str, Any]) -> str:
+    """Milliseconds of queries that are new to each system."""
+    lines = []
+    for name, systems in latency["results"].items():
+        sizes = list(next(iter(systems.values()))["sizes"])
+        head = "".join(f" {size} {'document' if size == '1' else 'documents'} |" for size in sizes)
+        lines += [f"| {name} | first query |{head}", f"|---|---:|{'---:|' * len(sizes)}"]
+        for system, one in systems.items():
+            cells = "".join(f" {number(row['p50'])} / {number(row['p95'])} |" for row in one["sizes"].values())
+            lines.append(f"| {system} | {number(one['first_ms'])} |{cells}")
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
+def repeats_table(latency: Mapping[str, Any]) -> str:
+    """How many times as long a new query takes as the same one again."""
+    results = latency["results"]
+    sizes = list(next(iter(next(iter(results.values())).values()))["sizes"])
+    lines = [f"| |{''.join(f' {name}, {size} |' for name in results for size in sizes)}"]
+    lines.append(f"|---|{'---:|' * (len(results) * len(sizes))}")
+    for system in next(iter(results.values())):
+        times = [results[name][system]["sizes"][size]["fresh_over_again"] for name in results for size in sizes]
+        lines.append(f"| {system} |{''.join(f' {one:.2f} |' for one in times)}")
+    return "\n".join(lines)
+
+
 def share(value: float) -> str:
     """A measure between 0 and 1, with three digits."""
     return f"{value:.3f}".lstrip("0")
@@ -227,28 +255,33 @@ def main() -> None:
         f"Cranfield abstracts, {tokens:.0f} tokens a pair. {processor(throughput['machine'])}.",
         "python -m benchmarks.throughput and benchmarks.prepared; details in docs/benchmarks.md.",
     ]
-    quality = read("quality") if (RESULTS / "quality.json").is_file() else None
+    quality, latency, scale = read("quality"), read("latency"), read("scale")
     write_tables(
         "benchmarks",
         {
             "throughput": throughput_table(throughput),
             "startup": startup_table(read("startup")),
             "prepared": prepared_table(prepared),
+            "latency": latency_table(latency),
+            "repeats": repeats_table(latency),
+            "quality": quality_table(quality["collections"]),
         },
     )
-    if quality is not None:
-        write_tables("benchmarks", {"quality": quality_table(quality["collections"])})
-    tables = {"planning": planning_table(throughput, prepared), "gpus": gpu_table()}
-    if (RESULTS / "scale.json").is_file():
-        scale = read("scale")
-        where = f"{processor(scale['machine'])}, commit {scale['machine']['commit']}."
-        tables["engines"] = f"{engines_table(scale)}\n\n{where}"
-        tables["growth"] = growth_table(scale)
-    write_tables("scale", tables)
+    where = f"{processor(scale['machine'])}, commit {scale['machine']['commit']}."
+    write_tables(
+        "scale",
+        {
+            "planning": planning_table(throughput, prepared),
+            "gpus": gpu_table(),
+            "engines": f"{engines_table(scale)}\n\n{where}",
+            "growth": growth_table(scale),
+        },
+    )
     for name, theme in THEMES.items():
-        charts = {"throughput": bars("Query-document pairs a second", rows, caption, "", theme)}
-        if quality is not None:
-            charts |= quality_charts(quality, theme)
+        charts = {
+            "throughput": bars("Query-document pairs a second", rows, caption, "", theme),
+            **quality_charts(quality, theme),
+        }
         for chart, drawn in charts.items():
             (ASSETS / f"{chart}-{name}.svg").write_text(drawn, encoding="utf-8")
 

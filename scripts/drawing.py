@@ -64,7 +64,7 @@ def plot(
 ) -> str:
     """Lines, or single points, by name; the horizontal axis is logarithmic.
 
-    :param series: Name -> points ``(x, y)``; a name stands beside its last point.
+    :param series: Name -> points ``(x, y)``; a name stands beside the last point of a line, or above a single point.
     :param axes: What the two axes show.
     :param ticks: Values that are marked on each axis; the outer ones are its ends.
     :param ours: Names in the strong colour.
@@ -107,7 +107,11 @@ def plot(
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
             parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>' for x, y in places]
-        parts.append(text(places[-1][0] + 10, places[-1][1] + 4, name, 12, "text"))
+        x, y = places[-1]
+        # A single point has its name above, where it does not run into the next one.
+        parts.append(
+            text(x + 10, y + 4, name, 12, "text") if len(places) > 1 else text(x, y - 10, name, 12, "text", "middle")
+        )
     parts += [text(0, top + high + 64 + 18 * i, line, 12, "muted") for i, line in enumerate(caption)]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
