@@ -58,31 +58,35 @@ def hang_up(server: Server, request: dict[str, object], after: Callable[[], bool
 
 
 def test_small_requests_do_not_wait_for_large_ones(server: Server) -> None:
-    def lone(start: int) -> float:
-        began = time.perf_counter()
-        assert server.post(body(5, start)).status_code == 200
-        return time.perf_counter() - began
+    """Counted in batches, not in seconds: how many the server runs between a small request and its answer."""
 
-    alone = [lone(10_000 + 5 * i) for i in range(20)]
+    def batches(request: dict[str, object]) -> float:
+        before = server.metric("crossrank_batch_fill_count")
+        assert server.post(request).status_code == 200
+        return server.metric("crossrank_batch_fill_count") - before
+
+    large = batches(body(1000, 10_000))
     stop = threading.Event()
 
     def stream() -> int:
         served = 0
-        with httpx.Client(base_url=server.url, timeout=120) as client:
+        with httpx.Client(base_url=server.url, timeout=300) as client:
             while not stop.is_set():
-                assert client.post("/v1/rerank", json=body(1000, 100_000 * served)).status_code == 200
+                assert client.post("/v1/rerank", json=body(1000, 100_000 * (served + 1))).status_code == 200
                 served += 1
         return served
 
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(stream)
         assert until(lambda: server.metric("crossrank_queue_tokens") > 0)
-        beside = [lone(20_000 + 5 * i) for i in range(40)]
+        beside = [batches(body(5, 20_000 + 5 * i)) for i in range(40)]
         assert server.metric("crossrank_queue_tokens") > 0
         stop.set()
         running.result()
-    # The goal is three times, measured on a quiet machine; here other processes may run beside.
-    assert np.percentile(beside, 75) < 4 * np.percentile(alone, 75)
+    # The batch that is running when it comes, and its own. In the order of arrival, it would wait for all that is left
+    # of a large request.
+    assert np.median(beside) <= 3
+    assert max(beside) < large / 4
 
 
 def test_a_disconnected_request_frees_its_place(server: Server) -> None:
