@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crossrank.architectures.ops import Graphs
 from crossrank.engines.openvino_engine import CompiledGraph
-from crossrank.tokenization.batching import TOKEN_BUDGET, Batch, few_rows, fill, group_rows, padded_length
+from crossrank.tokenization.batching import TOKEN_BUDGET, Batch, fill, group_rows, padded_length, rows_of_next
 from crossrank.tokenization.split_encoder import KnownTexts, ReadText, SplitBatch, Text
 from crossrank.tokenization.text_cache import TextCache
 
@@ -110,7 +110,7 @@ class SplitEngine:
             # token of the document; and the document's states.
             products = int(query_lengths[start]) * 8 * (2 * self._hidden + 2 * document_length)
             rows = _HEAD_BYTES // (4 * (products + 3 * document_length * self._hidden))
-            rows = few_rows(min(rows, _HEAD_TOKENS // document_length), len(query_lengths) - start)
+            rows = rows_of_next(min(rows, _HEAD_TOKENS // document_length), len(query_lengths) - start)
             yield slice(start, start + rows)
             start += rows
 

@@ -203,7 +203,8 @@ class CrossEncoder(CrossEncoderModel):
             pair may exceed it. Documents that were all read before may have four times as many.
         """
         encoder = self._load().encoder
-        budget = (token_budget or self.token_budget) * (_KNOWN_PER_NEW if encoded.all_known else 1)
+        budget = self.token_budget if token_budget is None else token_budget
+        budget *= _KNOWN_PER_NEW if encoded.all_known else 1
         groups = group_rows(encoded.lengths, encoded.pairs[:, 1], budget, batch_size, apart=encoded.apart)
         return (encoder.assemble(encoded, rows) for rows in groups)
 

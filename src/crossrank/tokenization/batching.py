@@ -43,8 +43,8 @@ def padded_length(length: int, most: int) -> int:
     return max(length, min(-(-length // step) * step, most))
 
 
-def few_rows(most: int, left: int) -> int:
-    """All rows that are left, if they fit; else a power of two, which comes again, so that its kernels are there."""
+def rows_of_next(most: int, left: int) -> int:
+    """Rows of the next batch: all that are left if they fit, else a power of two, so that few shapes occur."""
     return left if left <= most else 1 << (max(1, most).bit_length() - 1)
 
 
@@ -82,7 +82,7 @@ def group_rows(
             end = int(np.searchsorted(nth, nth[start] + room))
             end = min(end, start + _PAIRS_PER_DOCUMENT * room, start + (most_rows or len(order)))
         else:
-            end = start + few_rows(min(room, most_rows or room), len(order) - start)
+            end = start + rows_of_next(min(room, most_rows or room), len(order) - start)
         yield order[start:end]
         start = end
 
